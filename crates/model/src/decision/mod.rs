@@ -1,0 +1,310 @@
+//! The pure decision function: `(order, command, now) -> (order', events, next work)`.
+//!
+//! Nothing here performs anything. [`accept`] makes an order, [`due`] says what an order that is due needs,
+//! [`report`] says what an attempt's outcome does to it, and [`decide`] what a command from outside does. Each answers
+//! with a [`Change`], which the engine turns into one commit. At most one status is entered per change, so that each
+//! status an order passes through is a durable state of its own.
+
+mod accept;
+mod command;
+mod draft;
+mod work;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
+
+use crate::event::{Attempt, Event};
+use crate::json::Json;
+use crate::order::Order;
+use crate::order_type::{OrderType, Step};
+
+pub use accept::{Submission, accept};
+pub use draft::context;
+
+/// What a decision may know besides the order: the time, a random number, and who is asking.
+#[derive(Clone, Debug)]
+pub struct Input {
+    /// The present.
+    pub now: Timestamp,
+    /// A random number in 0..1, drawn by the caller; spreads retries.
+    pub jitter: f64,
+    /// Multiplies every retry's wait; 1 but for trying things out.
+    pub wait_scale: f64,
+    /// Who asks: `key:ID`, `local`, `engine`.
+    pub by: Arc<str>,
+}
+
+/// Everything that one commit changes about an order.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// The order afterwards. `head.commit_id` is still the old one: the engine gives each commit its id.
+    pub order: Order,
+    /// Whether `order.data` differs from before.
+    pub data_changed: bool,
+    /// What happened.
+    pub events: Vec<Event>,
+    /// The attempts that ended.
+    pub attempts: Vec<Attempt>,
+    /// How the order moves between lanes.
+    pub lane: LaneMove,
+    /// Whether a claim on the order ends with this change: its attempt was answered, or has been fenced.
+    pub ends_claim: bool,
+}
+
+/// How an order moves between lanes in one commit. Neither: it stays where it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LaneMove {
+    /// The lane that it leaves; the store promotes the next in the same commit.
+    pub leave: Option<String>,
+    /// The lane that it enters.
+    pub enter: Option<LaneEntry>,
+}
+
+/// An entry into a lane.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LaneEntry {
+    /// The lane.
+    pub name: String,
+    /// At the order's old position (a redriven order that had left) instead of at the end.
+    pub resume: bool,
+}
+
+/// A command from outside.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// Replace the data.
+    Edit(Edit),
+    /// Move to a status by hand, perhaps with new data.
+    Transition {
+        /// The declared name of the status.
+        to: Arc<str>,
+        /// Why.
+        reason: Option<String>,
+        /// The data to store with it.
+        edit: Option<Edit>,
+        /// Whether an attempt is in flight: it is fenced.
+        in_flight: bool,
+    },
+    /// Cancel.
+    Cancel {
+        /// Why.
+        reason: Option<String>,
+        /// Whether an attempt is in flight: then the cancel waits until it has ended.
+        in_flight: bool,
+    },
+    /// Put a dead letter back to work. The order type handed to [`decide`] is the one to go on with.
+    Redrive {
+        /// From where.
+        from: RedriveFrom,
+        /// The data to go on with.
+        edit: Option<Edit>,
+    },
+    /// Give a dead letter up.
+    Discard {
+        /// Why.
+        reason: String,
+    },
+    /// Write down an attempt whose token was no longer valid.
+    RecordStale(Box<Attempt>),
+}
+
+/// New data, already validated against the schema.
+#[derive(Clone, Debug)]
+pub struct Edit {
+    /// The whole new data.
+    pub data: Json,
+    /// JSON pointers of what differs.
+    pub changed: Vec<String>,
+}
+
+/// Where a redrive takes up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RedriveFrom {
+    /// At the step that was exhausted.
+    FailedStep,
+    /// At the initial status, after everything has been taken back.
+    Start,
+}
+
+/// What an order that is due needs.
+#[derive(Clone, Debug)]
+pub enum Due<'a> {
+    /// Nothing: it is not due, or was seen to already.
+    Nothing,
+    /// A change that needs nothing from outside.
+    Change(Box<Change>),
+    /// A step is to be run; [`report`] takes its outcome.
+    Run(Run<'a>),
+}
+
+/// A step that is to be run.
+#[derive(Clone, Debug)]
+pub struct Run<'a> {
+    /// The step's name, also for its undo.
+    pub name: Arc<str>,
+    /// The step, or its undo step.
+    pub step: &'a Step,
+    /// The visit; for an undo, the visit that is taken back.
+    pub visit: u32,
+    /// The attempt.
+    pub attempt: u32,
+    /// Whether this takes the visit back.
+    pub undo: bool,
+}
+
+/// What an attempt came to.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// When it began.
+    pub started_at: Timestamp,
+    /// When it ended.
+    pub ended_at: Timestamp,
+    /// How.
+    pub outcome: StepOutcome,
+}
+
+/// How a step answered.
+#[derive(Clone, Debug)]
+pub enum StepOutcome {
+    /// Done, with what it leaves for later steps.
+    Done {
+        /// The result.
+        result: Option<Json>,
+    },
+    /// Not done; another try may mend it.
+    Failed {
+        /// Why.
+        reason: String,
+        /// The soonest that the outside wants to be asked again.
+        retry_after: Option<Duration>,
+    },
+    /// No, for good.
+    Refused {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Why a command changes nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Rejection {
+    /// The type has no such status.
+    #[error("there is no status `{status}`")]
+    UnknownStatus {
+        /// As it was asked for.
+        status: String,
+        /// The statuses that there are.
+        known: Vec<Arc<str>>,
+    },
+    /// The status does not lead there.
+    #[error("an order in `{from}` cannot become `{to}`")]
+    IllegalTransition {
+        /// Where it stands.
+        from: Arc<str>,
+        /// Where it was to go.
+        to: Arc<str>,
+        /// Where it may go.
+        allowed: Vec<Arc<str>>,
+    },
+    /// The order is final.
+    #[error("the order is final in `{status}`")]
+    Final {
+        /// Its status.
+        status: Arc<str>,
+    },
+    /// The order is taking back what it did.
+    #[error("the order is taking back what its steps did")]
+    Undoing,
+    /// The type lets no one cancel from here.
+    #[error("an order in `{status}` cannot be cancelled")]
+    NotCancellable {
+        /// Its status.
+        status: Arc<str>,
+        /// Where it may go.
+        allowed: Vec<Arc<str>>,
+    },
+    /// Only dead letters are redriven or discarded.
+    #[error("the order is not a dead letter")]
+    NotDead,
+    /// After an undo there is nothing to go on from.
+    #[error("the order's steps were taken back: it can only be redriven from the start")]
+    OnlyFromStart,
+    /// The order's status or step is not in the version that it was to go on with.
+    #[error("this version of the type has no {what} `{name}`")]
+    NotInThisVersion {
+        /// `status` or `step`.
+        what: &'static str,
+        /// Its name.
+        name: Arc<str>,
+    },
+    /// A required field is missing.
+    #[error("`{status}` needs {}", .missing.iter().map(|field| field.field.as_str()).collect::<Vec<_>>().join(", "))]
+    Requires {
+        /// The status that needs it.
+        status: Arc<str>,
+        /// What is missing.
+        missing: Vec<MissingField>,
+    },
+    /// The edit would change what is fixed at acceptance.
+    #[error("{what} cannot change after acceptance")]
+    Fixed {
+        /// `the group key`, `the key`, `the customer`.
+        what: &'static str,
+        /// JSON pointer to it.
+        pointer: String,
+    },
+    /// The stored data could not be read.
+    #[error("the order's data could not be read: {0}")]
+    Data(String),
+}
+
+/// A field that a status needs and the data lacks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MissingField {
+    /// JSON pointer.
+    pub field: String,
+    /// What to tell the client, in the type's language.
+    pub message: String,
+}
+
+/// What an order that is due needs.
+pub fn due<'a>(order: &Order, order_type: &'a OrderType, input: &Input) -> Due<'a> {
+    work::due(order, order_type, input)
+}
+
+/// What an attempt's outcome does to its order. The caller has checked the attempt's token; `order` is as it now
+/// stands, so an edit that came meanwhile is kept.
+pub fn report(order: &Order, order_type: &OrderType, report: Report, input: &Input) -> Change {
+    work::report(order, order_type, report, input)
+}
+
+/// What a command from outside does to an order.
+pub fn decide(order: &Order, order_type: &OrderType, command: Command, input: &Input) -> Result<Change, Rejection> {
+    command::decide(order, order_type, command, input)
+}
+
+/// What the data lacks to enter a status.
+pub fn missing_fields(order_type: &OrderType, status: &str, data: &Value) -> Vec<MissingField> {
+    let Some(status) = order_type.status(status) else { return Vec::new() };
+    status
+        .require
+        .iter()
+        .filter(|require| {
+            data.pointer(&require.field).is_none_or(|value| value.is_null() || value.as_str().is_some_and(|text| text.trim().is_empty()))
+        })
+        .map(|require| MissingField {
+            field: require.field.clone(),
+            message: require.message.clone().unwrap_or_else(|| "is required for this status".to_owned()),
+        })
+        .collect()
+}
+
+pub(crate) fn later(now: Timestamp, span: Duration) -> Timestamp {
+    SignedDuration::try_from(span).ok().and_then(|span| now.checked_add(span).ok()).unwrap_or(Timestamp::MAX)
+}

@@ -1,0 +1,37 @@
+//! The heart of Comanda: what an order is, what an order type says, and the pure function that decides
+//! what a command does to an order.
+//!
+//! Nothing here does I/O, reads a clock or draws a random number: time and chance are handed in, so that every
+//! decision can be replayed. Everything else in the workspace is built around [`decision::decide`].
+
+pub mod decision;
+pub mod event;
+pub mod expression;
+pub mod id;
+pub mod json;
+pub mod money;
+pub mod order;
+pub mod order_type;
+pub mod template;
+
+pub use event::{Attempt, Event, EventKind, Outcome};
+pub use id::{CommitId, OrderId, Token, TypeHash};
+pub use json::Json;
+pub use order::{Acceptance, Head, Order, Phase, Work, WorkKind};
+pub use order_type::OrderType;
+
+/// Bounds that hold on every store, so that an order that fits one store fits them all.
+pub mod bounds {
+    /// The largest order data, in bytes of JSON text.
+    pub const DATA_BYTES_MAX: usize = 128 * 1024;
+    /// The largest result that one step may leave, in bytes of JSON text.
+    pub const RESULT_BYTES_MAX: usize = 16 * 1024;
+    /// The most events that one commit may carry.
+    pub const EVENTS_PER_COMMIT_MAX: usize = 16;
+    /// The most completed visits that an order remembers for undo.
+    pub const DONE_MAX: usize = 64;
+    /// The longest reason, status, key or group key that is kept, in bytes; longer reasons are cut.
+    pub const TEXT_BYTES_MAX: usize = 2048;
+    /// The longest client key, customer or group key, in bytes.
+    pub const KEY_BYTES_MAX: usize = 256;
+}

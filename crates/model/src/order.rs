@@ -1,0 +1,282 @@
+//! An order: what was accepted and never changes, the head that every commit replaces, and the work that is due.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::id::{CommitId, OrderId, TypeHash};
+use crate::json::Json;
+
+/// What is fixed when an order is accepted. It stands in one place in the store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Acceptance {
+    /// The order's id.
+    pub id: OrderId,
+    /// The name of its type.
+    pub order_type: Arc<str>,
+    /// The client's own id, unique per type.
+    pub key: Option<String>,
+    /// Whom the order is for.
+    pub customer: Option<String>,
+    /// The group key: orders of one type with the same group key stand in one lane.
+    pub group: Option<String>,
+    /// The status in which it was accepted, and in which it begins again when it is redriven from the start.
+    pub status: Arc<str>,
+    /// When it was accepted, to the microsecond.
+    pub at: Timestamp,
+    /// The W3C trace context of the request, carried to every outbound call.
+    pub traceparent: Option<String>,
+}
+
+/// The engine's view of an order; customers see the status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// Accepted for later: its `dueAt` has not come.
+    Scheduled,
+    /// In its workflow: at work, or waiting for someone outside.
+    Active,
+    /// Taking back what its steps did.
+    Undoing,
+    /// A dead letter.
+    Dead,
+    /// Done; nothing moves it any more.
+    Final,
+}
+
+impl Phase {
+    /// The name in stores and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Scheduled => "scheduled",
+            Self::Active => "active",
+            Self::Undoing => "undoing",
+            Self::Dead => "dead",
+            Self::Final => "final",
+        }
+    }
+}
+
+/// The changing state of an order. A commit replaces it whole.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Head {
+    /// The version of the type that the order lives on.
+    pub type_hash: TypeHash,
+    /// Where the order stands.
+    pub status: Arc<str>,
+    /// The engine's view.
+    pub phase: Phase,
+    /// Counts commits, from 1.
+    pub version: u64,
+    /// The version at which status or data last changed: the `ETag`.
+    pub etag_version: u64,
+    /// The commit that wrote this head.
+    pub commit_id: CommitId,
+    /// When this head was decided.
+    pub updated_at: Timestamp,
+    /// How many events the order has.
+    pub events: u64,
+    /// How many attempts are recorded.
+    pub attempts: u64,
+    /// How many visits have begun.
+    pub visits: u32,
+    /// What is to be done next, if anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub work: Option<Work>,
+    /// When the deadline of the status passes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status_until: Option<Timestamp>,
+    /// The lane, for an order that has a group key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lane: Option<Lane>,
+    /// Completed visits and whether they were taken back, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub done: Vec<Done>,
+    /// What is to happen as soon as the attempt in flight has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub intent: Option<Intent>,
+    /// What an order that is `Undoing` does when everything has been taken back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after_undo: Option<AfterUndo>,
+    /// Why the order is a dead letter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dead: Option<DeadLetter>,
+}
+
+/// The lane that an order belongs to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lane {
+    /// The lane's name, unique in the store: the type, the group key, and the status where the scope is `status`.
+    pub name: String,
+    /// Whether the order stands in it now.
+    pub standing: bool,
+}
+
+/// One record of work; there is at most one per order. Parallel work is child orders.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Work {
+    /// What is to be done.
+    pub kind: WorkKind,
+    /// The visit: one entry into a step. The outbound key is made from it.
+    pub visit: u32,
+    /// The attempt that is next or in flight, from 1, never reset within a visit.
+    pub attempt: u32,
+    /// The attempt at which the present round of tries began: 1, or where a redrive took up again.
+    pub round_start: u32,
+    /// When it is due. None while the order is a dead letter.
+    pub due_at: Option<Timestamp>,
+    /// The latest failure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
+}
+
+/// The kinds of work.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WorkKind {
+    /// Begin: the order was accepted for later.
+    Begin,
+    /// Go on to the status that `next` names: this status has no step left.
+    Advance,
+    /// Run a step: its place in the status's list, and its name.
+    Step(StepAt),
+    /// Wait until `due_at` inside a `wait` step that has begun.
+    Wait(StepAt),
+    /// Take back what the visit at this place in `done` did.
+    Undo(StepAt),
+}
+
+/// Which step work is about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepAt {
+    /// The step's place in the status's list; for an undo, the visit that is taken back.
+    pub index: u32,
+    /// The step's name.
+    pub name: Arc<str>,
+}
+
+impl WorkKind {
+    /// The step that the work is about, if it is about one.
+    pub fn step(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Begin | Self::Advance => None,
+            Self::Step(at) | Self::Wait(at) | Self::Undo(at) => Some(&at.name),
+        }
+    }
+}
+
+/// One completed visit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {
+    /// The visit.
+    pub visit: u32,
+    /// The step.
+    pub step: Arc<str>,
+    /// Whether its effect stands.
+    pub state: DoneState,
+}
+
+/// Whether a visit's effect stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DoneState {
+    /// The step succeeded.
+    Stands,
+    /// The step may or may not have happened: its attempt was fenced or lost. It is undone like one that stands.
+    Unknown,
+    /// It has been taken back.
+    Undone,
+    /// Nothing to take back: the step was skipped.
+    Skipped,
+}
+
+/// What is to happen when the attempt in flight has ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Intent {
+    /// The status to go to.
+    pub to: Arc<str>,
+    /// Why.
+    pub reason: Option<String>,
+    /// Who asked.
+    pub by: Arc<str>,
+}
+
+/// Where an order goes when everything has been taken back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AfterUndo {
+    /// It stays in its status and goes on from there (or is final there).
+    Settle,
+    /// It ends where it stands: it was discarded and its type names no status for that.
+    End,
+    /// It begins again from the initial status.
+    Restart,
+}
+
+/// Why an order is a dead letter.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadLetter {
+    /// When it became one.
+    pub at: Timestamp,
+    /// The step that could not be done; empty when the reason is not a step's.
+    pub step: Arc<str>,
+    /// Groups dead letters that died of the same thing: the same step and the same error with other ids in it.
+    pub cause: String,
+    /// The reason, whole.
+    pub reason: String,
+    /// Whether the data was edited since: then a redrive is a new visit with a new outbound key.
+    #[serde(default)]
+    pub edited: bool,
+    /// Whether it was an undo that failed.
+    #[serde(default)]
+    pub undo_failed: bool,
+}
+
+/// An order as the engine works with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Order {
+    /// What never changes.
+    pub accepted: Arc<Acceptance>,
+    /// What does.
+    pub head: Head,
+    /// The data, as text.
+    pub data: Json,
+    /// The latest result of each step that left one, in the order in which the steps were done.
+    pub results: Vec<(Arc<str>, Json)>,
+}
+
+impl Order {
+    /// The order's id.
+    pub fn id(&self) -> OrderId {
+        self.accepted.id
+    }
+}
+
+impl Head {
+    /// When the order next needs the engine. An order that queues behind others in its lane (`active` is false)
+    /// is due only for its status's deadline, which needs no place at the head.
+    pub fn due_at(&self, active: bool) -> Option<Timestamp> {
+        if matches!(self.phase, Phase::Dead | Phase::Final) {
+            return None;
+        }
+        let work = self.work.as_ref().filter(|_| active).and_then(|work| work.due_at);
+        match (work, self.status_until) {
+            (Some(work), Some(until)) => Some(work.min(until)),
+            (one, other) => one.or(other),
+        }
+    }
+}
+
+/// Cuts text to a bound, at a character's edge, and says so.
+pub fn bounded(mut text: String, bytes_max: usize) -> String {
+    if text.len() > bytes_max {
+        let mut end = bytes_max.saturating_sub('…'.len_utf8());
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        text.truncate(end);
+        text.push('…');
+    }
+    text
+}

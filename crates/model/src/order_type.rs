@@ -1,0 +1,309 @@
+//! An order type as the engine runs it: statuses, transitions, steps. The file that it is read from, its schema and
+//! its wire form belong to `comanda-order-type`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use indexmap::IndexMap;
+use serde_json::Value;
+
+use crate::expression::Expression;
+use crate::id::TypeHash;
+use crate::template::{Template, TemplateTree};
+
+/// One version of an order type.
+#[derive(Clone, Debug)]
+pub struct OrderType {
+    /// Its name, in kebab-case.
+    pub name: Arc<str>,
+    /// The hash of its source.
+    pub hash: TypeHash,
+    /// The language of its messages: `en`, `es`, `pt`.
+    pub language: Arc<str>,
+    /// Where an order begins.
+    pub initial: Initial,
+    /// JSON pointer to the client's own id, unique per type.
+    pub key: Option<String>,
+    /// JSON pointer to whom the order is for.
+    pub customer: Option<String>,
+    /// How orders queue behind one another.
+    pub fifo: Option<Fifo>,
+    /// Where a refused step leads, unless the status says otherwise.
+    pub refused: Option<Arc<str>>,
+    /// Where a cancel leads; `refused` where this is not set.
+    pub cancel: Option<Arc<str>>,
+    /// The statuses, in the order of the file.
+    pub statuses: IndexMap<Arc<str>, Status>,
+    /// The steps, in the order of the file.
+    pub steps: IndexMap<Arc<str>, Step>,
+    /// Money rules that the data must satisfy.
+    pub rules: Vec<SumRule>,
+}
+
+/// Where an order begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Initial {
+    /// Always here.
+    Status(Arc<str>),
+    /// Where the submission says, at this JSON pointer.
+    From {
+        /// JSON pointer into the submitted data.
+        pointer: String,
+        /// Whether letter case matters not.
+        ignore_case: bool,
+        /// Where to begin if the submission does not say.
+        default: Option<Arc<str>>,
+    },
+}
+
+/// First in, first out: which orders share a lane, and for how long.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fifo {
+    /// JSON pointer to the group key; `None` puts all orders of the type into one lane (`"*"` in the file).
+    pub key: Option<String>,
+    /// How long an order keeps its place.
+    pub scope: FifoScope,
+    /// What a dead letter does to the orders behind it.
+    pub dead_letter: DeadLetterInLane,
+}
+
+/// How long an order keeps its place in its lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FifoScope {
+    /// From acceptance until it is final or enters a status that releases it.
+    Life,
+    /// A lane of its own for each status; an order stands in it while that status's steps are at work.
+    Status,
+}
+
+/// What a dead letter does to the orders behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeadLetterInLane {
+    /// They wait until it is redriven or discarded.
+    Park,
+    /// They pass it.
+    Leave,
+}
+
+/// Where an order can stand.
+#[derive(Clone, Debug, Default)]
+pub struct Status {
+    /// Other spellings that the outside may use.
+    pub aliases: Vec<Arc<str>>,
+    /// The steps that run here, in order.
+    pub steps: Vec<Arc<str>>,
+    /// Where the order goes when they are done; the first branch whose condition holds. Empty: it waits.
+    pub next: Vec<Branch>,
+    /// Where the outside may send the order from here.
+    pub to: Vec<Arc<str>>,
+    /// Where a refused step leads.
+    pub refused: Option<Arc<str>>,
+    /// Whether there is no way out.
+    pub is_final: bool,
+    /// Whether entering takes back completed steps, in reverse.
+    pub undo: bool,
+    /// Whether entering gives up the place in the lane.
+    pub releases_lane: bool,
+    /// How long an order may stand here.
+    pub deadline: Option<Deadline>,
+    /// What the data must have before the order may enter.
+    pub require: Vec<Require>,
+}
+
+/// One way on.
+#[derive(Clone, Debug)]
+pub struct Branch {
+    /// The condition; `None` always holds.
+    pub when: Option<Expression>,
+    /// The status.
+    pub to: Arc<str>,
+}
+
+/// How long an order may stand in a status, and where it goes then.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Deadline {
+    /// Counted from the entry.
+    pub after: Duration,
+    /// The status.
+    pub to: Arc<str>,
+}
+
+/// A field that must be there before a status may be entered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Require {
+    /// JSON pointer to the field; it must be neither absent, null nor an empty string.
+    pub field: String,
+    /// What to tell the client; a plain sentence is made where this is not set.
+    pub message: Option<String>,
+}
+
+/// A sum of products that must equal a field, exactly.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SumRule {
+    /// JSON pointer to the array of lines.
+    pub of: String,
+    /// The members of a line that are multiplied.
+    pub product: Vec<String>,
+    /// JSON pointer to the total.
+    pub equals: String,
+}
+
+/// One step.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// What it does.
+    pub action: Action,
+    /// Runs only if this holds; otherwise it is skipped.
+    pub when: Option<Expression>,
+    /// The bound of one attempt.
+    pub timeout: Duration,
+    /// How often it is tried.
+    pub retry: Retry,
+    /// What happens when it is exhausted.
+    pub exhausted: Exhausted,
+    /// What takes it back.
+    pub undo: Option<Box<Step>>,
+    /// The most orders that are handed to it at once.
+    pub batch: u32,
+}
+
+/// What a step does.
+#[derive(Clone, Debug)]
+pub enum Action {
+    /// Nothing; it succeeds at once.
+    Noop,
+    /// It fails: to try out what happens then.
+    Fail {
+        /// The reason that it gives.
+        reason: String,
+        /// Whether it refuses for good instead of failing.
+        refuse: bool,
+    },
+    /// It waits.
+    Wait(WaitFor),
+    /// It calls an HTTP service.
+    Http(Box<HttpCall>),
+}
+
+impl Action {
+    /// Whether it has no effect outside the order, so that it needs no claim: the version guards it.
+    pub fn is_internal(&self) -> bool {
+        match self {
+            Self::Noop | Self::Fail { .. } | Self::Wait(_) => true,
+            Self::Http(_) => false,
+        }
+    }
+
+    /// The name of its kind in files, messages and metrics.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Noop => "noop",
+            Self::Fail { .. } => "fail",
+            Self::Wait(_) => "wait",
+            Self::Http(_) => "http",
+        }
+    }
+}
+
+/// How long a `wait` step waits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WaitFor {
+    /// This long.
+    Span(Duration),
+    /// Until the RFC 3339 time at this JSON pointer in the data.
+    Until(String),
+}
+
+/// An HTTP call, as the file describes it.
+#[derive(Clone, Debug)]
+pub struct HttpCall {
+    /// The method, in capitals.
+    pub method: String,
+    /// The URL.
+    pub url: Template,
+    /// The headers.
+    pub headers: Vec<(String, Template)>,
+    /// The JSON body.
+    pub body: Option<TemplateTree>,
+}
+
+/// How often a step is tried, and how long it waits in between: `first`, then `factor` times as long each time,
+/// at most `max`, each multiplied by a random number between 0.5 and 1 so that many orders do not return at once.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Retry {
+    /// The most attempts, the first one included.
+    pub attempts: u32,
+    /// The wait after the first failure.
+    pub first: Duration,
+    /// By how much each wait grows.
+    pub factor: f64,
+    /// The longest wait.
+    pub max: Duration,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self { attempts: 5, first: Duration::from_secs(1), factor: 2.0, max: Duration::from_secs(300) }
+    }
+}
+
+impl Retry {
+    /// How long to wait after the `failures`-th failure in a row (from 1); `jitter` is in 0..1.
+    pub fn wait(&self, failures: u32, jitter: f64) -> Duration {
+        let exponent = i32::try_from(failures.saturating_sub(1)).unwrap_or(i32::MAX);
+        let grown = self.first.as_secs_f64() * self.factor.powi(exponent);
+        let bounded = grown.min(self.max.as_secs_f64());
+        Duration::from_secs_f64(bounded * (0.5 + jitter.clamp(0.0, 1.0) / 2.0))
+    }
+}
+
+/// What happens when a step is exhausted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exhausted {
+    /// The order becomes a dead letter where it stands; nothing is undone.
+    DeadLetter,
+    /// As if it had been refused: completed steps are undone.
+    Undo,
+}
+
+impl OrderType {
+    /// The status of this name.
+    pub fn status(&self, name: &str) -> Option<&Status> {
+        self.statuses.get(name)
+    }
+
+    /// The declared name of a status that the outside spelled in its own way: an alias, or, where the type says so,
+    /// in other letter case.
+    pub fn resolve_status(&self, spelled: &str) -> Option<&Arc<str>> {
+        if let Some((name, _)) = self.statuses.get_key_value(spelled) {
+            return Some(name);
+        }
+        let ignore_case = matches!(self.initial, Initial::From { ignore_case: true, .. });
+        let wanted = spelled.trim().to_lowercase();
+        let matches = |candidate: &str| candidate == spelled || (ignore_case && candidate.to_lowercase() == wanted);
+        self.statuses
+            .iter()
+            .find(|(name, status)| matches(name) || status.aliases.iter().any(|alias| matches(alias)))
+            .map(|(name, _)| name)
+    }
+
+    /// Where a refusal in this status leads.
+    pub fn refused_from(&self, status: &str) -> Option<&Arc<str>> {
+        self.status(status).and_then(|status| status.refused.as_ref()).or(self.refused.as_ref())
+    }
+
+    /// Where a cancel in this status leads: only where the status lets the outside go there.
+    pub fn cancel_from(&self, status: &str) -> Option<&Arc<str>> {
+        let target = self.cancel.as_ref().or_else(|| self.refused_from(status))?;
+        self.status(status)?.to.contains(target).then_some(target)
+    }
+
+    /// The group key of this data, or `None` for an order that is alone in its lane.
+    pub fn group_key(&self, data: &Value) -> Option<String> {
+        let fifo = self.fifo.as_ref()?;
+        match &fifo.key {
+            None => Some("*".to_owned()),
+            Some(pointer) => data.pointer(pointer).and_then(crate::json::scalar_text),
+        }
+    }
+}

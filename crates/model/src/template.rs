@@ -1,0 +1,290 @@
+//! Templates for outbound calls: minijinja, with numbers that keep their digits.
+//!
+//! A string that is one `{{ … }}` keeps the JSON type of what it names, so `"{{ data.amount }}"` sends a number where
+//! the order has one, digit for digit.
+
+use std::fmt;
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+use minijinja::value::{Object, ObjectRepr, Value as Context, ValueKind};
+use serde_json::{Map, Number, Value};
+
+use crate::expression::{ENVIRONMENT, EvaluationError, Expression, SyntaxError};
+
+/// A compiled template.
+#[derive(Clone)]
+pub struct Template {
+    text: Arc<str>,
+    form: Form,
+}
+
+#[derive(Clone)]
+enum Form {
+    /// No template at all.
+    Literal,
+    /// One `{{ … }}` and nothing else: keeps its JSON type.
+    Whole(Arc<minijinja::Expression<'static, 'static>>),
+    /// Text with templates in it.
+    Mixed,
+}
+
+impl Template {
+    /// Compiles a template.
+    pub fn compile(text: &str) -> Result<Self, SyntaxError> {
+        let form = if !text.contains("{{") && !text.contains("{%") {
+            Form::Literal
+        } else if let Some(inner) = whole_expression(text) {
+            let compiled =
+                ENVIRONMENT.compile_expression_owned(inner.to_owned()).map_err(|error| SyntaxError::new(&error))?;
+            Form::Whole(Arc::new(compiled))
+        } else {
+            ENVIRONMENT.template_from_str(text).map_err(|error| SyntaxError::new(&error))?;
+            Form::Mixed
+        };
+        Ok(Self { text: text.into(), form })
+    }
+
+    /// The text it was compiled from.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The names that it reads, dotted.
+    pub fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = match &self.form {
+            Form::Literal => Vec::new(),
+            Form::Whole(expression) => expression.undeclared_variables(true).into_iter().collect(),
+            Form::Mixed => match ENVIRONMENT.template_from_str(&self.text) {
+                Ok(template) => template.undeclared_variables(true).into_iter().collect(),
+                Err(_) => Vec::new(),
+            },
+        };
+        names.sort();
+        names
+    }
+
+    /// Renders to text. A name that is not there is an error: an outbound call must not be sent with a hole in it.
+    pub fn render(&self, context: &Context) -> Result<String, EvaluationError> {
+        match &self.form {
+            Form::Literal => Ok(self.text.to_string()),
+            Form::Whole(_) => Ok(match self.render_json(context)? {
+                Value::String(text) => text,
+                other => other.to_string(),
+            }),
+            Form::Mixed => {
+                self.refuse_missing(context)?;
+                ENVIRONMENT.render_str(&self.text, context).map_err(|error| EvaluationError::new(&self.text, &error))
+            }
+        }
+    }
+
+    /// Renders to JSON: a template that is one expression keeps its type, all else is a string.
+    pub fn render_json(&self, context: &Context) -> Result<Value, EvaluationError> {
+        let Form::Whole(expression) = &self.form else {
+            return self.render(context).map(Value::String);
+        };
+        let value = expression.eval(context).map_err(|error| EvaluationError::new(&self.text, &error))?;
+        if value.is_undefined() {
+            return Err(self.missing(&self.text));
+        }
+        to_json(&value).map_err(|message| EvaluationError { source_text: self.text.to_string(), message })
+    }
+
+    fn missing(&self, name: &str) -> EvaluationError {
+        EvaluationError { source_text: self.text.to_string(), message: format!("{name} is not there") }
+    }
+
+    fn refuse_missing(&self, context: &Context) -> Result<(), EvaluationError> {
+        // Names that stand in a loop or behind a `default` filter may rightly be absent, so only templates without
+        // statements and filters are held to this.
+        if self.text.contains("{%") || self.text.contains('|') {
+            return Ok(());
+        }
+        for name in self.names() {
+            let Ok(expression) = Expression::compile(&format!("({name}) is defined")) else { continue };
+            if !expression.holds(context)? {
+                return Err(self.missing(&name));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Template {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Template({:?})", self.text)
+    }
+}
+
+/// The inside of a text that is exactly one `{{ … }}`.
+fn whole_expression(text: &str) -> Option<&str> {
+    let inner = text.trim().strip_prefix("{{")?.strip_suffix("}}")?;
+    (!inner.contains("{{") && !inner.contains("}}")).then(|| inner.trim())
+}
+
+/// A JSON value whose strings are templates.
+#[derive(Clone, Debug)]
+pub enum TemplateTree {
+    /// A number, a boolean or null, sent as it is.
+    Literal(Value),
+    /// A string.
+    Text(Template),
+    /// An array.
+    Array(Vec<TemplateTree>),
+    /// An object, in the order of the file.
+    Object(Vec<(String, TemplateTree)>),
+}
+
+impl TemplateTree {
+    /// Compiles every string of a JSON value. The error names the place by JSON pointer.
+    pub fn compile(value: &Value) -> Result<Self, (String, SyntaxError)> {
+        Self::compile_at(value, &mut String::new())
+    }
+
+    fn compile_at(value: &Value, pointer: &mut String) -> Result<Self, (String, SyntaxError)> {
+        let length = pointer.len();
+        let tree = match value {
+            Value::String(text) => Self::Text(Template::compile(text).map_err(|error| (pointer.clone(), error))?),
+            Value::Array(items) => {
+                let mut trees = Vec::with_capacity(items.len());
+                for (index, item) in items.iter().enumerate() {
+                    pointer.push_str(&format!("/{index}"));
+                    trees.push(Self::compile_at(item, pointer)?);
+                    pointer.truncate(length);
+                }
+                Self::Array(trees)
+            }
+            Value::Object(members) => {
+                let mut trees = Vec::with_capacity(members.len());
+                for (name, member) in members {
+                    pointer.push_str(&format!("/{}", name.replace('~', "~0").replace('/', "~1")));
+                    trees.push((name.clone(), Self::compile_at(member, pointer)?));
+                    pointer.truncate(length);
+                }
+                Self::Object(trees)
+            }
+            other => Self::Literal(other.clone()),
+        };
+        Ok(tree)
+    }
+
+    /// Renders the whole value.
+    pub fn render(&self, context: &Context) -> Result<Value, EvaluationError> {
+        Ok(match self {
+            Self::Literal(value) => value.clone(),
+            Self::Text(template) => template.render_json(context)?,
+            Self::Array(items) => {
+                Value::Array(items.iter().map(|item| item.render(context)).collect::<Result<_, _>>()?)
+            }
+            Self::Object(members) => {
+                let mut object = Map::with_capacity(members.len());
+                for (name, member) in members {
+                    object.insert(name.clone(), member.render(context)?);
+                }
+                Value::Object(object)
+            }
+        })
+    }
+
+    /// The names that all its templates read, dotted.
+    pub fn names(&self) -> Vec<String> {
+        match self {
+            Self::Literal(_) => Vec::new(),
+            Self::Text(template) => template.names(),
+            Self::Array(items) => items.iter().flat_map(Self::names).collect(),
+            Self::Object(members) => members.iter().flat_map(|(_, member)| member.names()).collect(),
+        }
+    }
+}
+
+/// A number that is not a small whole one: shown by its digits, never through a float.
+#[derive(Debug)]
+struct ExactNumber(Number);
+
+impl Object for ExactNumber {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Plain
+    }
+
+    fn render(self: &Arc<Self>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+/// A JSON value as templates and conditions see it.
+pub fn from_json(value: &Value) -> Context {
+    match value {
+        Value::Null => Context::from(()),
+        Value::Bool(flag) => Context::from(*flag),
+        Value::Number(number) => match (number.as_i64(), number.as_u64()) {
+            (Some(whole), _) => Context::from(whole),
+            (None, Some(whole)) => Context::from(whole),
+            (None, None) => Context::from_object(ExactNumber(number.clone())),
+        },
+        Value::String(text) => Context::from(text.as_str()),
+        Value::Array(items) => items.iter().map(from_json).collect::<Vec<_>>().into(),
+        Value::Object(members) => {
+            let object: IndexMap<Context, Context> =
+                members.iter().map(|(name, member)| (Context::from(name.as_str()), from_json(member))).collect();
+            Context::from_object(object)
+        }
+    }
+}
+
+/// The way back: what an expression came to, as JSON.
+fn to_json(value: &Context) -> Result<Value, String> {
+    if let Some(exact) = value.downcast_object_ref::<ExactNumber>() {
+        return Ok(Value::Number(exact.0.clone()));
+    }
+    match value.kind() {
+        ValueKind::Seq | ValueKind::Iterable => {
+            value.try_iter().map_err(|error| error.to_string())?.map(|item| to_json(&item)).collect()
+        }
+        ValueKind::Map => {
+            let mut object = Map::new();
+            for name in value.try_iter().map_err(|error| error.to_string())? {
+                let member = value.get_item(&name).map_err(|error| error.to_string())?;
+                object.insert(name.to_string(), to_json(&member)?);
+            }
+            Ok(Value::Object(object))
+        }
+        _ => serde_json::to_value(value).map_err(|error| error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn context(text: &str) -> Context {
+        from_json(&serde_json::from_str(text).unwrap())
+    }
+
+    #[test]
+    fn a_whole_expression_keeps_its_type_and_digits() {
+        let context = context(r#"{"data":{"amount":14.90,"big":123456789012345678901234567890,"lines":[{"q":1.0}]}}"#);
+        for (template, expected) in [
+            ("{{ data.amount }}", "14.90"),
+            ("{{ data.big }}", "123456789012345678901234567890"),
+            ("{{ data.lines }}", r#"[{"q":1.0}]"#),
+            ("{{ data }}", r#"{"amount":14.90,"big":123456789012345678901234567890,"lines":[{"q":1.0}]}"#),
+            ("total {{ data.amount }}", r#""total 14.90""#),
+        ] {
+            assert_eq!(Template::compile(template).unwrap().render_json(&context).unwrap().to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn a_hole_is_an_error() {
+        let context = context(r#"{"data":{}}"#);
+        assert!(Template::compile("{{ data.nothing }}").unwrap().render(&context).is_err());
+        assert!(Template::compile("/orders/{{ data.nothing.deeper }}").unwrap().render(&context).is_err());
+        assert_eq!(Template::compile("{{ data.nothing | default('x') }}").unwrap().render(&context).unwrap(), "x");
+    }
+
+    #[test]
+    fn names_are_dotted() {
+        assert_eq!(Template::compile("{{ env.URL }}/c/{{ data.user.id }}").unwrap().names(), ["data.user.id", "env.URL"]);
+    }
+}

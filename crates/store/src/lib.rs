@@ -1,0 +1,149 @@
+//! The store port: the few operations in which everything durable happens.
+//!
+//! A store keeps orders, their events and attempts, lanes, keys, due work, type sources and counters. It knows what
+//! an order is, and nothing of what may happen to one: that is decided before it is asked. Each operation of
+//! [`Store`] says what is atomic, what a crash before and after means, in which order things become visible, and what
+//! repeating it does. [`conformance`] holds every store to that.
+
+pub mod commit;
+pub mod conformance;
+pub mod error;
+pub mod memory;
+pub mod query;
+
+use std::path::Path;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use comanda_model::{Attempt, Event, Order, OrderId, Token, TypeHash};
+use jiff::Timestamp;
+use tokio::sync::watch;
+
+pub use commit::{ClaimMove, Commit, Expect, KeyClaim, Receipt, Ticket};
+pub use error::{CommitError, StoreError};
+pub use query::{
+    Cause, Counters, Cursor, FeedEvent, FeedPage, FeedStart, ListQuery, OrderPage, Place, StatusCount, Stored,
+    TypeSource,
+};
+
+/// A store of orders. All operations may be called from any number of tasks at once.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Stages commits and answers each with a [`Ticket`] that resolves once that commit is durable, or has failed.
+    ///
+    /// *Atomicity*: each commit is applied wholly or not at all, and succeeds or fails alone; many may share one
+    /// physical transaction. *A crash* before the ticket resolves leaves the commit applied or not; the caller finds
+    /// out by reading the head and comparing `commit_id`. After the ticket has resolved, the commit survives a
+    /// `kill -9` and a power cut. *Order*: commits of one call are applied in the order given; nothing of a commit is
+    /// visible to any read before it is durable. *Idempotency*: a commit whose id is already the head's answers
+    /// as it did the first time.
+    ///
+    /// Never blocks: a store whose queue is full resolves the ticket with [`CommitError::Busy`].
+    fn commit(&self, commits: Vec<Commit>) -> Vec<Ticket>;
+
+    /// Claims up to `max` orders that are due, at most one per lane, earliest first, each under a new token.
+    ///
+    /// An order stays claimed until a commit ends the claim, it is released, or `lease` has passed by the store's
+    /// clock; then it can be claimed again. Claims of a process that has died are void once it can no longer commit.
+    /// Does not change `version`.
+    async fn claim(&self, max: usize, lease: Duration) -> Result<Claims, StoreError>;
+
+    /// Extends a claim. Answers when it now ends, or [`CommitError::TokenStale`] if it is no longer held.
+    async fn renew(&self, token: &Token, lease: Duration) -> Result<Timestamp, CommitError>;
+
+    /// Gives claims back, so that the orders can be claimed at once. Stale tokens are passed over.
+    async fn release(&self, tokens: &[Token]) -> Result<(), StoreError>;
+
+    /// An order as it stands, with its claim and its place in its lane. Reads only what is durable.
+    async fn order(&self, id: OrderId) -> Result<Option<Stored>, StoreError>;
+
+    /// The order that a key belongs to, and the fingerprint that it was claimed with. Expired keys are not found.
+    async fn key(&self, scope: &str, key: &str) -> Result<Option<(OrderId, [u8; 32])>, StoreError>;
+
+    /// Events of an order with a number above `after`, oldest first, at most `max`.
+    async fn history(&self, id: OrderId, after: u64, max: usize) -> Result<Vec<Event>, StoreError>;
+
+    /// Attempts of an order with a number above `after`, oldest first, at most `max`.
+    async fn attempts(&self, id: OrderId, after: u64, max: usize) -> Result<Vec<Attempt>, StoreError>;
+
+    /// Keeps a type's source under its hash, durably. Repeating it changes nothing.
+    async fn put_type(&self, source: &TypeSource) -> Result<(), StoreError>;
+
+    /// A type's source by its hash.
+    async fn type_source(&self, hash: TypeHash) -> Result<Option<TypeSource>, StoreError>;
+
+    /// The versions that orders which are not final live on, with how many each.
+    async fn live_types(&self) -> Result<Vec<(TypeHash, u64)>, StoreError>;
+
+    /// A page of the feed: all events of all orders, in commit order, at most `max`. Pages never skip an event that
+    /// becomes visible later. A cursor of another epoch, or one that retention has passed, is answered with
+    /// [`StoreError::CursorReset`].
+    async fn feed(&self, from: FeedStart, max: usize) -> Result<FeedPage, StoreError>;
+
+    /// A page of orders, newest first. Looks at a bounded number of rows: a page can be short, even empty, and still
+    /// name a next cursor.
+    async fn list(&self, query: &ListQuery) -> Result<OrderPage, StoreError>;
+
+    /// The causes that dead letters died of, most frequent first, at most `max`.
+    async fn causes(&self, max: usize) -> Result<Vec<Cause>, StoreError>;
+
+    /// How many orders stand where. Never counts rows.
+    async fn counters(&self) -> Result<Counters, StoreError>;
+
+    /// Removes orders that have been final since before `before`, with everything that belongs to them, and keys that
+    /// have expired: at most `max` orders per call, so that nobody waits. Answers how many went; 0 means done.
+    async fn retain(&self, before: Timestamp, max: usize) -> Result<usize, StoreError>;
+
+    /// Copies the whole store, as it stands at one moment, to a new file while it goes on working. `progress` is told
+    /// the pages done and the pages there are.
+    async fn backup(&self, to: &Path, progress: &(dyn Fn(u64, u64) + Send + Sync)) -> Result<(), StoreError>;
+
+    /// The position of the newest durable event. Changes are announced after they can be read; a reader that
+    /// misses one finds it with its next poll.
+    fn position(&self) -> watch::Receiver<u64>;
+
+    /// The store's clock, to the microsecond. Never goes backwards.
+    fn now(&self) -> Timestamp;
+
+    /// What the store can do.
+    fn capabilities(&self) -> Capabilities;
+
+    /// How the store is: `Ok` when it can take commits; the reason, for people, when it cannot.
+    async fn health(&self) -> Result<(), StoreError>;
+
+    /// Makes everything staged durable and closes. Later commits fail with [`CommitError::Closed`].
+    async fn close(&self) -> Result<(), StoreError>;
+}
+
+/// What was claimed.
+#[derive(Clone, Debug, Default)]
+pub struct Claims {
+    /// The orders, each under its token.
+    pub claims: Vec<Claim>,
+    /// When the next order is due that was not claimed; in the past if `max` cut the list.
+    pub next_due_at: Option<Timestamp>,
+}
+
+/// One claimed order.
+#[derive(Clone, Debug)]
+pub struct Claim {
+    /// The order, as it stands.
+    pub order: Order,
+    /// What its result must come with.
+    pub token: Token,
+    /// When the claim ends.
+    pub lease_until: Timestamp,
+}
+
+/// What a store can do. Differences are declared here, never skipped in silence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capabilities {
+    /// The store's name, for people.
+    pub name: &'static str,
+    /// Whether what it accepts survives the process.
+    pub durable: bool,
+    /// Whether several processes may use it at once.
+    pub many_nodes: bool,
+    /// Whether it can copy itself while working.
+    pub backup: bool,
+}
