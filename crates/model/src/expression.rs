@@ -9,13 +9,15 @@ use minijinja::value::Value as Context;
 /// How many instructions one expression or template may run: enough for any real one, and a bound on a loop.
 const FUEL: u64 = 100_000;
 
-pub(crate) static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(|| {
+pub(crate) static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(environment);
+
+pub(crate) fn environment() -> Environment<'static> {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(minijinja::UndefinedBehavior::Chainable);
     environment.set_fuel(Some(FUEL));
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
     environment
-});
+}
 
 /// A text that is no valid expression or template.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -29,7 +31,10 @@ pub struct SyntaxError {
 
 impl SyntaxError {
     pub(crate) fn new(error: &minijinja::Error) -> Self {
-        Self { message: error.detail().unwrap_or("invalid syntax").to_owned(), range: error.range() }
+        Self {
+            message: error.detail().unwrap_or("invalid syntax").to_owned(),
+            range: error.range(),
+        }
     }
 }
 
@@ -51,7 +56,10 @@ impl EvaluationError {
             message = format!("{message}: {error}");
             cause = error.source();
         }
-        Self { source_text: source_text.to_owned(), message }
+        Self {
+            source_text: source_text.to_owned(),
+            message,
+        }
     }
 }
 
@@ -65,9 +73,13 @@ pub struct Expression {
 impl Expression {
     /// Compiles a condition.
     pub fn compile(text: &str) -> Result<Self, SyntaxError> {
-        let compiled =
-            ENVIRONMENT.compile_expression_owned(text.to_owned()).map_err(|error| SyntaxError::new(&error))?;
-        Ok(Self { text: text.into(), compiled: Arc::new(compiled) })
+        let compiled = ENVIRONMENT
+            .compile_expression_owned(text.to_owned())
+            .map_err(|error| SyntaxError::new(&error))?;
+        Ok(Self {
+            text: text.into(),
+            compiled: Arc::new(compiled),
+        })
     }
 
     /// The text it was compiled from.

@@ -25,7 +25,9 @@ pub fn amount(value: &Value) -> Result<Decimal, AmountError> {
         return Ok(exact);
     }
     let numeric = text.bytes().any(|byte| byte.is_ascii_digit())
-        && text.bytes().all(|byte| byte.is_ascii_digit() || b"+-.eE".contains(&byte));
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_digit() || b"+-.eE".contains(&byte));
     if !numeric {
         return Err(AmountError::NotANumber);
     }

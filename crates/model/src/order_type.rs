@@ -243,7 +243,12 @@ pub struct Retry {
 
 impl Default for Retry {
     fn default() -> Self {
-        Self { attempts: 5, first: Duration::from_secs(1), factor: 2.0, max: Duration::from_secs(300) }
+        Self {
+            attempts: 5,
+            first: Duration::from_secs(1),
+            factor: 2.0,
+            max: Duration::from_secs(300),
+        }
     }
 }
 
@@ -289,7 +294,9 @@ impl OrderType {
 
     /// Where a refusal in this status leads.
     pub fn refused_from(&self, status: &str) -> Option<&Arc<str>> {
-        self.status(status).and_then(|status| status.refused.as_ref()).or(self.refused.as_ref())
+        self.status(status)
+            .and_then(|status| status.refused.as_ref())
+            .or(self.refused.as_ref())
     }
 
     /// Where a cancel in this status leads: only where the status lets the outside go there.

@@ -4,13 +4,42 @@
 //! the order has one, digit for digit.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use indexmap::IndexMap;
 use minijinja::value::{Object, ObjectRepr, Value as Context, ValueKind};
+use minijinja::{AutoEscape, Environment, Error, ErrorKind, Output, State};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Number, Value};
 
-use crate::expression::{ENVIRONMENT, EvaluationError, Expression, SyntaxError};
+use crate::expression::{ENVIRONMENT, EvaluationError, Expression, SyntaxError, environment};
+
+/// What is not encoded in a URL: the unreserved characters of RFC 3986, section 2.3.
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+
+/// Renders URLs: every value is percent-encoded, so that an order's data can fill a segment or a parameter and never
+/// make another host, path or query of it. Values that the operator has set (safe strings) stand as they are.
+static URL_ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(|| {
+    let mut environment = environment();
+    environment.set_auto_escape_callback(|_| AutoEscape::Custom("url".into()));
+    environment.set_formatter(write_url_part);
+    environment.add_filter("urlencode", |value: Context| {
+        Context::from_safe_string(utf8_percent_encode(&value.to_string(), ENCODED).to_string())
+    });
+    environment
+});
+
+fn write_url_part(output: &mut Output<'_>, _: &mut State<'_, '_>, value: &Context) -> Result<(), Error> {
+    let text = value.to_string();
+    if value.is_safe() {
+        return output.write_str(&text).map_err(Error::from);
+    }
+    if matches!(text.as_str(), "" | "." | "..") {
+        let detail = format!("`{text}` cannot stand in a URL: it would make another path of it");
+        return Err(Error::new(ErrorKind::BadEscape, detail));
+    }
+    write!(output, "{}", utf8_percent_encode(&text, ENCODED)).map_err(Error::from)
+}
 
 /// A compiled template.
 #[derive(Clone)]
@@ -35,14 +64,20 @@ impl Template {
         let form = if !text.contains("{{") && !text.contains("{%") {
             Form::Literal
         } else if let Some(inner) = whole_expression(text) {
-            let compiled =
-                ENVIRONMENT.compile_expression_owned(inner.to_owned()).map_err(|error| SyntaxError::new(&error))?;
+            let compiled = ENVIRONMENT
+                .compile_expression_owned(inner.to_owned())
+                .map_err(|error| SyntaxError::new(&error))?;
             Form::Whole(Arc::new(compiled))
         } else {
-            ENVIRONMENT.template_from_str(text).map_err(|error| SyntaxError::new(&error))?;
+            ENVIRONMENT
+                .template_from_str(text)
+                .map_err(|error| SyntaxError::new(&error))?;
             Form::Mixed
         };
-        Ok(Self { text: text.into(), form })
+        Ok(Self {
+            text: text.into(),
+            form,
+        })
     }
 
     /// The text it was compiled from.
@@ -74,7 +109,9 @@ impl Template {
             }),
             Form::Mixed => {
                 self.refuse_missing(context)?;
-                ENVIRONMENT.render_str(&self.text, context).map_err(|error| EvaluationError::new(&self.text, &error))
+                ENVIRONMENT
+                    .render_str(&self.text, context)
+                    .map_err(|error| EvaluationError::new(&self.text, &error))
             }
         }
     }
@@ -84,15 +121,57 @@ impl Template {
         let Form::Whole(expression) = &self.form else {
             return self.render(context).map(Value::String);
         };
-        let value = expression.eval(context).map_err(|error| EvaluationError::new(&self.text, &error))?;
+        let value = expression
+            .eval(context)
+            .map_err(|error| EvaluationError::new(&self.text, &error))?;
         if value.is_undefined() {
             return Err(self.missing(&self.text));
         }
-        to_json(&value).map_err(|message| EvaluationError { source_text: self.text.to_string(), message })
+        to_json(&value).map_err(|message| EvaluationError {
+            source_text: self.text.to_string(),
+            message,
+        })
+    }
+
+    /// Renders to a URL. Every value is percent-encoded, but for safe strings, which the operator has set. Refuses a
+    /// template whose host would come from the order: see [`Template::names_in_authority`].
+    pub fn render_url(&self, context: &Context) -> Result<String, EvaluationError> {
+        self.refuse_missing(context)?;
+        URL_ENVIRONMENT
+            .render_str(&self.text, context)
+            .map_err(|error| EvaluationError::new(&self.text, &error))
+    }
+
+    /// The names that the scheme, host and port of a URL template are made from.
+    pub fn names_in_authority(&self) -> Vec<String> {
+        let text: &str = &self.text;
+        let mut end = text.len();
+        let mut depth = 0usize;
+        let after_scheme = text
+            .find("://")
+            .filter(|at| !text[..*at].contains('/'))
+            .map_or(0, |at| at + 3);
+        for (at, character) in text.char_indices() {
+            match character {
+                '{' => depth += 1,
+                '}' => depth = depth.saturating_sub(1),
+                '/' | '?' | '#' if depth == 0 && at >= after_scheme => {
+                    end = at;
+                    break;
+                }
+                _ => {}
+            }
+        }
+        Self::compile(&text[..end])
+            .map(|authority| authority.names())
+            .unwrap_or_else(|_| self.names())
     }
 
     fn missing(&self, name: &str) -> EvaluationError {
-        EvaluationError { source_text: self.text.to_string(), message: format!("{name} is not there") }
+        EvaluationError {
+            source_text: self.text.to_string(),
+            message: format!("{name} is not there"),
+        }
     }
 
     fn refuse_missing(&self, context: &Context) -> Result<(), EvaluationError> {
@@ -102,7 +181,9 @@ impl Template {
             return Ok(());
         }
         for name in self.names() {
-            let Ok(expression) = Expression::compile(&format!("({name}) is defined")) else { continue };
+            let Ok(expression) = Expression::compile(&format!("({name}) is defined")) else {
+                continue;
+            };
             if !expression.holds(context)? {
                 return Err(self.missing(&name));
             }
@@ -174,9 +255,12 @@ impl TemplateTree {
         Ok(match self {
             Self::Literal(value) => value.clone(),
             Self::Text(template) => template.render_json(context)?,
-            Self::Array(items) => {
-                Value::Array(items.iter().map(|item| item.render(context)).collect::<Result<_, _>>()?)
-            }
+            Self::Array(items) => Value::Array(
+                items
+                    .iter()
+                    .map(|item| item.render(context))
+                    .collect::<Result<_, _>>()?,
+            ),
             Self::Object(members) => {
                 let mut object = Map::with_capacity(members.len());
                 for (name, member) in members {
@@ -225,8 +309,10 @@ pub fn from_json(value: &Value) -> Context {
         Value::String(text) => Context::from(text.as_str()),
         Value::Array(items) => items.iter().map(from_json).collect::<Vec<_>>().into(),
         Value::Object(members) => {
-            let object: IndexMap<Context, Context> =
-                members.iter().map(|(name, member)| (Context::from(name.as_str()), from_json(member))).collect();
+            let object: IndexMap<Context, Context> = members
+                .iter()
+                .map(|(name, member)| (Context::from(name.as_str()), from_json(member)))
+                .collect();
             Context::from_object(object)
         }
     }
@@ -238,9 +324,11 @@ fn to_json(value: &Context) -> Result<Value, String> {
         return Ok(Value::Number(exact.0.clone()));
     }
     match value.kind() {
-        ValueKind::Seq | ValueKind::Iterable => {
-            value.try_iter().map_err(|error| error.to_string())?.map(|item| to_json(&item)).collect()
-        }
+        ValueKind::Seq | ValueKind::Iterable => value
+            .try_iter()
+            .map_err(|error| error.to_string())?
+            .map(|item| to_json(&item))
+            .collect(),
         ValueKind::Map => {
             let mut object = Map::new();
             for name in value.try_iter().map_err(|error| error.to_string())? {
@@ -268,23 +356,73 @@ mod tests {
             ("{{ data.amount }}", "14.90"),
             ("{{ data.big }}", "123456789012345678901234567890"),
             ("{{ data.lines }}", r#"[{"q":1.0}]"#),
-            ("{{ data }}", r#"{"amount":14.90,"big":123456789012345678901234567890,"lines":[{"q":1.0}]}"#),
+            (
+                "{{ data }}",
+                r#"{"amount":14.90,"big":123456789012345678901234567890,"lines":[{"q":1.0}]}"#,
+            ),
             ("total {{ data.amount }}", r#""total 14.90""#),
         ] {
-            assert_eq!(Template::compile(template).unwrap().render_json(&context).unwrap().to_string(), expected);
+            assert_eq!(
+                Template::compile(template)
+                    .unwrap()
+                    .render_json(&context)
+                    .unwrap()
+                    .to_string(),
+                expected
+            );
         }
     }
 
     #[test]
     fn a_hole_is_an_error() {
         let context = context(r#"{"data":{}}"#);
-        assert!(Template::compile("{{ data.nothing }}").unwrap().render(&context).is_err());
-        assert!(Template::compile("/orders/{{ data.nothing.deeper }}").unwrap().render(&context).is_err());
-        assert_eq!(Template::compile("{{ data.nothing | default('x') }}").unwrap().render(&context).unwrap(), "x");
+        assert!(
+            Template::compile("{{ data.nothing }}")
+                .unwrap()
+                .render(&context)
+                .is_err()
+        );
+        assert!(
+            Template::compile("/orders/{{ data.nothing.deeper }}")
+                .unwrap()
+                .render(&context)
+                .is_err()
+        );
+        assert_eq!(
+            Template::compile("{{ data.nothing | default('x') }}")
+                .unwrap()
+                .render(&context)
+                .unwrap(),
+            "x"
+        );
+    }
+
+    #[test]
+    fn data_cannot_make_another_url() {
+        let base = Context::from_safe_string("http://shop.test:8080/base".to_owned());
+        let url = |id: &str| {
+            let context: Context = minijinja::context! { env => minijinja::context! { URL => base.clone() }, id };
+            Template::compile("{{ env.URL }}/customers/{{ id }}?q={{ id|urlencode }}")
+                .unwrap()
+                .render_url(&context)
+        };
+        assert_eq!(
+            url("a b/ñ@x").unwrap(),
+            "http://shop.test:8080/base/customers/a%20b%2F%C3%B1%40x?q=a%20b%2F%C3%B1%40x"
+        );
+        assert!(url("..").is_err());
+        let authority = |text: &str| Template::compile(text).unwrap().names_in_authority();
+        assert_eq!(authority("{{ env.URL }}/c/{{ data.id }}"), ["env.URL"]);
+        assert_eq!(authority("https://{{ data.host }}/c"), ["data.host"]);
+        assert_eq!(authority("{{ env.URL }}{{ data.x }}"), ["data.x", "env.URL"]);
+        assert!(authority("http://localhost:80/{{ data.x }}").is_empty());
     }
 
     #[test]
     fn names_are_dotted() {
-        assert_eq!(Template::compile("{{ env.URL }}/c/{{ data.user.id }}").unwrap().names(), ["data.user.id", "env.URL"]);
+        assert_eq!(
+            Template::compile("{{ env.URL }}/c/{{ data.user.id }}").unwrap().names(),
+            ["data.user.id", "env.URL"]
+        );
     }
 }

@@ -73,13 +73,22 @@ pub fn accept(order_type: &OrderType, submission: Submission<'_>, input: &Input)
         after_undo: None,
         dead: None,
     };
-    let order = Order { accepted: Arc::new(accepted), head, data: submission.data, results: Vec::new() };
+    let order = Order {
+        accepted: Arc::new(accepted),
+        head,
+        data: submission.data,
+        results: Vec::new(),
+    };
     let mut draft = Draft::new(order, order_type, input);
     draft.data_changed = true;
     draft.event(EventKind::Accepted, input.by.clone(), None).to = Some(status);
     draft.touch();
     if let Some(due_at) = scheduled {
-        draft.order.head.work = Some(Work { kind: WorkKind::Begin, due_at: Some(due_at), ..advance_work() });
+        draft.order.head.work = Some(Work {
+            kind: WorkKind::Begin,
+            due_at: Some(due_at),
+            ..advance_work()
+        });
     } else {
         draft.begin();
     }
@@ -89,8 +98,6 @@ pub fn accept(order_type: &OrderType, submission: Submission<'_>, input: &Input)
 impl Draft<'_> {
     /// The order begins in the status in which it was accepted.
     pub(super) fn begin(&mut self) {
-        let deadline = self.order_type.status(&self.order.head.status).and_then(|status| status.deadline.as_ref());
-        self.order.head.status_until = deadline.map(|deadline| super::later(self.input.now, deadline.after));
         self.settle();
         self.stand_in_lane();
     }
@@ -103,7 +110,9 @@ fn initial_status(order_type: &OrderType, asked: Option<&str>) -> Result<Arc<str
     };
     match (&order_type.initial, asked) {
         (Initial::Status(status), None) => Ok(status.clone()),
-        (Initial::Status(status), Some(asked)) if order_type.resolve_status(asked) == Some(status) => Ok(status.clone()),
+        (Initial::Status(status), Some(asked)) if order_type.resolve_status(asked) == Some(status) => {
+            Ok(status.clone())
+        }
         (Initial::Status(status), Some(asked)) => match order_type.resolve_status(asked) {
             Some(known) => Err(Rejection::IllegalTransition {
                 from: status.clone(),
@@ -113,7 +122,12 @@ fn initial_status(order_type: &OrderType, asked: Option<&str>) -> Result<Arc<str
             None => Err(unknown(asked)),
         },
         (Initial::From { .. }, Some(asked)) => order_type.resolve_status(asked).cloned().ok_or_else(|| unknown(asked)),
-        (Initial::From { default: Some(status), .. }, None) => Ok(status.clone()),
+        (
+            Initial::From {
+                default: Some(status), ..
+            },
+            None,
+        ) => Ok(status.clone()),
         (Initial::From { .. }, None) => Err(unknown("")),
     }
 }

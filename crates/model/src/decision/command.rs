@@ -20,7 +20,12 @@ pub(super) fn decide(
     let mut draft = Draft::new(order.clone(), order_type, input);
     match command {
         Command::Edit(edit) => draft.edit(edit)?,
-        Command::Transition { to, reason, edit, in_flight } => draft.transition(&to, reason, edit, in_flight)?,
+        Command::Transition {
+            to,
+            reason,
+            edit,
+            in_flight,
+        } => draft.transition(&to, reason, edit, in_flight)?,
         Command::Cancel { reason, in_flight } => draft.cancel(reason, in_flight)?,
         Command::Redrive { from, edit } => draft.redrive(from, edit)?,
         Command::Discard { reason } => draft.discard(reason)?,
@@ -36,7 +41,9 @@ pub(super) fn decide(
 impl Draft<'_> {
     fn edit(&mut self, edit: Edit) -> Result<(), Rejection> {
         if self.order.head.phase == Phase::Final {
-            return Err(Rejection::Final { status: self.order.head.status.clone() });
+            return Err(Rejection::Final {
+                status: self.order.head.status.clone(),
+            });
         }
         let value = edit.data.value().map_err(|error| Rejection::Data(error.to_string()))?;
         self.refuse_change_of_what_is_fixed(&value)?;
@@ -59,7 +66,10 @@ impl Draft<'_> {
             if now == *kept || (now.is_none() && what == "the key") {
                 return Ok(());
             }
-            Err(Rejection::Fixed { what, pointer: pointer.clone() })
+            Err(Rejection::Fixed {
+                what,
+                pointer: pointer.clone(),
+            })
         };
         fixed("the key", &self.order_type.key, &accepted.key)?;
         fixed("the customer", &self.order_type.customer, &accepted.customer)?;
@@ -80,7 +90,11 @@ impl Draft<'_> {
         }
         let allowed = self.allowed();
         if !allowed.contains(to) {
-            return Err(Rejection::IllegalTransition { from, to: to.clone(), allowed });
+            return Err(Rejection::IllegalTransition {
+                from,
+                to: to.clone(),
+                allowed,
+            });
         }
         if let Some(edit) = edit {
             self.edit(edit)?;
@@ -93,18 +107,28 @@ impl Draft<'_> {
         if self.order.head.phase == Phase::Final {
             return Vec::new();
         }
-        self.order_type.status(&self.order.head.status).map(|status| status.to.clone()).unwrap_or_default()
+        self.order_type
+            .status(&self.order.head.status)
+            .map(|status| status.to.clone())
+            .unwrap_or_default()
     }
 
     fn cancel(&mut self, reason: Option<String>, in_flight: bool) -> Result<(), Rejection> {
         match self.order.head.phase {
-            Phase::Final => return Err(Rejection::Final { status: self.order.head.status.clone() }),
+            Phase::Final => {
+                return Err(Rejection::Final {
+                    status: self.order.head.status.clone(),
+                });
+            }
             Phase::Undoing => return Err(Rejection::Undoing),
             Phase::Scheduled | Phase::Active | Phase::Dead => {}
         }
         let status = self.order.head.status.clone();
         let Some(to) = self.order_type.cancel_from(&status).cloned() else {
-            return Err(Rejection::NotCancellable { status, allowed: self.allowed() });
+            return Err(Rejection::NotCancellable {
+                status,
+                allowed: self.allowed(),
+            });
         };
         let by = self.input.by.clone();
         if in_flight {
@@ -123,9 +147,14 @@ impl Draft<'_> {
         if let Some(edit) = edit {
             self.edit(edit)?;
         }
-        let Some(dead) = self.order.head.dead.take() else { return Err(Rejection::NotDead) };
+        let Some(dead) = self.order.head.dead.take() else {
+            return Err(Rejection::NotDead);
+        };
         if self.order_type.status(&self.order.head.status).is_none() {
-            return Err(Rejection::NotInThisVersion { what: "status", name: self.order.head.status.clone() });
+            return Err(Rejection::NotInThisVersion {
+                what: "status",
+                name: self.order.head.status.clone(),
+            });
         }
         self.order.head.type_hash = self.order_type.hash;
         self.event(EventKind::Redriven, self.input.by.clone(), None);
@@ -145,7 +174,13 @@ impl Draft<'_> {
             }
         }
         if self.order.head.phase != Phase::Final && self.lane.leave.is_none() && self.lane.enter.is_none() {
-            let left = self.order.head.lane.as_ref().filter(|lane| !lane.standing).map(|lane| lane.name.clone());
+            let left = self
+                .order
+                .head
+                .lane
+                .as_ref()
+                .filter(|lane| !lane.standing)
+                .map(|lane| lane.name.clone());
             if let Some(name) = left {
                 self.enter_lane(name, true);
             }
@@ -169,10 +204,16 @@ impl Draft<'_> {
             return Ok(());
         };
         if let WorkKind::Step(at) | WorkKind::Wait(at) = &work.kind {
-            let missing = || Rejection::NotInThisVersion { what: "step", name: at.name.clone() };
+            let missing = || Rejection::NotInThisVersion {
+                what: "step",
+                name: at.name.clone(),
+            };
             let index = status.and_then(|status| status.steps.iter().position(|name| *name == at.name));
             let index = u32::try_from(index.ok_or_else(missing)?).map_err(|_| missing())?;
-            work.kind = WorkKind::Step(StepAt { index, name: at.name.clone() });
+            work.kind = WorkKind::Step(StepAt {
+                index,
+                name: at.name.clone(),
+            });
         }
         if edited && matches!(work.kind, WorkKind::Step(_)) {
             self.fence(true);
@@ -194,7 +235,12 @@ impl Draft<'_> {
         self.event(EventKind::Discarded, by.clone(), Some(reason.clone()));
         self.fence(true);
         let status = self.order.head.status.clone();
-        let target = self.order_type.cancel.as_ref().or_else(|| self.order_type.refused_from(&status)).cloned();
+        let target = self
+            .order_type
+            .cancel
+            .as_ref()
+            .or_else(|| self.order_type.refused_from(&status))
+            .cloned();
         self.order.head.dead = None;
         self.order.head.work = None;
         match target.filter(|to| *to != status) {

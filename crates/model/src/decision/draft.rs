@@ -84,7 +84,10 @@ impl<'a> Draft<'a> {
     ) -> Result<(), Rejection> {
         let missing = self.missing(to)?;
         if !missing.is_empty() {
-            return Err(Rejection::Requires { status: to.clone(), missing });
+            return Err(Rejection::Requires {
+                status: to.clone(),
+                missing,
+            });
         }
         self.enter(to, by, reason, take_back);
         Ok(())
@@ -103,10 +106,18 @@ impl<'a> Draft<'a> {
     }
 
     fn missing(&self, to: &str) -> Result<Vec<MissingField>, Rejection> {
-        if self.order_type.status(to).is_none_or(|status| status.require.is_empty()) {
+        if self
+            .order_type
+            .status(to)
+            .is_none_or(|status| status.require.is_empty())
+        {
             return Ok(Vec::new());
         }
-        let data = self.order.data.value().map_err(|error| Rejection::Data(error.to_string()))?;
+        let data = self
+            .order
+            .data
+            .value()
+            .map_err(|error| Rejection::Data(error.to_string()))?;
         Ok(missing_fields(self.order_type, to, &data))
     }
 
@@ -116,13 +127,16 @@ impl<'a> Draft<'a> {
         event.from = Some(from);
         event.to = Some(to.clone());
         self.touch();
-        let Some(status) = self.order_type.status(to) else { return };
+        let Some(status) = self.order_type.status(to) else {
+            return;
+        };
         let take_back = take_back || status.undo;
         let head = &mut self.order.head;
         head.dead = None;
         head.intent = None;
         head.work = None;
-        head.status_until = status.deadline.as_ref().map(|deadline| later(self.input.now, deadline.after));
+        // While things are taken back the status's deadline does not run: settling sets it.
+        head.status_until = None;
         if take_back && self.last_standing().is_some() {
             self.order.head.phase = Phase::Undoing;
             self.order.head.after_undo = Some(AfterUndo::Settle);
@@ -135,8 +149,14 @@ impl<'a> Draft<'a> {
 
     /// Begins what the status where the order stands asks for.
     pub(super) fn settle(&mut self) {
-        let Some(status) = self.order_type.status(&self.order.head.status) else { return };
+        let Some(status) = self.order_type.status(&self.order.head.status) else {
+            return;
+        };
         self.order.head.after_undo = None;
+        self.order.head.status_until = status
+            .deadline
+            .as_ref()
+            .map(|deadline| later(self.input.now, deadline.after));
         if status.is_final {
             self.end();
         } else if !status.steps.is_empty() {
@@ -144,7 +164,10 @@ impl<'a> Draft<'a> {
             self.begin_step(0);
         } else {
             self.order.head.phase = Phase::Active;
-            let work = (!status.next.is_empty()).then(|| Work { due_at: Some(self.input.now), ..advance_work() });
+            let work = (!status.next.is_empty()).then(|| Work {
+                due_at: Some(self.input.now),
+                ..advance_work()
+            });
             self.order.head.work = work;
         }
     }
@@ -163,10 +186,17 @@ impl<'a> Draft<'a> {
 
     /// A new visit to the step at this place of the status's list.
     pub(super) fn begin_step(&mut self, index: usize) {
-        let Some(name) = self.order_type.status(&self.order.head.status).and_then(|status| status.steps.get(index)) else {
+        let Some(name) = self
+            .order_type
+            .status(&self.order.head.status)
+            .and_then(|status| status.steps.get(index))
+        else {
             return;
         };
-        let at = StepAt { index: u32::try_from(index).unwrap_or(u32::MAX), name: name.clone() };
+        let at = StepAt {
+            index: u32::try_from(index).unwrap_or(u32::MAX),
+            name: name.clone(),
+        };
         self.begin_visit(WorkKind::Step(at));
     }
 
@@ -190,12 +220,18 @@ impl<'a> Draft<'a> {
             return;
         }
         let order_type = self.order_type;
-        let Some(status) = order_type.status(&self.order.head.status) else { return };
+        let Some(status) = order_type.status(&self.order.head.status) else {
+            return;
+        };
         if index + 1 < status.steps.len() {
             self.begin_step(index + 1);
         } else if status.next.is_empty() {
             self.order.head.work = None;
-            if order_type.fifo.as_ref().is_some_and(|fifo| fifo.scope == FifoScope::Status) {
+            if order_type
+                .fifo
+                .as_ref()
+                .is_some_and(|fifo| fifo.scope == FifoScope::Status)
+            {
                 self.leave_lane();
             }
         } else {
@@ -206,9 +242,15 @@ impl<'a> Draft<'a> {
     /// Enters the status that `next` names.
     pub(super) fn advance(&mut self, by: Arc<str>) {
         let order_type = self.order_type;
-        let Some(status) = order_type.status(&self.order.head.status) else { return };
+        let Some(status) = order_type.status(&self.order.head.status) else {
+            return;
+        };
         let conditional = status.next.iter().any(|branch| branch.when.is_some());
-        let context = if conditional { self.context() } else { Ok(minijinja::Value::UNDEFINED) };
+        let context = if conditional {
+            self.context()
+        } else {
+            Ok(minijinja::Value::UNDEFINED)
+        };
         let chosen = context.and_then(|context| {
             for branch in &status.next {
                 match &branch.when {
@@ -244,7 +286,11 @@ impl<'a> Draft<'a> {
         let undo_failed = self.order.head.phase == Phase::Undoing;
         let reason = bounded(reason, TEXT_BYTES_MAX);
         let head = &mut self.order.head;
-        let step: Arc<str> = head.work.as_ref().and_then(|work| work.kind.step().cloned()).unwrap_or_else(|| "".into());
+        let step: Arc<str> = head
+            .work
+            .as_ref()
+            .and_then(|work| work.kind.step().cloned())
+            .unwrap_or_else(|| "".into());
         let work = head.work.get_or_insert_with(advance_work);
         work.due_at = None;
         work.last_error = Some(reason.clone());
@@ -258,23 +304,44 @@ impl<'a> Draft<'a> {
             edited: false,
             undo_failed,
         });
-        let kind = if undo_failed { EventKind::UndoFailed } else { EventKind::DeadLettered };
-        let by = if step.is_empty() { "engine".into() } else { format!("step:{step}").into() };
+        let kind = if undo_failed {
+            EventKind::UndoFailed
+        } else {
+            EventKind::DeadLettered
+        };
+        let by = if step.is_empty() {
+            "engine".into()
+        } else {
+            format!("step:{step}").into()
+        };
         self.event(kind, by, Some(reason));
-        if self.order_type.fifo.as_ref().is_some_and(|fifo| fifo.dead_letter == DeadLetterInLane::Leave) {
+        if self
+            .order_type
+            .fifo
+            .as_ref()
+            .is_some_and(|fifo| fifo.dead_letter == DeadLetterInLane::Leave)
+        {
             self.leave_lane();
         }
     }
 
     /// The last visit whose effect stands, or may stand.
     pub(super) fn last_standing(&self) -> Option<&Done> {
-        self.order.head.done.iter().rev().find(|done| matches!(done.state, DoneState::Stands | DoneState::Unknown))
+        self.order
+            .head
+            .done
+            .iter()
+            .rev()
+            .find(|done| matches!(done.state, DoneState::Stands | DoneState::Unknown))
     }
 
     /// Takes back the last visit that stands, or goes on if none does.
     pub(super) fn undo_next(&mut self) {
         if let Some(done) = self.last_standing() {
-            let at = StepAt { index: done.visit, name: done.step.clone() };
+            let at = StepAt {
+                index: done.visit,
+                name: done.step.clone(),
+            };
             self.begin_visit(WorkKind::Undo(at));
             return;
         }
@@ -291,7 +358,12 @@ impl<'a> Draft<'a> {
     pub(super) fn restart(&mut self) {
         self.order.head.done.clear();
         let initial = self.order.accepted.status.clone();
-        self.enter_or_die(&initial, self.input.by.clone(), Some("redriven from the start".to_owned()), false);
+        self.enter_or_die(
+            &initial,
+            self.input.by.clone(),
+            Some("redriven from the start".to_owned()),
+            false,
+        );
     }
 
     /// Remembers a visit that may have to be taken back. Steps without an undo leave nothing to remember.
@@ -303,14 +375,26 @@ impl<'a> Draft<'a> {
         if done.len() >= DONE_MAX {
             done.retain(|done| matches!(done.state, DoneState::Stands | DoneState::Unknown));
         }
-        done.push(Done { visit, step: step.clone(), state });
+        done.push(Done {
+            visit,
+            step: step.clone(),
+            state,
+        });
     }
 
     /// Gives up the attempt in flight, or the one that is waiting to be repeated. What it may have done is remembered
     /// as unknown, so that an undo takes it back.
     pub(super) fn fence(&mut self, in_flight: bool) {
         self.ends_claim = true;
-        let Some(Work { kind: WorkKind::Step(at), visit, attempt, .. }) = self.order.head.work.clone() else { return };
+        let Some(Work {
+            kind: WorkKind::Step(at),
+            visit,
+            attempt,
+            ..
+        }) = self.order.head.work.clone()
+        else {
+            return;
+        };
         if in_flight || attempt > 1 {
             self.remember(visit, &at.name, DoneState::Unknown);
         }
@@ -319,7 +403,9 @@ impl<'a> Draft<'a> {
     /// The order stands in the lane that its status asks for.
     pub(super) fn stand_in_lane(&mut self) {
         let Some(fifo) = &self.order_type.fifo else { return };
-        let Some(group) = self.order.accepted.group.clone() else { return };
+        let Some(group) = self.order.accepted.group.clone() else {
+            return;
+        };
         let head = &self.order.head;
         let status = self.order_type.status(&head.status);
         let type_name = &self.order.accepted.order_type;
@@ -332,8 +418,15 @@ impl<'a> Draft<'a> {
                 }
             }
             FifoScope::Status => {
-                let wanted = head.work.is_some().then(|| format!("{type_name}\u{1f}{group}\u{1f}{}", head.status));
-                let standing = head.lane.as_ref().filter(|lane| lane.standing).map(|lane| lane.name.clone());
+                let wanted = head
+                    .work
+                    .is_some()
+                    .then(|| format!("{type_name}\u{1f}{group}\u{1f}{}", head.status));
+                let standing = head
+                    .lane
+                    .as_ref()
+                    .filter(|lane| lane.standing)
+                    .map(|lane| lane.name.clone());
                 if wanted != standing {
                     self.leave_lane();
                     if let Some(name) = wanted {
@@ -345,7 +438,10 @@ impl<'a> Draft<'a> {
     }
 
     pub(super) fn enter_lane(&mut self, name: String, resume: bool) {
-        self.order.head.lane = Some(Lane { name: name.clone(), standing: true });
+        self.order.head.lane = Some(Lane {
+            name: name.clone(),
+            standing: true,
+        });
         self.lane.enter = Some(LaneEntry { name, resume });
     }
 
@@ -358,7 +454,14 @@ impl<'a> Draft<'a> {
 }
 
 pub(super) fn advance_work() -> Work {
-    Work { kind: WorkKind::Advance, visit: 0, attempt: 1, round_start: 1, due_at: None, last_error: None }
+    Work {
+        kind: WorkKind::Advance,
+        visit: 0,
+        attempt: 1,
+        round_start: 1,
+        due_at: None,
+        last_error: None,
+    }
 }
 
 /// What conditions and templates see of an order.
@@ -369,11 +472,20 @@ pub fn context(order: &Order) -> Result<minijinja::Value, String> {
     }
     let mut context = Map::new();
     context.insert("id".to_owned(), Value::String(order.id().to_string()));
-    context.insert("key".to_owned(), order.accepted.key.clone().map_or(Value::Null, Value::String));
-    context.insert("customer".to_owned(), order.accepted.customer.clone().map_or(Value::Null, Value::String));
+    context.insert(
+        "key".to_owned(),
+        order.accepted.key.clone().map_or(Value::Null, Value::String),
+    );
+    context.insert(
+        "customer".to_owned(),
+        order.accepted.customer.clone().map_or(Value::Null, Value::String),
+    );
     context.insert("type".to_owned(), Value::String(order.accepted.order_type.to_string()));
     context.insert("status".to_owned(), Value::String(order.head.status.to_string()));
-    context.insert("data".to_owned(), order.data.value().map_err(|error| error.to_string())?);
+    context.insert(
+        "data".to_owned(),
+        order.data.value().map_err(|error| error.to_string())?,
+    );
     context.insert("steps".to_owned(), Value::Object(steps));
     Ok(from_json(&Value::Object(context)))
 }

@@ -291,20 +291,29 @@ pub fn decide(order: &Order, order_type: &OrderType, command: Command, input: &I
 
 /// What the data lacks to enter a status.
 pub fn missing_fields(order_type: &OrderType, status: &str, data: &Value) -> Vec<MissingField> {
-    let Some(status) = order_type.status(status) else { return Vec::new() };
+    let Some(status) = order_type.status(status) else {
+        return Vec::new();
+    };
     status
         .require
         .iter()
         .filter(|require| {
-            data.pointer(&require.field).is_none_or(|value| value.is_null() || value.as_str().is_some_and(|text| text.trim().is_empty()))
+            data.pointer(&require.field)
+                .is_none_or(|value| value.is_null() || value.as_str().is_some_and(|text| text.trim().is_empty()))
         })
         .map(|require| MissingField {
             field: require.field.clone(),
-            message: require.message.clone().unwrap_or_else(|| "is required for this status".to_owned()),
+            message: require
+                .message
+                .clone()
+                .unwrap_or_else(|| "is required for this status".to_owned()),
         })
         .collect()
 }
 
 pub(crate) fn later(now: Timestamp, span: Duration) -> Timestamp {
-    SignedDuration::try_from(span).ok().and_then(|span| now.checked_add(span).ok()).unwrap_or(Timestamp::MAX)
+    SignedDuration::try_from(span)
+        .ok()
+        .and_then(|span| now.checked_add(span).ok())
+        .unwrap_or(Timestamp::MAX)
 }

@@ -1,1 +1,714 @@
+//! Properties of the decision function: whatever happens to an order, it is never stuck, never moved once final, and
+//! its bookkeeping has no gaps. And the rules of failure, one by one.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use indexmap::IndexMap;
+use jiff::Timestamp;
+use proptest::prelude::*;
+use uuid::Uuid;
+
+use super::*;
+use crate::event::{EventKind, Outcome};
+use crate::expression::Expression;
+use crate::id::{OrderId, TypeHash};
+use crate::order::{DoneState, Phase};
+use crate::order_type::*;
+
+fn input(seconds: i64) -> Input {
+    Input {
+        now: Timestamp::from_second(1_700_000_000 + seconds).unwrap(),
+        jitter: 0.5,
+        wait_scale: 1.0,
+        by: "local".into(),
+    }
+}
+
+fn step(action: Action, attempts: u32) -> Step {
+    Step {
+        action,
+        when: None,
+        timeout: Duration::from_secs(1),
+        retry: Retry {
+            attempts,
+            ..Retry::default()
+        },
+        exhausted: Exhausted::DeadLetter,
+        undo: None,
+        batch: 1,
+    }
+}
+
+fn undoable(attempts: u32) -> Step {
+    Step {
+        undo: Some(Box::new(step(Action::Noop, 2))),
+        ..step(Action::Noop, attempts)
+    }
+}
+
+/// received(reserve, charge) → packing(pack) → shipped; canceled takes back.
+fn sample(scope: FifoScope, dead_letter: DeadLetterInLane) -> OrderType {
+    let status = |status: Status| status;
+    let to = |names: &[&str]| names.iter().map(|name| Arc::from(*name)).collect::<Vec<Arc<str>>>();
+    let next = |name: &str| {
+        vec![Branch {
+            when: None,
+            to: name.into(),
+        }]
+    };
+    let mut statuses = IndexMap::new();
+    statuses.insert(
+        "received".into(),
+        status(Status {
+            steps: to(&["reserve", "charge"]),
+            next: vec![
+                Branch {
+                    when: Some(Expression::compile("steps.reserve.short").unwrap()),
+                    to: "backordered".into(),
+                },
+                Branch {
+                    when: None,
+                    to: "packing".into(),
+                },
+            ],
+            to: to(&["canceled"]),
+            refused: Some("canceled".into()),
+            ..Status::default()
+        }),
+    );
+    statuses.insert(
+        "backordered".into(),
+        Status {
+            to: to(&["packing", "canceled"]),
+            deadline: Some(Deadline {
+                after: Duration::from_secs(1000),
+                to: "canceled".into(),
+            }),
+            ..Status::default()
+        },
+    );
+    statuses.insert(
+        "packing".into(),
+        Status {
+            steps: to(&["pack"]),
+            next: next("shipped"),
+            to: to(&["canceled"]),
+            ..Status::default()
+        },
+    );
+    statuses.insert(
+        "shipped".into(),
+        Status {
+            is_final: true,
+            require: vec![Require {
+                field: "/carrier".into(),
+                message: None,
+            }],
+            ..Status::default()
+        },
+    );
+    statuses.insert(
+        "canceled".into(),
+        Status {
+            is_final: true,
+            undo: true,
+            ..Status::default()
+        },
+    );
+    let mut steps = IndexMap::new();
+    steps.insert("reserve".into(), undoable(3));
+    steps.insert(
+        "charge".into(),
+        Step {
+            when: Some(Expression::compile("data.free != true").unwrap()),
+            ..undoable(2)
+        },
+    );
+    steps.insert("pack".into(), step(Action::Noop, 1));
+    OrderType {
+        name: "sample".into(),
+        hash: TypeHash([1; 32]),
+        language: "en".into(),
+        initial: Initial::Status("received".into()),
+        key: None,
+        customer: Some("/customer".into()),
+        fifo: Some(Fifo {
+            key: Some("/customer".into()),
+            scope,
+            dead_letter,
+        }),
+        refused: None,
+        cancel: Some("canceled".into()),
+        statuses,
+        steps,
+        rules: Vec::new(),
+    }
+}
+
+fn accepted(order_type: &OrderType, data: &str) -> Order {
+    let value = serde_json::from_str(data).unwrap();
+    let submission = Submission {
+        id: OrderId(Uuid::now_v7()),
+        key: None,
+        data: Json::parse(data).unwrap(),
+        value: &value,
+        status: None,
+        due_at: None,
+        traceparent: None,
+    };
+    accept(order_type, submission, &input(0)).unwrap().order
+}
+
+fn done(result: Option<&str>) -> StepOutcome {
+    StepOutcome::Done {
+        result: result.map(|text| Json::parse(text).unwrap()),
+    }
+}
+
+fn failed() -> StepOutcome {
+    StepOutcome::Failed {
+        reason: "connection to 10.0.0.7 refused".into(),
+        retry_after: None,
+    }
+}
+
+fn answer(order: &Order, order_type: &OrderType, outcome: StepOutcome, seconds: i64) -> Change {
+    let input = input(seconds);
+    assert!(
+        matches!(due(order, order_type, &input), Due::Run(_)),
+        "a step is due: {:?}",
+        order.head
+    );
+    report(
+        order,
+        order_type,
+        Report {
+            started_at: input.now,
+            ended_at: input.now,
+            outcome,
+        },
+        &input,
+    )
+}
+
+/// Works an order until nothing is due, with every step succeeding.
+fn work_off(mut order: Order, order_type: &OrderType, mut seconds: i64) -> Order {
+    for _ in 0..100 {
+        seconds += 10_000;
+        order = match due(&order, order_type, &input(seconds)) {
+            Due::Nothing => return order,
+            Due::Change(change) => change.order,
+            Due::Run(_) => answer(&order, order_type, done(None), seconds).order,
+        };
+    }
+    panic!("the order never comes to rest: {:?}", order.head);
+}
+
+const CARRIED: &str = r#"{"customer":"c1","carrier":"post"}"#;
+
+#[test]
+fn an_order_goes_through_its_statuses_one_commit_each() {
+    let order_type = sample(FifoScope::Life, DeadLetterInLane::Park);
+    let order = accepted(&order_type, CARRIED);
+    assert_eq!(order.accepted.group.as_deref(), Some("c1"));
+    let order = answer(&order, &order_type, done(Some(r#"{"held":2}"#)), 1).order;
+    let change = answer(&order, &order_type, done(None), 2);
+    assert_eq!(&*change.order.head.status, "packing");
+    assert_eq!(change.events.len(), 1);
+    let change = answer(&change.order, &order_type, done(None), 3);
+    assert_eq!(
+        (&*change.order.head.status, change.order.head.phase),
+        ("shipped", Phase::Final)
+    );
+    assert_eq!(change.lane.leave.as_deref(), Some("sample\u{1f}c1"));
+    assert!(matches!(due(&change.order, &order_type, &input(99)), Due::Nothing));
+}
+
+#[test]
+fn a_condition_skips_a_step_and_chooses_the_next_status() {
+    let order_type = sample(FifoScope::Life, DeadLetterInLane::Park);
+    let order = accepted(&order_type, r#"{"customer":"c1","free":true}"#);
+    let order = answer(&order, &order_type, done(Some(r#"{"short":true}"#)), 1).order;
+    let Due::Change(change) = due(&order, &order_type, &input(2)) else {
+        panic!("the skipped step is decided")
+    };
+    assert_eq!(&*change.order.head.status, "backordered");
+    // It waits, and the deadline takes it out, taking back what it holds.
+    let order = change.order;
+    assert!(order.head.work.is_none());
+    assert!(matches!(due(&order, &order_type, &input(900)), Due::Nothing));
+    let order = work_off(order, &order_type, 1100);
+    assert_eq!((&*order.head.status, order.head.phase), ("canceled", Phase::Final));
+    assert!(order.head.done.iter().all(|done| done.state == DoneState::Undone));
+}
+
+#[test]
+fn failures_wait_longer_each_time_and_then_die_with_nothing_undone() {
+    let order_type = sample(FifoScope::Life, DeadLetterInLane::Park);
+    let order = accepted(&order_type, CARRIED);
+    let order = answer(&order, &order_type, done(None), 1).order;
+    let order = answer(&order, &order_type, failed(), 2).order;
+    let work = order.head.work.clone().unwrap();
+    assert_eq!(
+        (work.attempt, work.due_at),
+        (2, Some(input(2).now + SignedDuration::from_millis(750)))
+    );
+    assert!(matches!(due(&order, &order_type, &input(2)), Due::Nothing));
+    let change = answer(&order, &order_type, failed(), 3);
+    let dead = change.order.head.dead.clone().unwrap();
+    assert_eq!(change.order.head.phase, Phase::Dead);
+    assert_eq!(dead.cause, "charge: connection to # refused");
+    assert!(change.lane.leave.is_none(), "the lane is parked");
+    assert!(
+        change
+            .order
+            .head
+            .done
+            .iter()
+            .all(|done| done.state == DoneState::Stands)
+    );
+    // The redrive goes on in the same visit, so the outbound key is the same.
+    let redrive = Command::Redrive {
+        from: RedriveFrom::FailedStep,
+        edit: None,
+    };
+    let redriven = decide(&change.order, &order_type, redrive, &input(4)).unwrap().order;
+    let again = redriven.head.work.clone().unwrap();
+    assert_eq!((again.visit, again.attempt, again.round_start), (work.visit, 3, 3));
+    assert_eq!(&*work_off(redriven, &order_type, 5).head.status, "shipped");
+}
+
+#[test]
+fn an_edited_dead_letter_gets_a_new_visit() {
+    let order_type = sample(FifoScope::Life, DeadLetterInLane::Leave);
+    let order = accepted(&order_type, CARRIED);
+    let mut order = order;
+    for seconds in [1, 10, 20] {
+        order = answer(&order, &order_type, failed(), seconds).order;
+    }
+    assert_eq!(order.head.phase, Phase::Dead);
+    let visit = order.head.work.clone().unwrap().visit;
+    let edit = Edit {
+        data: Json::parse(r#"{"customer":"c1","carrier":"rail"}"#).unwrap(),
+        changed: vec!["/carrier".into()],
+    };
+    let change = decide(
+        &order,
+        &order_type,
+        Command::Redrive {
+            from: RedriveFrom::FailedStep,
+            edit: Some(edit),
+        },
+        &input(30),
+    )
+    .unwrap();
+    assert_eq!(change.order.head.work.clone().unwrap().visit, visit + 1);
+    assert_eq!(
+        change.lane.enter,
+        Some(LaneEntry {
+            name: "sample\u{1f}c1".into(),
+            resume: true
+        })
+    );
+    // What the first visit may have done is not forgotten.
+    assert_eq!(change.order.head.done[0].state, DoneState::Unknown);
+}
+
+#[test]
+fn a_refusal_takes_back_in_reverse() {
+    let order_type = sample(FifoScope::Life, DeadLetterInLane::Park);
+    let order = accepted(&order_type, CARRIED);
+    let order = answer(&order, &order_type, done(None), 1).order;
+    let change = answer(
+        &order,
+        &order_type,
+        StepOutcome::Refused {
+            reason: "card declined".into(),
+        },
+        2,
+    );
+    assert_eq!(
+        (&*change.order.head.status, change.order.head.phase),
+        ("canceled", Phase::Undoing)
+    );
+    assert_eq!(change.events[0].reason.as_deref(), Some("card declined"));
+    let Due::Run(run) = due(&change.order, &order_type, &input(3)) else {
+        panic!("the undo runs")
+    };
+    assert!(run.undo && &*run.name == "reserve" && run.visit == 1);
+    let change = answer(&change.order, &order_type, done(None), 4);
+    assert_eq!(change.order.head.phase, Phase::Final);
+}
+
+#[test]
+fn a_cancel_waits_for_the_attempt_in_flight() {
+    let order_type = sample(FifoScope::Life, DeadLetterInLane::Park);
+    let order = accepted(&order_type, CARRIED);
+    let cancel = Command::Cancel {
+        reason: Some("changed my mind".into()),
+        in_flight: true,
+    };
+    let change = decide(&order, &order_type, cancel, &input(1)).unwrap();
+    assert_eq!(change.events[0].kind, EventKind::CancelRequested);
+    assert!(!change.ends_claim);
+    let change = answer_anyhow(&change.order, &order_type, done(None), 2);
+    assert_eq!(
+        (&*change.order.head.status, change.order.head.phase),
+        ("canceled", Phase::Undoing)
+    );
+    assert_eq!(work_off(change.order, &order_type, 3).head.phase, Phase::Final);
+}
+
+/// The outcome of an attempt that began before the command came.
+fn answer_anyhow(order: &Order, order_type: &OrderType, outcome: StepOutcome, seconds: i64) -> Change {
+    let input = input(seconds);
+    report(
+        order,
+        order_type,
+        Report {
+            started_at: input.now,
+            ended_at: input.now,
+            outcome,
+        },
+        &input,
+    )
+}
+
+#[test]
+fn transitions_follow_the_type() {
+    let order_type = sample(FifoScope::Life, DeadLetterInLane::Park);
+    let order = accepted(&order_type, CARRIED);
+    let to = |name: &str| Command::Transition {
+        to: name.into(),
+        reason: None,
+        edit: None,
+        in_flight: false,
+    };
+    let illegal = decide(&order, &order_type, to("shipped"), &input(1)).unwrap_err();
+    assert!(matches!(illegal, Rejection::IllegalTransition { allowed, .. } if allowed == ["canceled".into()]));
+    let order = decide(&order, &order_type, to("canceled"), &input(1)).unwrap().order;
+    let illegal = decide(&order, &order_type, to("packing"), &input(2)).unwrap_err();
+    assert!(matches!(illegal, Rejection::IllegalTransition { allowed, .. } if allowed.is_empty()));
+    let edit = Edit {
+        data: Json::parse("{}").unwrap(),
+        changed: vec![],
+    };
+    assert!(matches!(
+        decide(&order, &order_type, Command::Edit(edit), &input(3)),
+        Err(Rejection::Final { .. })
+    ));
+}
+
+#[test]
+fn a_status_that_lacks_its_fields_is_refused_or_dies() {
+    let order_type = sample(FifoScope::Life, DeadLetterInLane::Park);
+    let order = accepted(&order_type, r#"{"customer":"c1"}"#);
+    let order = work_off(order, &order_type, 1);
+    assert_eq!((&*order.head.status, order.head.phase), ("packing", Phase::Dead));
+    assert!(order.head.dead.clone().unwrap().reason.contains("/carrier"));
+    let edit = Edit {
+        data: Json::parse(CARRIED).unwrap(),
+        changed: vec!["/carrier".into()],
+    };
+    let order = decide(
+        &order,
+        &order_type,
+        Command::Redrive {
+            from: RedriveFrom::FailedStep,
+            edit: Some(edit),
+        },
+        &input(9),
+    )
+    .unwrap()
+    .order;
+    assert_eq!(&*work_off(order, &order_type, 10).head.status, "shipped");
+}
+
+#[test]
+fn what_is_fixed_at_acceptance_cannot_be_edited() {
+    let order_type = sample(FifoScope::Life, DeadLetterInLane::Park);
+    let order = accepted(&order_type, CARRIED);
+    let edit = Edit {
+        data: Json::parse(r#"{"customer":"c2","carrier":"post"}"#).unwrap(),
+        changed: vec!["/customer".into()],
+    };
+    assert!(matches!(
+        decide(&order, &order_type, Command::Edit(edit), &input(1)),
+        Err(Rejection::Fixed { .. })
+    ));
+}
+
+#[test]
+fn a_scheduled_order_enters_its_lane_when_it_is_due() {
+    let order_type = sample(FifoScope::Life, DeadLetterInLane::Park);
+    let value = serde_json::from_str(CARRIED).unwrap();
+    let submission = Submission {
+        id: OrderId(Uuid::now_v7()),
+        key: None,
+        data: Json::parse(CARRIED).unwrap(),
+        value: &value,
+        status: None,
+        due_at: Some(input(100).now),
+        traceparent: None,
+    };
+    let change = accept(&order_type, submission, &input(0)).unwrap();
+    assert_eq!((change.order.head.phase, &change.lane.enter), (Phase::Scheduled, &None));
+    assert!(matches!(due(&change.order, &order_type, &input(50)), Due::Nothing));
+    let Due::Change(change) = due(&change.order, &order_type, &input(100)) else {
+        panic!("it begins")
+    };
+    assert!(change.lane.enter.is_some() && change.order.head.phase == Phase::Active);
+}
+
+/// What may happen to an order.
+#[derive(Clone, Debug)]
+enum Act {
+    Pass(i64),
+    Done(Option<bool>),
+    Fail,
+    Refuse,
+    Edit,
+    Transition(usize, bool),
+    Cancel(bool),
+    Redrive(bool, bool),
+    Discard,
+    Stale,
+}
+
+fn acts() -> impl Strategy<Value = Vec<Act>> {
+    let act = prop_oneof![
+        3 => (1i64..2000).prop_map(Act::Pass),
+        6 => proptest::option::of(any::<bool>()).prop_map(Act::Done),
+        4 => Just(Act::Fail),
+        1 => Just(Act::Refuse),
+        1 => Just(Act::Edit),
+        1 => (0usize..5, any::<bool>()).prop_map(|(to, flight)| Act::Transition(to, flight)),
+        1 => any::<bool>().prop_map(Act::Cancel),
+        2 => (any::<bool>(), any::<bool>()).prop_map(|(start, edit)| Act::Redrive(start, edit)),
+        1 => Just(Act::Discard),
+        1 => Just(Act::Stale),
+    ];
+    proptest::collection::vec(act, 1..60)
+}
+
+/// An order is accounted for: final, dead with a reason, due at some time, or waiting for a named party.
+fn accounted_for(order: &Order, order_type: &OrderType) -> bool {
+    let head = &order.head;
+    match head.phase {
+        Phase::Final => head.work.is_none() && head.due_at(true).is_none(),
+        Phase::Dead => head.dead.as_ref().is_some_and(|dead| !dead.reason.is_empty()) && head.work.is_some(),
+        Phase::Scheduled | Phase::Undoing => head.due_at(true).is_some(),
+        Phase::Active => {
+            let leads_out = order_type
+                .status(&head.status)
+                .is_some_and(|status| !status.to.is_empty());
+            head.due_at(true).is_some() || (head.work.is_none() && leads_out)
+        }
+    }
+}
+
+fn check(before: &Order, change: &Change, order_type: &OrderType) -> Result<(), TestCaseError> {
+    let (old, new) = (&before.head, &change.order.head);
+    prop_assert!(accounted_for(&change.order, order_type), "stuck: {new:?}");
+    prop_assert!(
+        old.phase != Phase::Final || (new.phase == Phase::Final && new.status == old.status),
+        "a final order moved"
+    );
+    prop_assert_eq!(new.version, old.version + 1);
+    prop_assert!(change.events.len() <= crate::bounds::EVENTS_PER_COMMIT_MAX);
+    for (index, event) in change.events.iter().enumerate() {
+        prop_assert_eq!(event.number, old.events + 1 + index as u64);
+    }
+    prop_assert_eq!(new.events, old.events + change.events.len() as u64);
+    prop_assert_eq!(new.attempts, old.attempts + change.attempts.len() as u64);
+    let visible = old.status != new.status || change.data_changed;
+    prop_assert!(
+        !visible || new.etag_version == new.version,
+        "a visible change without a new ETag"
+    );
+    prop_assert!(new.done.len() <= crate::bounds::DONE_MAX);
+    // An effect is never forgotten: what stood still stands, is undone, or the order began again after an undo.
+    let all_undone = change.events.iter().any(|event| event.kind == EventKind::Undone);
+    for done in old.done.iter().filter(|done| done.state != DoneState::Undone) {
+        let kept = new.done.iter().any(|kept| kept.visit == done.visit);
+        prop_assert!(kept || all_undone, "the effect of visit {} is forgotten", done.visit);
+    }
+    // Lane bookkeeping agrees with the moves.
+    let standing =
+        |lane: &Option<crate::order::Lane>| lane.as_ref().filter(|lane| lane.standing).map(|lane| lane.name.clone());
+    if let Some(left) = &change.lane.leave {
+        prop_assert_eq!(standing(&old.lane), Some(left.clone()));
+    }
+    prop_assert!(
+        new.phase != Phase::Final || standing(&new.lane).is_none(),
+        "a final order stands in a lane"
+    );
+    match &change.lane.enter {
+        Some(entry) => prop_assert_eq!(standing(&new.lane), Some(entry.name.clone())),
+        None => prop_assert_eq!(
+            standing(&new.lane),
+            standing(&old.lane).filter(|_| change.lane.leave.is_none())
+        ),
+    }
+    Ok(())
+}
+
+fn random_walk(order_type: &OrderType, acts: Vec<Act>) -> Result<(), TestCaseError> {
+    let statuses: Vec<Arc<str>> = order_type.statuses.keys().cloned().collect();
+    let mut order = accepted(order_type, CARRIED);
+    let mut seconds = 1;
+    // Effects as a receiver would know them: visit → done, taken back.
+    let mut effects: BTreeMap<u32, bool> = BTreeMap::new();
+    for act in acts {
+        let now = input(seconds);
+        let running = match due(&order, order_type, &now) {
+            Due::Run(run) => Some((run.visit, run.undo, run.step.undo.is_some())),
+            Due::Change(change) => {
+                check(&order, &change, order_type)?;
+                order = change.order;
+                continue;
+            }
+            Due::Nothing => None,
+        };
+        let outcome = |outcome| {
+            report(
+                &order,
+                order_type,
+                Report {
+                    started_at: now.now,
+                    ended_at: now.now,
+                    outcome,
+                },
+                &now,
+            )
+        };
+        let edit = Edit {
+            data: Json::parse(r#"{"customer":"c1","carrier":"air"}"#).unwrap(),
+            changed: vec!["/carrier".into()],
+        };
+        let command = |command| decide(&order, order_type, command, &now).ok();
+        let change = match act {
+            Act::Pass(more) => {
+                seconds += more;
+                None
+            }
+            Act::Done(short) if running.is_some() => {
+                let (visit, undo, undoable) = running.unwrap();
+                if undo {
+                    effects.insert(visit, false);
+                } else if undoable {
+                    effects.insert(visit, true);
+                }
+                Some(outcome(done(short.map(|short| {
+                    if short {
+                        r#"{"short":true}"#
+                    } else {
+                        r#"{"short":false}"#
+                    }
+                }))))
+            }
+            Act::Fail if running.is_some() => Some(outcome(failed())),
+            Act::Refuse if running.is_some() => Some(outcome(StepOutcome::Refused { reason: "no".into() })),
+            Act::Done(_) | Act::Fail | Act::Refuse => None,
+            Act::Edit => command(Command::Edit(edit)),
+            Act::Transition(to, in_flight) => command(Command::Transition {
+                to: statuses[to % statuses.len()].clone(),
+                reason: None,
+                edit: None,
+                in_flight: in_flight && running.is_some_and(|(_, undo, _)| !undo),
+            }),
+            Act::Cancel(in_flight) => command(Command::Cancel {
+                reason: None,
+                in_flight: in_flight && running.is_some_and(|(_, undo, _)| !undo),
+            }),
+            Act::Redrive(start, edited) => command(Command::Redrive {
+                from: if start {
+                    RedriveFrom::Start
+                } else {
+                    RedriveFrom::FailedStep
+                },
+                edit: edited.then_some(edit),
+            }),
+            Act::Discard => command(Command::Discard {
+                reason: "given up".into(),
+            }),
+            Act::Stale => command(Command::RecordStale(Box::new(Attempt {
+                number: 0,
+                visit: 1,
+                attempt: 1,
+                step: "reserve".into(),
+                undo: false,
+                started_at: now.now,
+                ended_at: now.now,
+                outcome: Outcome::Stale,
+                reason: None,
+                result: None,
+            }))),
+        };
+        if let Some(change) = change {
+            check(&order, &change, order_type)?;
+            if change.events.iter().any(|event| event.kind == EventKind::Undone) {
+                effects.clear();
+            }
+            order = change.order;
+        }
+    }
+    // Left alone, with every step succeeding, it comes to rest; discarded if it is dead, it ends with nothing held.
+    let mut order = work_off(order, order_type, seconds + 100_000);
+    if order.head.phase == Phase::Dead {
+        let change = decide(
+            &order,
+            order_type,
+            Command::Discard { reason: "end".into() },
+            &input(seconds + 9_000_000),
+        )
+        .unwrap();
+        check(&order, &change, order_type)?;
+        order = work_off(change.order, order_type, seconds + 9_000_001);
+        prop_assert_eq!(order.head.phase, Phase::Final);
+    }
+    if &*order.head.status == "canceled" && order.head.phase == Phase::Final {
+        let held: Vec<_> = order
+            .head
+            .done
+            .iter()
+            .filter(|done| done.state != DoneState::Undone)
+            .collect();
+        prop_assert!(held.is_empty(), "canceled, and still holds {held:?}");
+        let taken_back = |visit| {
+            order
+                .head
+                .done
+                .iter()
+                .any(|done| done.visit == visit && done.state == DoneState::Undone)
+        };
+        for visit in effects.iter().filter(|(_, stands)| **stands).map(|(visit, _)| *visit) {
+            prop_assert!(
+                taken_back(visit),
+                "canceled, and the effect of visit {visit} was never taken back"
+            );
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1500, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_sequence_leaves_an_order_stuck_in_a_life_lane(acts in acts()) {
+        random_walk(&sample(FifoScope::Life, DeadLetterInLane::Park), acts)?;
+    }
+
+    #[test]
+    fn no_sequence_leaves_an_order_stuck_in_a_lane_that_is_left(acts in acts()) {
+        random_walk(&sample(FifoScope::Life, DeadLetterInLane::Leave), acts)?;
+    }
+
+    #[test]
+    fn no_sequence_leaves_an_order_stuck_in_status_lanes(acts in acts()) {
+        random_walk(&sample(FifoScope::Status, DeadLetterInLane::Leave), acts)?;
+    }
+}

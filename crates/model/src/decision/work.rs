@@ -19,17 +19,27 @@ pub(super) fn due<'a>(order: &Order, order_type: &'a OrderType, input: &Input) -
     }
     let draft = || Draft::new(order.clone(), order_type, input);
     let deadline_passed = head.status_until.is_some_and(|until| until <= input.now);
-    if deadline_passed && head.phase == Phase::Active {
-        let deadline = order_type.status(&head.status).and_then(|status| status.deadline.as_ref());
-        if let Some(deadline) = deadline {
-            let mut draft = draft();
-            draft.fence(false);
-            draft.order.head.status_until = None;
-            draft.enter_or_die(&deadline.to, "deadline".into(), None, false);
-            return Due::Change(Box::new(draft.finish()));
+    if deadline_passed {
+        let deadline = order_type
+            .status(&head.status)
+            .and_then(|status| status.deadline.as_ref());
+        let mut draft = draft();
+        draft.order.head.status_until = None;
+        match deadline.filter(|_| head.phase == Phase::Active) {
+            Some(deadline) => {
+                draft.fence(false);
+                draft.enter_or_die(&deadline.to, "deadline".into(), None, false);
+            }
+            // A deadline that the type does not know would make the order due for ever.
+            None => draft.ends_claim = true,
         }
+        return Due::Change(Box::new(draft.finish()));
     }
-    let Some(work) = head.work.as_ref().filter(|work| work.due_at.is_some_and(|due_at| due_at <= input.now)) else {
+    let Some(work) = head
+        .work
+        .as_ref()
+        .filter(|work| work.due_at.is_some_and(|due_at| due_at <= input.now))
+    else {
         return Due::Nothing;
     };
     if let (Some(intent), false) = (&head.intent, matches!(work.kind, WorkKind::Undo(_))) {
@@ -52,7 +62,13 @@ pub(super) fn due<'a>(order: &Order, order_type: &'a OrderType, input: &Input) -
         WorkKind::Wait(at) => changed(&|draft| draft.complete(at, None)),
         WorkKind::Step(at) => due_step(order, order_type, input, at, work.visit, work.attempt),
         WorkKind::Undo(at) => match order_type.steps.get(&at.name).and_then(|step| step.undo.as_deref()) {
-            Some(step) => Due::Run(Run { name: at.name.clone(), step, visit: at.index, attempt: work.attempt, undo: true }),
+            Some(step) => Due::Run(Run {
+                name: at.name.clone(),
+                step,
+                visit: at.index,
+                attempt: work.attempt,
+                undo: true,
+            }),
             None => changed(&|draft| draft.taken_back(at)),
         },
     }
@@ -73,7 +89,9 @@ fn due_step<'a>(
         return Due::Change(Box::new(draft.finish()));
     };
     if let Some(when) = &step.when {
-        let holds = draft.context().and_then(|context| when.holds(&context).map_err(|error| error.to_string()));
+        let holds = draft
+            .context()
+            .and_then(|context| when.holds(&context).map_err(|error| error.to_string()));
         match holds {
             Ok(true) => {}
             Ok(false) => {
@@ -98,7 +116,13 @@ fn due_step<'a>(
         }
         return Due::Change(Box::new(draft.finish()));
     }
-    Due::Run(Run { name: at.name.clone(), step, visit, attempt, undo: false })
+    Due::Run(Run {
+        name: at.name.clone(),
+        step,
+        visit,
+        attempt,
+        undo: false,
+    })
 }
 
 fn wait_until(order: &Order, wait: &WaitFor, now: Timestamp) -> Result<Timestamp, String> {
@@ -106,9 +130,12 @@ fn wait_until(order: &Order, wait: &WaitFor, now: Timestamp) -> Result<Timestamp
         WaitFor::Span(span) => Ok(later(now, *span)),
         WaitFor::Until(pointer) => {
             let data = order.data.value().map_err(|error| error.to_string())?;
-            let text = data.pointer(pointer).and_then(|value| value.as_str().map(str::to_owned));
+            let text = data
+                .pointer(pointer)
+                .and_then(|value| value.as_str().map(str::to_owned));
             let text = text.ok_or_else(|| format!("the time to wait for, {pointer}, is not there"))?;
-            text.parse().map_err(|error| format!("the time to wait for, {pointer}, is no RFC 3339 time: {error}"))
+            text.parse()
+                .map_err(|error| format!("the time to wait for, {pointer}, is no RFC 3339 time: {error}"))
         }
     }
 }
@@ -120,20 +147,28 @@ fn by_step(name: &str) -> Arc<str> {
 pub(super) fn report(order: &Order, order_type: &OrderType, report: Report, input: &Input) -> Change {
     let mut draft = Draft::new(order.clone(), order_type, input);
     draft.ends_claim = true;
-    let Some(work) = order.head.work.clone() else { return draft.finish() };
+    let Some(work) = order.head.work.clone() else {
+        return draft.finish();
+    };
     let (at, undo) = match work.kind {
         WorkKind::Step(at) | WorkKind::Wait(at) => (at, false),
         WorkKind::Undo(at) => (at, true),
         WorkKind::Begin | WorkKind::Advance => return draft.finish(),
     };
     let step = order_type.steps.get(&at.name);
-    let step = if undo { step.and_then(|step| step.undo.as_deref()) } else { step };
+    let step = if undo {
+        step.and_then(|step| step.undo.as_deref())
+    } else {
+        step
+    };
     let (outcome, reason, result) = match &report.outcome {
         StepOutcome::Done { result } => (Outcome::Done, None, result.clone()),
         StepOutcome::Failed { reason, .. } => (Outcome::Failed, Some(reason.clone()), None),
         StepOutcome::Refused { reason } => (Outcome::Refused, Some(reason.clone()), None),
     };
-    let oversized = result.as_ref().is_some_and(|result| result.as_str().len() > RESULT_BYTES_MAX);
+    let oversized = result
+        .as_ref()
+        .is_some_and(|result| result.as_str().len() > RESULT_BYTES_MAX);
     draft.order.head.attempts += 1;
     draft.attempts.push(Attempt {
         number: draft.order.head.attempts,
@@ -151,7 +186,10 @@ pub(super) fn report(order: &Order, order_type: &OrderType, report: Report, inpu
         StepOutcome::Done { .. } if oversized => {
             // The step has happened, so it is neither tried again nor forgotten.
             draft.remember(work.visit, &at.name, DoneState::Stands);
-            draft.die(format!("the result of `{}` is larger than {RESULT_BYTES_MAX} bytes", at.name));
+            draft.die(format!(
+                "the result of `{}` is larger than {RESULT_BYTES_MAX} bytes",
+                at.name
+            ));
         }
         StepOutcome::Done { .. } if undo => draft.taken_back(&at),
         StepOutcome::Done { result } => {
