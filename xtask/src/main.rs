@@ -1,2 +1,41 @@
-//! stub
-fn main() {}
+//! The project's own checks: `cargo xtask test` runs all of them, after installing what they need.
+
+mod direction;
+mod install;
+mod run;
+
+use std::process::ExitCode;
+
+const HELP: &str = "\
+usage: cargo xtask COMMAND
+
+  test        everything: check, then all tests (installs what they need)
+  check       formatting, lints, the direction of dependencies, licences
+  direction   only: which crate may use which
+  install     only: what the tests need and the machine lacks
+  crash       kills the real server under load, again and again  [ROUNDS, default 100]
+  bench       builds and measures, side by side (takes minutes)";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let result = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["test"] => run::test(),
+        ["check"] => run::check(),
+        ["direction"] => direction::check(),
+        ["install"] => install::all(),
+        ["crash"] => run::crash("100"),
+        ["crash", rounds] => run::crash(rounds),
+        ["bench"] => run::bench(),
+        _ => {
+            eprintln!("{HELP}");
+            return ExitCode::from(2);
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
