@@ -1,0 +1,101 @@
+//! `comanda backup`, `restore` and `verify`: the data directory as a whole.
+
+use std::path::{Path, PathBuf};
+
+use comanda_store::Store;
+use comanda_store_sqlite::SqliteStore;
+use serde_json::json;
+
+use super::on_runtime;
+use crate::cli::{Backup, Restore, Verify};
+use crate::config::Config;
+use crate::failure::Failure;
+use crate::output::{Output, progress};
+
+pub(super) fn backup(config: &Config, args: Backup, output: &mut Output) -> Result<(), Failure> {
+    let data = directory(args.data, config)?;
+    let bar = progress(1, "backing up");
+    let told = |done, all| {
+        bar.set_length(all);
+        bar.set_position(done);
+    };
+    on_runtime(async {
+        // Read-only, so that it works beside a server: SQLite's online backup takes a moment's view of the store.
+        let store = SqliteStore::open_read_only(comanda_store_sqlite::Options::new(&data))?;
+        store.backup(&args.file, &told).await?;
+        Ok::<_, Failure>(store.close().await?)
+    })?;
+    bar.finish_and_clear();
+    output.line(&args.file.display().to_string())?;
+    eprintln!(
+        "A backup counts once it is known to be good: comanda restore {} --data DIR, then comanda verify",
+        args.file.display()
+    );
+    Ok(())
+}
+
+pub(super) fn restore(config: &Config, args: Restore, output: &mut Output) -> Result<(), Failure> {
+    let data = args.data.unwrap_or_else(|| config.data.clone());
+    comanda_store_sqlite::restore(&args.file, &data)?;
+    output.line(&data.display().to_string())?;
+    eprintln!("Readers of events begin anew: a restored store answers cursors from before with a reset");
+    Ok(())
+}
+
+pub(super) fn verify(config: &Config, args: Verify, output: &mut Output) -> Result<(), Failure> {
+    let data = directory(args.data, config)?;
+    let bar = progress(1, "verifying");
+    let report = comanda_store_sqlite::verify(&data, &|done, all| {
+        bar.set_length(all);
+        bar.set_position(done);
+    })?;
+    bar.finish_and_clear();
+    let faults = &report.faults;
+    if output.is_json() {
+        let listed: Vec<_> = faults
+            .iter()
+            .map(|fault| json!({"what": fault.what, "detail": fault.detail}))
+            .collect();
+        output.json(
+            &json!({"orders": report.orders, "events": report.events, "attempts": report.attempts, "faults": listed}),
+        )?;
+    } else {
+        for fault in faults {
+            output.line(&format!("{}: {}", fault.what, fault.detail))?;
+        }
+        output.line(&format!(
+            "{} orders, {} events, {} attempts: {}",
+            report.orders,
+            report.events,
+            report.attempts,
+            if faults.is_empty() {
+                "sound".to_owned()
+            } else {
+                format!("{} faults", faults.len())
+            }
+        ))?;
+    }
+    if faults.is_empty() {
+        Ok(())
+    } else {
+        Err(Failure::Reported)
+    }
+}
+
+/// The data directory, which must hold a store: looking into one that does not would make an empty one.
+fn directory(given: Option<PathBuf>, config: &Config) -> Result<PathBuf, Failure> {
+    let data = given.unwrap_or_else(|| config.data.clone());
+    if holds_store(&data) {
+        return Ok(data);
+    }
+    let source = std::io::Error::new(std::io::ErrorKind::NotFound, "there is no comanda.db in it");
+    Err(Failure::File {
+        path: data,
+        act: "read",
+        source,
+    })
+}
+
+fn holds_store(data: &Path) -> bool {
+    data.join("comanda.db").is_file()
+}

@@ -1,0 +1,94 @@
+//! `comanda bench`: drives a running server over real HTTP, says how fast it was, and then checks every order that it
+//! accepted: a number that was reached by losing orders is worth nothing.
+
+mod check;
+mod drive;
+mod report;
+
+use std::sync::Arc;
+
+use comanda_order_type::Known;
+use serde_json::{Value, json};
+
+use super::read_json;
+use crate::cli::{Bench, Global};
+use crate::failure::Failure;
+use crate::output::{Output, progress};
+use crate::remote::{Remote, RemoteError, segment};
+
+pub(super) async fn run(remote: Remote, global: &Global, args: Bench, output: &mut Output) -> Result<(), Failure> {
+    // A server that is not there, or does not know the type, is said now and not in thousands of failures.
+    let definition = remote
+        .get(&format!("/v1/order-types/{}", segment(&args.order_type)), &[])
+        .await?
+        .body;
+    let order = order(&args, &definition)?;
+    let target = drive::Target::new(remote.url(), global.api_key.as_deref(), &args, &order)?;
+    let began_at = server_time(&remote).await?;
+    eprintln!(
+        "{} connections submit {} for {} to {}",
+        args.connections,
+        args.order_type,
+        crate::config::units::show(args.duration),
+        remote.url()
+    );
+    let bar = progress(0, "submitting");
+    let driven = drive::run(Arc::new(target), &args, &remote, &bar).await?;
+    bar.finish_and_clear();
+    let checked = if args.no_check {
+        None
+    } else {
+        Some(check::run(&remote, &args, &driven, began_at).await?)
+    };
+    report::print(&args, &driven, checked.as_ref(), output)?;
+    let lost = checked.is_some_and(|checked| !checked.is_sound());
+    if lost || driven.accepted() == 0 {
+        Err(Failure::Reported)
+    } else {
+        Ok(())
+    }
+}
+
+/// The order to submit: what was given, else the sample of the type.
+fn order(args: &Bench, definition: &Value) -> Result<Value, Failure> {
+    if let Some(path) = &args.body {
+        return read_json(Some(path));
+    }
+    let shipped = comanda_order_type::shipped().into_iter().find_map(|bundle| {
+        let definition = comanda_order_type::read(&bundle, &Known::default()).definition?;
+        (*definition.order_type.name == *args.order_type).then(|| definition.sample())
+    });
+    shipped
+        .or_else(|| definition["schema"]["examples"].get(0).cloned())
+        .ok_or_else(|| {
+            Failure::Usage(format!(
+                "the schema of `{}` has no `examples`; give an order with --body",
+                args.order_type
+            ))
+        })
+}
+
+/// The server's clock, by its `Date` header, a second early: orders of this run were accepted after it.
+async fn server_time(remote: &Remote) -> Result<jiff::Timestamp, RemoteError> {
+    let answer = remote.get("/v1/orders", &[("limit", Some("1".to_owned()))]).await?;
+    let date = answer
+        .headers
+        .get(http::header::DATE)
+        .and_then(|date| date.to_str().ok());
+    let date = date
+        .and_then(|date| jiff::fmt::rfc2822::parse(date).ok())
+        .map(|date| date.timestamp());
+    let time = date.unwrap_or_else(jiff::Timestamp::now);
+    Ok(time.checked_sub(jiff::SignedDuration::from_secs(2)).unwrap_or(time))
+}
+
+/// The body of a request: one order in its type's wire form, or many for the batch route.
+fn body(args: &Bench, order: &Value) -> String {
+    match args.batch {
+        None => order.to_string(),
+        Some(count) => {
+            let one = json!({"type": args.order_type, "data": order}).to_string();
+            format!("[{}]", vec![one; count as usize].join(","))
+        }
+    }
+}

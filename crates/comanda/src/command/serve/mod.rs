@@ -1,0 +1,265 @@
+//! `comanda serve`: puts the parts together, runs them until a signal comes, and takes them apart in order.
+
+mod banner;
+mod retention;
+mod watch;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use comanda_engine::{Breaks, Service};
+use comanda_http::{KeyRing, Server};
+use comanda_order_type::{Bundle, Definition, Known};
+use comanda_steps::Steps;
+use comanda_store::Store;
+use comanda_store::memory::MemoryStore;
+use comanda_store_sqlite::SqliteStore;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::{Config, StoreKind, secrets};
+use crate::failure::{Failure, chain};
+use crate::telemetry::metrics::Metrics;
+use crate::{telemetry, types};
+
+/// How long running steps may go on after the signal to stop.
+const GRACE: Duration = Duration::from_secs(10);
+/// By what `fast_retries` multiplies the waits between retries.
+const FAST: f64 = 0.01;
+
+pub(super) fn run(config: &Config) -> Result<(), Failure> {
+    let telemetry = telemetry::start(config)?;
+    let metrics = telemetry::metrics::install()?;
+    // Each connection is a file; the usual soft limit of 1024 is below what we are configured to take. Where it cannot
+    // be raised the accept loop meets the limit, and says so.
+    if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
+        tracing::debug!(%error, "the limit of open files could not be raised");
+    }
+    let end = super::on_runtime(serve(config, metrics));
+    telemetry.finish();
+    end
+}
+
+async fn serve(config: &Config, metrics: Metrics) -> Result<(), Failure> {
+    // Signals are caught from here on, so that one that comes during the start also stops in order.
+    let stop = stop_signal()?;
+    let secrets = secrets::read_all(&config.secrets)?;
+    let known = types::known(config, true);
+    let (definitions, warnings) = types::load(&config.order_types, &known)?;
+    if !warnings.is_empty() {
+        eprintln!("{}", warnings.trim_end());
+    }
+    check_mounts(config, &definitions)?;
+    let store = open_store(config).await?;
+    let environment = environment(config, store.as_ref(), &definitions).await?;
+    let steps = Steps::new(comanda_steps::Options {
+        env: environment,
+        secrets,
+        user_agent: concat!("comanda/", env!("CARGO_PKG_VERSION")).to_owned(),
+    })
+    .map_err(|error| Failure::process("the steps could not be set up", error))?;
+    let service = Service::start(
+        engine_options(config),
+        store.clone(),
+        Arc::new(steps),
+        definitions.clone(),
+    )
+    .await?;
+    let outcome = serve_until(config, metrics, known, &service, &stop).await;
+    // In whatever way it ended: what is staged is made durable.
+    service.stop(GRACE).await;
+    let closed = store.close().await;
+    outcome?;
+    closed?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+async fn serve_until(
+    config: &Config,
+    metrics: Metrics,
+    known: Known,
+    service: &Service,
+    stop: &CancellationToken,
+) -> Result<(), Failure> {
+    let keys = Arc::new(
+        KeyRing::open(&config.keys_file).map_err(|error| Failure::process("the API keys could not be read", error))?,
+    );
+    let keyed = !keys.is_empty();
+    let render = metrics.clone();
+    let server = Server::bind(
+        http_options(config, keys, Arc::new(move || render.render())),
+        service.clone(),
+    )
+    .await;
+    let server = server.map_err(bind_failure)?;
+    let address = server.local_addr();
+    let background = TaskTracker::new();
+    let directory = (config.store == StoreKind::Sqlite).then(|| config.data.clone());
+    background.spawn(metrics.sample(service.store().clone(), directory, stop.clone()));
+    if let Some(kept) = config.final_kept {
+        background.spawn(retention::run(service.store().clone(), kept, stop.clone()));
+    }
+    if config.watch {
+        background.spawn(watch::run(
+            config.order_types.clone(),
+            known,
+            service.clone(),
+            stop.clone(),
+        ));
+    }
+    banner::print(config, address, keyed, &service.registry().all());
+    // Streams and waits end when the engine stops, so the two are stopped side by side.
+    let stop_engine = async {
+        stop.cancelled().await;
+        service.stop(GRACE).await;
+    };
+    let ((), ()) = tokio::join!(server.run(stop.clone()), stop_engine);
+    background.close();
+    background.wait().await;
+    Ok(())
+}
+
+fn bind_failure(error: comanda_http::BindError) -> Failure {
+    match error {
+        comanda_http::BindError::PortInUse { addr } => Failure::PortInUse(addr),
+        comanda_http::BindError::KeysNeeded { addr } => Failure::KeysNeeded(addr),
+        other => Failure::Bind(other),
+    }
+}
+
+fn check_mounts(config: &Config, definitions: &[Definition]) -> Result<(), Failure> {
+    for (path, name) in &config.mounts {
+        let distance = |definition: &&Definition| strsim::damerau_levenshtein(&definition.order_type.name, name);
+        let Some(nearest) = definitions.iter().min_by_key(distance) else {
+            continue;
+        };
+        if distance(&nearest) > 0 {
+            let nearest = &nearest.order_type.name;
+            return Err(Failure::Usage(format!(
+                "{path} shall be mounted, but there is no order type `{name}`; did you mean `{nearest}`?"
+            )));
+        }
+    }
+    Ok(())
+}
+
+async fn open_store(config: &Config) -> Result<Arc<dyn Store>, Failure> {
+    match config.store {
+        StoreKind::Memory => Ok(Arc::new(MemoryStore::new())),
+        StoreKind::Sqlite => {
+            let options = comanda_store_sqlite::Options::new(&config.data);
+            // Opening reads and may recover; it must not hold up a thread that others need.
+            let opened = tokio::task::spawn_blocking(move || SqliteStore::open(options)).await;
+            let store = opened.map_err(|error| Failure::process("the store could not be opened", error))??;
+            Ok(Arc::new(store))
+        }
+    }
+}
+
+/// The environment that templates may read: only what they name. While types can change at run time that is not known,
+/// and everything is there but our own settings, among which is the API key.
+async fn environment(
+    config: &Config,
+    store: &dyn Store,
+    definitions: &[Definition],
+) -> Result<BTreeMap<String, String>, Failure> {
+    let mut named: BTreeSet<String> = BTreeSet::new();
+    for definition in definitions {
+        named.extend(types::environment_names(&definition.order_type));
+    }
+    for (hash, _) in store.live_types().await? {
+        let Some(source) = store.type_source(hash).await? else {
+            continue;
+        };
+        // A version that cannot be read is refused by the engine, which can say it better.
+        let Ok(bundle) = Bundle::from_source(&source.name, &source.source) else {
+            continue;
+        };
+        if let Some(definition) = comanda_order_type::read(&bundle, &Known::default()).definition {
+            named.extend(types::environment_names(&definition.order_type));
+        }
+    }
+    let process =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let wanted = |name: &str| {
+        if config.watch {
+            !name.starts_with("COMANDA_")
+        } else {
+            named.contains(name)
+        }
+    };
+    let mut environment: BTreeMap<String, String> = process.filter(|(name, _)| wanted(name)).collect();
+    environment.extend(config.env.clone());
+    Ok(environment)
+}
+
+fn engine_options(config: &Config) -> comanda_engine::Options {
+    let engine = &config.engine;
+    comanda_engine::Options {
+        concurrency: engine.concurrency,
+        outstanding_max: engine.outstanding_max,
+        lease: engine.lease,
+        sweep: engine.sweep,
+        idempotency_kept: engine.idempotency_kept,
+        wait_scale: if config.fast_retries { FAST } else { 1.0 },
+        breaks: Breaks(config.breaks.clone()),
+        ..comanda_engine::Options::default()
+    }
+}
+
+fn http_options(
+    config: &Config,
+    keys: Arc<KeyRing>,
+    metrics: Arc<dyn Fn() -> String + Send + Sync>,
+) -> comanda_http::Options {
+    let limits = &config.limits;
+    comanda_http::Options {
+        listen: config.listen,
+        body_bytes_max: limits.body_bytes_max,
+        header_bytes_max: limits.header_bytes_max,
+        connections_max: limits.connections_max,
+        header_read_timeout: limits.header_read_timeout,
+        request_timeout: limits.request_timeout,
+        streams_max: limits.streams_max,
+        mounts: config.mounts.clone(),
+        insecure: config.insecure,
+        keys,
+        bench_no_store: config.bench_no_store,
+        metrics: Some(metrics),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}
+
+/// A token that is cancelled at the first SIGTERM or ctrl-c. The second one ends the process at once: everything that
+/// was accepted is durable, so that is only impolite to whoever waits for an answer.
+fn stop_signal() -> Result<CancellationToken, Failure> {
+    let failed = |error| Failure::process("signals cannot be caught", chain_of(&error));
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let stop = CancellationToken::new();
+    let token = stop.clone();
+    tokio::spawn(async move {
+        for round in 0.. {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if round > 0 {
+                std::process::exit(1);
+            }
+            eprintln!(
+                "Stopping: running steps have {} s. Once more stops at once.",
+                GRACE.as_secs()
+            );
+            token.cancel();
+        }
+    });
+    Ok(stop)
+}
+
+fn chain_of(error: &std::io::Error) -> String {
+    chain(error)
+}

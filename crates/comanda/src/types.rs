@@ -1,0 +1,219 @@
+//! The order types that this process offers: those shipped, and those of the user's directory.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use comanda_model::OrderType;
+use comanda_model::order_type::{Action, Step};
+use comanda_order_type::{Bundle, Definition, Diagnostic, Known, ReadError, Severity, read, read_directory, shipped};
+
+use crate::config::Config;
+
+/// Why the order types cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TypesError {
+    /// A file or directory could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// Files have mistakes: the rendered diagnostics.
+    #[error("{}order types with mistakes: {}", rendered(.diagnostics), .names.join(", "))]
+    Mistakes {
+        /// The files.
+        names: Vec<String>,
+        /// Every diagnostic, with its place.
+        diagnostics: String,
+    },
+    /// Two files give one name to different types.
+    #[error("there are two order types `{name}`: {first} and {second}")]
+    Doubled {
+        /// The name.
+        name: Arc<str>,
+        /// One file.
+        first: String,
+        /// The other.
+        second: String,
+    },
+    /// A path that was named is not there.
+    #[error("{0} is neither a file nor a directory")]
+    NotThere(PathBuf),
+}
+
+fn rendered(diagnostics: &str) -> String {
+    if diagnostics.is_empty() {
+        String::new()
+    } else {
+        format!("\n{}\n\n", diagnostics.trim_end())
+    }
+}
+
+impl TypesError {
+    /// What to do about it.
+    pub fn advice(&self) -> Option<String> {
+        match self {
+            Self::Mistakes { .. } => Some("Mend them, and see: comanda check".to_owned()),
+            Self::Doubled { .. } => Some("Give one of them another name".to_owned()),
+            Self::Read(_) | Self::NotThere(_) => None,
+        }
+    }
+}
+
+/// One file that was read.
+pub struct Checked {
+    /// The file.
+    pub bundle: Bundle,
+    /// The type, if the file has no error.
+    pub definition: Option<Definition>,
+    /// What there is to say about the file.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+impl Checked {
+    /// Reads a file's content.
+    pub fn new(bundle: Bundle, known: &Known) -> Self {
+        let read = read(&bundle, known);
+        Self {
+            bundle,
+            definition: read.definition,
+            diagnostics: read.diagnostics,
+        }
+    }
+
+    /// The diagnostics as people read them.
+    pub fn rendered(&self) -> String {
+        if self.diagnostics.is_empty() {
+            return String::new();
+        }
+        let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        comanda_order_type::render(&self.diagnostics, &self.bundle, color)
+    }
+
+    /// How many errors and how many warnings.
+    pub fn counts(&self) -> (usize, usize) {
+        let errors = self
+            .diagnostics
+            .iter()
+            .filter(|diagnostic| is_error(diagnostic))
+            .count();
+        (errors, self.diagnostics.len() - errors)
+    }
+}
+
+/// Whether a diagnostic keeps the type from being used.
+pub fn is_error(diagnostic: &Diagnostic) -> bool {
+    matches!(diagnostic.severity, Severity::Error)
+}
+
+/// What templates may name: the environment, the settings in `[env]`, and the secrets.
+pub fn known(config: &Config, missing_is_error: bool) -> Known {
+    let process = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    Known {
+        env: process.chain(config.env.keys().cloned()).collect(),
+        secrets: config.secrets.keys().cloned().collect(),
+        missing_is_error,
+    }
+}
+
+/// Loads all types for running them: those shipped and those of the directory. Warnings are handed back rendered.
+pub fn load(directory: &Path, known: &Known) -> Result<(Vec<Definition>, String), TypesError> {
+    let own = read_directory(directory)?;
+    // What is shipped names nothing that has to be set, so that the program starts everywhere.
+    let lenient = Known {
+        missing_is_error: false,
+        ..clone_known(known)
+    };
+    let files = shipped().into_iter().map(|bundle| Checked::new(bundle, &lenient));
+    let files = files.chain(own.into_iter().map(|bundle| Checked::new(bundle, known)));
+    let mut definitions: BTreeMap<Arc<str>, Definition> = BTreeMap::new();
+    let (mut names, mut mistakes, mut warnings) = (Vec::new(), String::new(), String::new());
+    for file in files {
+        let Some(definition) = &file.definition else {
+            names.push(file.bundle.path.clone());
+            mistakes.push_str(&file.rendered());
+            continue;
+        };
+        warnings.push_str(&file.rendered());
+        let order_type = &definition.order_type;
+        match definitions.get(&order_type.name) {
+            // The same content twice is one type: a shipped file that was copied and not changed.
+            Some(other) if other.order_type.hash == order_type.hash => {}
+            Some(other) => {
+                return Err(TypesError::Doubled {
+                    name: order_type.name.clone(),
+                    first: place(&other.bundle),
+                    second: place(&file.bundle),
+                });
+            }
+            None => {
+                definitions.insert(order_type.name.clone(), definition.clone());
+            }
+        }
+    }
+    if names.is_empty() {
+        Ok((definitions.into_values().collect(), warnings))
+    } else {
+        Err(TypesError::Mistakes {
+            names,
+            diagnostics: mistakes,
+        })
+    }
+}
+
+fn place(bundle: &Bundle) -> String {
+    let is_shipped = shipped()
+        .iter()
+        .any(|shipped| shipped.path == bundle.path && shipped.text == bundle.text);
+    if is_shipped {
+        format!("{} (shipped)", bundle.path)
+    } else {
+        bundle.path.clone()
+    }
+}
+
+fn clone_known(known: &Known) -> Known {
+    Known {
+        env: known.env.clone(),
+        secrets: known.secrets.clone(),
+        missing_is_error: known.missing_is_error,
+    }
+}
+
+/// The bundles that paths name: files, and all files of directories.
+pub fn bundles(paths: &[PathBuf]) -> Result<Vec<Bundle>, TypesError> {
+    let mut bundles = Vec::new();
+    for path in paths {
+        if path.is_dir() {
+            bundles.extend(read_directory(path)?);
+        } else if path.is_file() {
+            bundles.push(Bundle::read(path)?);
+        } else {
+            return Err(TypesError::NotThere(path.clone()));
+        }
+    }
+    Ok(bundles)
+}
+
+/// The environment variables that a type's templates read.
+pub fn environment_names(order_type: &OrderType) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for step in order_type.steps.values() {
+        step_names(step, &mut names);
+    }
+    names
+}
+
+fn step_names(step: &Step, names: &mut BTreeSet<String>) {
+    if let Action::Http(call) = &step.action {
+        let headers = call.headers.iter().flat_map(|(_, template)| template.names());
+        let body = call.body.iter().flat_map(|body| body.names());
+        let all = call.url.names().into_iter().chain(headers).chain(body);
+        names.extend(all.filter_map(|name| {
+            let rest = name.strip_prefix("env.")?;
+            Some(rest.split('.').next().unwrap_or(rest).to_owned())
+        }));
+    }
+    if let Some(undo) = &step.undo {
+        step_names(undo, names);
+    }
+}
