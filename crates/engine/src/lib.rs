@@ -1,1 +1,32 @@
-//! stub
+//! The engine: it takes orders in, works those that are due, and answers what outsiders ask of them.
+//!
+//! [`Service`] is its face. Inside: *intake* turns a submission into one commit; the *worker* claims what is due, runs
+//! its step through the [`StepRunner`] port, and commits what the decision function makes of the outcome; *commands*
+//! are what the outside does to an order. All of them know the store only through its port.
+//!
+//! Nothing leaves the process (an answer, a step's call, a wake-up) before the commit it rests on is durable.
+
+mod chance;
+mod command;
+mod commit;
+mod dead_letter;
+mod error;
+mod intake;
+mod meter;
+mod registry;
+mod service;
+mod step;
+mod view;
+mod watch;
+mod worker;
+
+pub use chance::{Chance, SeededChance, SystemChance};
+pub use command::{Change, Precondition};
+pub use dead_letter::{DeadLetterFilter, Redrive, Sweep, SweepItem};
+pub use error::{CommandError, StartError, SubmitError};
+pub use intake::{Accepted, Idempotency, Submission};
+pub use registry::{Registry, TypeChange};
+pub use service::{Breaks, Options, Service};
+pub use step::{StepCall, StepRunner};
+pub use view::{Found, OrderView, WorkState, WorkView};
+pub use watch::WaitFor;

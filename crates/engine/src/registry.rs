@@ -1,0 +1,131 @@
+//! The order types that this process can run: the current version of each by name, and every version that orders
+//! live on by hash.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use comanda_model::TypeHash;
+use comanda_order_type::{Bundle, Definition, Known, read};
+use comanda_store::{Store, StoreError, TypeSource};
+use parking_lot::RwLock;
+
+use crate::error::StartError;
+
+/// The order types.
+pub struct Registry {
+    store: Arc<dyn Store>,
+    current: ArcSwap<BTreeMap<Arc<str>, Arc<Definition>>>,
+    versions: RwLock<HashMap<TypeHash, Arc<Definition>>>,
+}
+
+/// What a reload changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TypeChange {
+    /// Types that were not there before.
+    pub added: Vec<Arc<str>>,
+    /// Types with another version than before.
+    pub changed: Vec<Arc<str>>,
+    /// Types that take no more orders. Those accepted before go on.
+    pub removed: Vec<Arc<str>>,
+}
+
+impl Registry {
+    /// An empty registry over a store.
+    pub fn new(store: Arc<dyn Store>) -> Self {
+        Self { store, current: ArcSwap::default(), versions: RwLock::default() }
+    }
+
+    /// Makes these the current types. Each is stored under its hash before it can take an order.
+    pub async fn replace(&self, definitions: Vec<Definition>) -> Result<TypeChange, StoreError> {
+        let mut next = BTreeMap::new();
+        for definition in definitions {
+            let order_type = &definition.order_type;
+            let name = order_type.name.clone();
+            if !self.versions.read().contains_key(&order_type.hash) {
+                let source = TypeSource {
+                    hash: order_type.hash,
+                    name: name.to_string(),
+                    source: definition.bundle.to_source(),
+                };
+                self.store.put_type(&source).await?;
+            }
+            let definition = Arc::new(definition);
+            self.versions.write().insert(definition.order_type.hash, definition.clone());
+            next.insert(name, definition);
+        }
+        let before = self.current.load_full();
+        let mut change = TypeChange::default();
+        for (name, definition) in &next {
+            match before.get(name) {
+                None => change.added.push(name.clone()),
+                Some(old) if old.order_type.hash != definition.order_type.hash => change.changed.push(name.clone()),
+                Some(_) => {}
+            }
+        }
+        change.removed = before.keys().filter(|name| !next.contains_key(*name)).cloned().collect();
+        self.current.store(Arc::new(next));
+        Ok(change)
+    }
+
+    /// The current version of a type.
+    pub fn current(&self, name: &str) -> Option<Arc<Definition>> {
+        self.current.load().get(name).cloned()
+    }
+
+    /// All current types, by name.
+    pub fn all(&self) -> Vec<Arc<Definition>> {
+        self.current.load().values().cloned().collect()
+    }
+
+    /// The name that is nearest to one that there is not.
+    pub fn nearest(&self, name: &str) -> Option<Arc<str>> {
+        let names = self.current.load();
+        let distance = |candidate: &Arc<str>| strsim::damerau_levenshtein(candidate, name);
+        names.keys().min_by_key(|candidate| distance(candidate)).filter(|candidate| distance(candidate) <= 3).cloned()
+    }
+
+    /// A version that orders live on: from memory, or from the store.
+    pub async fn version(&self, hash: TypeHash) -> Result<Option<Arc<Definition>>, StoreError> {
+        if let Some(definition) = self.versions.read().get(&hash) {
+            return Ok(Some(definition.clone()));
+        }
+        let Some(source) = self.store.type_source(hash).await? else { return Ok(None) };
+        let Ok(definition) = definition_of(&source) else { return Ok(None) };
+        let definition = Arc::new(definition);
+        self.versions.write().insert(hash, definition.clone());
+        Ok(Some(definition))
+    }
+
+    /// A version that is in memory already, which every version is that a live order was seen on.
+    pub(crate) fn loaded(&self, hash: TypeHash) -> Option<Arc<Definition>> {
+        self.versions.read().get(&hash).cloned()
+    }
+
+    /// Reads every version that orders live on. Refuses to start over one that cannot be run.
+    pub(crate) async fn load_live(&self) -> Result<(), StartError> {
+        for (hash, orders) in self.store.live_types().await? {
+            if self.loaded(hash).is_some() {
+                continue;
+            }
+            let Some(source) = self.store.type_source(hash).await? else {
+                let reason = "its source is not in the store".to_owned();
+                return Err(StartError::LiveType { name: "?".to_owned(), hash, orders, reason });
+            };
+            let definition = definition_of(&source)
+                .map_err(|reason| StartError::LiveType { name: source.name.clone(), hash, orders, reason })?;
+            self.versions.write().insert(hash, Arc::new(definition));
+        }
+        Ok(())
+    }
+}
+
+fn definition_of(source: &TypeSource) -> Result<Definition, String> {
+    let bundle = Bundle::from_source(&source.name, &source.source).map_err(|error| error.to_string())?;
+    // It was checked against the environment when it was current; what is missing now shows when a step needs it.
+    let read = read(&bundle, &Known::default());
+    read.definition.ok_or_else(|| {
+        let messages: Vec<String> = read.diagnostics.iter().map(|diagnostic| diagnostic.message.clone()).collect();
+        messages.join("; ")
+    })
+}

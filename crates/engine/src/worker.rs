@@ -1,0 +1,444 @@
+//! The worker: claims what is due, decides what needs nothing from outside, runs the steps that do, and commits what
+//! came of it.
+//!
+//! Work arrives in two ways. A commit may take its own next work (*handing on*): it goes straight to the dispatcher,
+//! and no claim is read. All else (retries, timers, lanes that moved, work from before a restart) is claimed from the
+//! store by the claim loop, which is woken when something is due and looks by itself now and then.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use comanda_model::decision::{self, Command, Due, Input, Report, StepOutcome};
+use comanda_model::order_type::Action;
+use comanda_model::{Attempt, Order, Outcome, Token};
+use comanda_order_type::Definition;
+use comanda_store::{CommitError, Expect, Ticket};
+use jiff::Timestamp;
+use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc};
+use tracing::Instrument;
+
+use crate::chance::spread;
+use crate::commit::{Prepared, Taking};
+use crate::service::Core;
+use crate::step::StepCall;
+
+/// The most orders that are claimed, or decided and committed together.
+const BATCH_MAX: usize = 256;
+/// How much longer than its attempt may take a claim lasts.
+const LEASE_MARGIN: Duration = Duration::from_secs(30);
+/// The longest wait before a commit that the store did not take is tried again.
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
+
+/// A claimed order on its way to the dispatcher.
+pub(crate) struct Ready {
+    pub(crate) order: Order,
+    pub(crate) token: Token,
+    pub(crate) definition: Arc<Definition>,
+    pub(crate) permit: OwnedSemaphorePermit,
+}
+
+/// Wakes the claim loop when something becomes due before it would look by itself.
+#[derive(Default)]
+pub(crate) struct Wake {
+    notify: Notify,
+    /// When the claim loop looks next, in microseconds; the minimum while it is looking.
+    planned: AtomicI64,
+}
+
+impl Wake {
+    /// Something is due now.
+    pub(crate) fn now(&self) {
+        self.notify.notify_one();
+    }
+
+    /// Something will be due then.
+    pub(crate) fn at(&self, due_at: Timestamp) {
+        if due_at.as_microsecond() < self.planned.load(Ordering::SeqCst) {
+            self.notify.notify_one();
+        }
+    }
+}
+
+/// Claims what is due and hands it to the dispatcher.
+pub(crate) async fn claim_loop(core: Arc<Core>) {
+    let mut failures: u32 = 0;
+    while !core.stopping.is_cancelled() {
+        // While this looks, whatever becomes due must wake it: it may have looked past that already.
+        core.wake.planned.store(i64::MAX, Ordering::SeqCst);
+        let wait = match core.claim_due().await {
+            Ok(next_due_at) => {
+                failures = 0;
+                let until_due = next_due_at.map(|due_at| due_at.duration_since(core.store.now()));
+                let until_due = until_due.map(|wait| Duration::try_from(wait).unwrap_or(Duration::ZERO));
+                until_due.unwrap_or(core.options.sweep).clamp(Duration::from_millis(1), core.options.sweep)
+            }
+            Err(error) => {
+                failures = failures.saturating_add(1);
+                tracing::error!(%error, "due work could not be claimed; it is tried again");
+                core.backoff(failures)
+            }
+        };
+        let planned = core.store.now().as_microsecond().saturating_add(i64::try_from(wait.as_micros()).unwrap_or(i64::MAX));
+        core.wake.planned.store(planned, Ordering::SeqCst);
+        tokio::select! {
+            () = core.wake.notify.notified() => {}
+            () = tokio::time::sleep(wait) => {}
+            () = core.stopping.cancelled() => {}
+        }
+    }
+}
+
+/// Takes claimed orders and works them, many at a time.
+pub(crate) async fn dispatch_loop(core: Arc<Core>, mut receiver: mpsc::UnboundedReceiver<Ready>) {
+    let mut batch = Vec::with_capacity(BATCH_MAX);
+    loop {
+        tokio::select! {
+            biased;
+            received = receiver.recv_many(&mut batch, BATCH_MAX) => {
+                if received == 0 {
+                    return;
+                }
+                core.work_through(batch.drain(..));
+            }
+            () = core.stopping.cancelled() => break,
+        }
+    }
+    // What is claimed and not begun goes back, so that the next process finds it at once.
+    receiver.close();
+    let mut tokens = Vec::new();
+    while let Ok(ready) = receiver.try_recv() {
+        tokens.push(ready.token);
+    }
+    if let Err(error) = core.store.release(&tokens).await {
+        tracing::warn!(%error, "claims could not be released; they end with their lease");
+    }
+}
+
+/// A decided change whose commit is under way.
+struct Staged {
+    order: Order,
+    expect: Expect,
+    definition: Arc<Definition>,
+    token: Token,
+    taking: Option<Taking>,
+}
+
+impl Core {
+    /// Hands a claimed order to the dispatcher. When that has stopped the claim ends with the process.
+    pub(crate) fn hand_on(&self, ready: Ready) {
+        // The only way for this to fail is that the dispatcher has stopped.
+        let _ = self.ready.send(ready);
+    }
+
+    /// Claims everything that is due, as room allows. Answers when the next order is due.
+    async fn claim_due(&self) -> Result<Option<Timestamp>, comanda_store::StoreError> {
+        loop {
+            let first = tokio::select! {
+                permit = self.outstanding.clone().acquire_owned() => permit,
+                () = self.stopping.cancelled() => return Ok(None),
+            };
+            let Ok(first) = first else { return Ok(None) };
+            let mut permits = vec![first];
+            while permits.len() < BATCH_MAX
+                && let Ok(permit) = self.outstanding.clone().try_acquire_owned()
+            {
+                permits.push(permit);
+            }
+            let claims = self.store.claim(permits.len(), self.options.lease).await?;
+            let full = claims.claims.len() == permits.len();
+            let mut unknown = Vec::new();
+            for (claim, permit) in claims.claims.into_iter().zip(permits) {
+                match self.definition(&claim.order).await {
+                    Ok(definition) => self.hand_on(Ready { order: claim.order, token: claim.token, definition, permit }),
+                    Err(error) => {
+                        tracing::error!(order = %claim.order.id(), %error, "an order that is due cannot be run here");
+                        unknown.push(claim.token);
+                    }
+                }
+            }
+            // Such an order stays claimed, and so out of the way, until its lease ends; then it is tried again.
+            metrics::gauge!("comanda_unknown_type_orders").set(unknown.len() as f64);
+            if !full {
+                return Ok(claims.next_due_at);
+            }
+        }
+    }
+
+    fn input(&self) -> Input {
+        Input {
+            now: self.store.now(),
+            jitter: self.options.chance.fraction(),
+            wait_scale: self.options.wait_scale,
+            by: "engine".into(),
+        }
+    }
+
+    /// Decides a batch of claimed orders. Those that need nothing from outside are committed together; the others'
+    /// steps begin to run.
+    fn work_through(self: &Arc<Self>, batch: impl Iterator<Item = Ready>) {
+        let mut commits = Vec::new();
+        let mut staged = Vec::new();
+        for ready in batch {
+            let input = self.input();
+            let change = match decision::due(&ready.order, &ready.definition.order_type, &input) {
+                Due::Nothing => {
+                    self.spawn_release(ready);
+                    continue;
+                }
+                Due::Change(change) => *change,
+                Due::Run(run) => match self.internal_outcome(&run, ready.order.head.work.as_ref().map_or(1, |work| work.attempt)) {
+                    Some(outcome) => {
+                        self.meters.attempted(&ready.order.accepted.order_type, &run.name, outcome_name(&outcome));
+                        let report = Report { started_at: input.now, ended_at: input.now, outcome };
+                        decision::report(&ready.order, &ready.definition.order_type, report, &input)
+                    }
+                    None => {
+                        self.spawn_run(ready);
+                        continue;
+                    }
+                },
+            };
+            let Ready { order, token, definition, permit } = ready;
+            let expect = Expect::At { version: order.head.version, token: Some(token) };
+            let Prepared { commit, taking } = self.prepare(change, expect, Vec::new(), true, Some(permit));
+            staged.push(Staged { order: commit.order.clone(), expect, definition, token, taking });
+            commits.push(commit);
+        }
+        if commits.is_empty() {
+            return;
+        }
+        let tickets = self.store.commit(commits);
+        let core = self.clone();
+        self.tasks.spawn(async move {
+            for (ticket, staged) in tickets.into_iter().zip(staged) {
+                core.land(ticket, staged).await;
+            }
+        });
+    }
+
+    /// The outcome of a step that needs nothing from outside, or that is to fail on purpose.
+    fn internal_outcome(&self, run: &decision::Run<'_>, attempt: u32) -> Option<StepOutcome> {
+        if let Some(until) = self.options.breaks.breaks(&run.name, attempt) {
+            let reason = format!("broken on purpose (--break {}={until})", run.name);
+            return Some(StepOutcome::Failed { reason, retry_after: None });
+        }
+        match &run.step.action {
+            Action::Noop | Action::Wait(_) => Some(StepOutcome::Done { result: None }),
+            Action::Fail { reason, refuse: true } => Some(StepOutcome::Refused { reason: reason.clone() }),
+            Action::Fail { reason, refuse: false } => {
+                Some(StepOutcome::Failed { reason: reason.clone(), retry_after: None })
+            }
+            Action::Http(_) => None,
+        }
+    }
+
+    /// Waits for a commit, and goes on with the order's next work if the commit took it.
+    async fn land(self: &Arc<Self>, ticket: Ticket, staged: Staged) {
+        let Staged { order, expect, definition, token, taking } = staged;
+        let taken = taking.as_ref().map(|taking| taking.token);
+        match self.resolve(ticket, &order, expect, taken).await {
+            Ok(receipt) => {
+                self.committed(&order, &receipt);
+                if let (true, Some(Taking { token, permit })) = (receipt.claimed, taking) {
+                    self.hand_on(Ready { order, token, definition, permit });
+                }
+            }
+            Err(CommitError::TokenStale | CommitError::Closed) => {}
+            Err(CommitError::VersionMoved { .. }) => self.give_back(token).await,
+            Err(error) => {
+                tracing::warn!(order = %order.id(), %error, "a change could not be committed; it is decided again");
+                let core = self.clone();
+                // The order is looked at again later; meanwhile the claim keeps it out of the claim loop's way.
+                self.tasks.spawn(async move {
+                    core.pause(core.backoff(1)).await;
+                    core.give_back(token).await;
+                });
+            }
+        }
+    }
+
+    /// Gives a claim back, so that the order is read and decided again.
+    async fn give_back(&self, token: Token) {
+        if let Err(error) = self.store.release(&[token]).await {
+            tracing::warn!(order = %token.order, %error, "a claim could not be released; it ends with its lease");
+        }
+        self.wake.now();
+    }
+
+    fn spawn_release(self: &Arc<Self>, ready: Ready) {
+        let core = self.clone();
+        self.tasks.spawn(async move {
+            if let Err(error) = core.store.release(&[ready.token]).await {
+                tracing::warn!(order = %ready.token.order, %error, "a claim could not be released");
+            }
+        });
+    }
+
+    fn spawn_run(self: &Arc<Self>, ready: Ready) {
+        let core = self.clone();
+        let span = tracing::info_span!("attempt", order = %ready.order.id(), order_type = %ready.order.accepted.order_type);
+        self.tasks.spawn(
+            async move {
+                let slot = tokio::select! {
+                    slot = core.concurrency.clone().acquire_owned() => slot.ok(),
+                    () = core.stopping.cancelled() => None,
+                };
+                if slot.is_none() {
+                    return core.give_back(ready.token).await;
+                }
+                core.run(ready).await;
+            }
+            .instrument(span),
+        );
+    }
+
+    /// Runs a step that reaches outside, within its time, and commits its outcome.
+    async fn run(self: &Arc<Self>, ready: Ready) {
+        let input = self.input();
+        let order_type = ready.definition.order_type.clone();
+        let Due::Run(run) = decision::due(&ready.order, &order_type, &input) else {
+            return self.give_back(ready.token).await;
+        };
+        // The claim must outlast the attempt, or the order would be given to another while this one is running.
+        match self.store.renew(&ready.token, run.step.timeout + LEASE_MARGIN).await {
+            Ok(_) => {}
+            Err(CommitError::TokenStale) => return,
+            Err(error) => {
+                tracing::warn!(%error, "the claim could not be extended; the attempt is not begun");
+                return self.give_back(ready.token).await;
+            }
+        }
+        let forward = format!("{}:{}", ready.order.id(), run.visit);
+        let call = StepCall {
+            order: &ready.order,
+            name: &run.name,
+            step: run.step,
+            attempt: run.attempt,
+            undo: run.undo,
+            idempotency_key: if run.undo { format!("{forward}:undo") } else { forward.clone() },
+            undoes: run.undo.then_some(forward),
+            traceparent: self.child_trace(ready.order.accepted.traceparent.as_deref()),
+        };
+        let started_at = self.store.now();
+        let attempt = tokio::time::timeout(run.step.timeout, self.steps.run(call));
+        let outcome = tokio::select! {
+            outcome = attempt => outcome.unwrap_or_else(|_| StepOutcome::Failed {
+                reason: format!("no answer within {:?}", run.step.timeout),
+                retry_after: None,
+            }),
+            // Whether it happened outside is not known: the next process makes the attempt again, under the same key.
+            () = self.aborting.cancelled() => return self.give_back(ready.token).await,
+        };
+        let ended_at = self.store.now();
+        let name = run.name.clone();
+        let took = Duration::try_from(ended_at.duration_since(started_at)).unwrap_or_default();
+        self.meters.took(&order_type.name, &name, took);
+        self.meters.attempted(&order_type.name, &name, outcome_name(&outcome));
+        tracing::debug!(step = %name, outcome = outcome_name(&outcome), ?took, "a step was attempted");
+        self.settle(ready, Report { started_at, ended_at, outcome }).await;
+    }
+
+    /// Commits the outcome of an attempt. An order that an edit or a cancel has moved meanwhile is read and decided
+    /// again; the outcome is dropped only when its token is no longer valid, and then that is written down.
+    async fn settle(self: &Arc<Self>, ready: Ready, report: Report) {
+        let Ready { mut order, token, mut definition, permit } = ready;
+        let mut permit = Some(permit);
+        let mut failures = 0;
+        loop {
+            let change = decision::report(&order, &definition.order_type, report.clone(), &self.input());
+            let attempts = change.attempts.clone();
+            let expect = Expect::At { version: order.head.version, token: Some(token) };
+            let Prepared { commit, taking } = self.prepare(change, expect, Vec::new(), true, permit.take());
+            let after = commit.order.clone();
+            match self.commit_one(commit).await {
+                Ok(receipt) => {
+                    self.committed(&after, &receipt);
+                    if let (true, Some(Taking { token, permit })) = (receipt.claimed, taking) {
+                        self.hand_on(Ready { order: after, token, definition, permit });
+                    }
+                    return;
+                }
+                Err(CommitError::TokenStale) => return self.record_stale(&order, attempts).await,
+                Err(CommitError::Closed) => return,
+                Err(CommitError::VersionMoved { .. }) => {}
+                Err(error) => {
+                    failures += 1;
+                    tracing::warn!(order = %order.id(), %error, "a step's outcome could not be committed; it is tried again");
+                    if self.aborting.is_cancelled() {
+                        return;
+                    }
+                    self.pause(self.backoff(failures)).await;
+                }
+            }
+            permit = taking.map(|taking| taking.permit);
+            match self.reload(token.order).await {
+                Ok(Some(stored)) if stored.claim.is_some_and(|(held, _)| held == token) => {
+                    order = stored.order;
+                    if let Ok(current) = self.definition(&order).await {
+                        definition = current;
+                    }
+                }
+                Ok(Some(stored)) => return self.record_stale(&stored.order, attempts).await,
+                Ok(None) => return,
+                Err(error) => {
+                    failures += 1;
+                    tracing::warn!(order = %token.order, %error, "an order could not be read; it is tried again");
+                    if self.aborting.is_cancelled() {
+                        return;
+                    }
+                    self.pause(self.backoff(failures)).await;
+                }
+            }
+        }
+    }
+
+    /// Writes down an outcome that came too late to count.
+    async fn record_stale(&self, order: &Order, attempts: Vec<Attempt>) {
+        self.meters.stale(&order.accepted.order_type);
+        let Some(mut attempt) = attempts.into_iter().next() else { return };
+        attempt.outcome = Outcome::Stale;
+        attempt.result = None;
+        attempt.reason = Some("the attempt was no longer valid when its result came".to_owned());
+        let change = crate::command::Change {
+            by: "engine".into(),
+            reason: None,
+            precondition: crate::command::Precondition::None,
+        };
+        let recorded = self
+            .command(order.id(), &change, &|_, _| Ok(Command::RecordStale(Box::new(attempt.clone()))))
+            .await;
+        if let Err(error) = recorded {
+            tracing::warn!(order = %order.id(), %error, "a stale result could not be written down");
+        }
+    }
+
+    fn backoff(&self, failures: u32) -> Duration {
+        let grown = Duration::from_millis(100).saturating_mul(1 << failures.min(8));
+        spread(grown.min(BACKOFF_MAX), self.options.chance.fraction())
+    }
+
+    async fn pause(&self, wait: Duration) {
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = self.aborting.cancelled() => {}
+        }
+    }
+
+    /// A span of its own in the order's trace (W3C trace context, version 00).
+    fn child_trace(&self, parent: Option<&str>) -> String {
+        let span = (self.options.chance.bits() >> 64) as u64 | 1;
+        let trace = parent.and_then(|parent| parent.get(3..35)).map(str::to_owned);
+        let flags = parent.and_then(|parent| parent.get(53..55)).unwrap_or("01");
+        let trace = trace.unwrap_or_else(|| format!("{:032x}", self.options.chance.bits() | 1));
+        format!("00-{trace}-{span:016x}-{flags}")
+    }
+}
+
+fn outcome_name(outcome: &StepOutcome) -> &'static str {
+    match outcome {
+        StepOutcome::Done { .. } => Outcome::Done.name(),
+        StepOutcome::Failed { .. } => Outcome::Failed.name(),
+        StepOutcome::Refused { .. } => Outcome::Refused.name(),
+    }
+}
