@@ -50,7 +50,9 @@ pub enum Precondition {
 impl Service {
     /// Changes an order's data by a merge patch (RFC 7396). What the patch does not name keeps its text to the letter.
     pub async fn edit(&self, id: OrderId, patch: Json, change: Change) -> Result<Found, CommandError> {
-        self.0.command(id, &change, &|_, found| Ok(Command::Edit(edit(found, &patch)?))).await
+        self.0
+            .command(id, &change, &|_, found| Ok(Command::Edit(edit(found, &patch)?)))
+            .await
     }
 
     /// Moves an order to a status, in any spelling that its type knows, perhaps with a merge patch of its data.
@@ -68,7 +70,11 @@ impl Service {
                 let order_type = &found.definition.order_type;
                 let Some(to) = order_type.resolve_status(to).cloned() else {
                     let known = order_type.statuses.keys().cloned().collect();
-                    return Err(Rejection::UnknownStatus { status: to.to_owned(), known }.into());
+                    return Err(Rejection::UnknownStatus {
+                        status: to.to_owned(),
+                        known,
+                    }
+                    .into());
                 };
                 let head = &found.stored.order.head;
                 let edit = match &patch {
@@ -81,7 +87,12 @@ impl Service {
                 if let (true, Some(edit)) = (to == head.status, &edit) {
                     return Ok(Command::Edit(edit.clone()));
                 }
-                Ok(Command::Transition { to, reason: reason.clone(), edit, in_flight: in_flight(&found.stored) })
+                Ok(Command::Transition {
+                    to,
+                    reason: reason.clone(),
+                    edit,
+                    in_flight: in_flight(&found.stored),
+                })
             })
             .await
     }
@@ -91,7 +102,10 @@ impl Service {
         let reason = change.reason.clone();
         self.0
             .command(id, &change, &|_, found| {
-                Ok(Command::Cancel { reason: reason.clone(), in_flight: in_flight(&found.stored) })
+                Ok(Command::Cancel {
+                    reason: reason.clone(),
+                    in_flight: in_flight(&found.stored),
+                })
             })
             .await
     }
@@ -110,7 +124,9 @@ impl Core {
         decide: &Decide<'_>,
     ) -> Result<Found, CommandError> {
         for _ in 0..ROUNDS_MAX {
-            let Some(stored) = self.store.order(id).await? else { return Err(CommandError::UnknownOrder(id)) };
+            let Some(stored) = self.store.order(id).await? else {
+                return Err(CommandError::UnknownOrder(id));
+            };
             let definition = self.definition(&stored.order).await?;
             let mut found = Found { stored, definition };
             let etag_version = found.stored.order.head.etag_version;
@@ -128,8 +144,7 @@ impl Core {
             };
             let claimed = found.stored.claim.is_some();
             let version = found.stored.order.head.version;
-            let decided =
-                decision::decide(&found.stored.order, &found.definition.order_type, command, &input)?;
+            let decided = decision::decide(&found.stored.order, &found.definition.order_type, command, &input)?;
             let ends_claim = decided.ends_claim;
             let prepared = self.prepare(decided, Expect::At { version, token: None }, Vec::new(), claimed, None);
             let order = prepared.commit.order.clone();
@@ -140,11 +155,19 @@ impl Core {
                     if let (true, Some(Taking { token, permit })) = (receipt.claimed, prepared.taking) {
                         claim = Some((token, order.head.updated_at));
                         let definition = found.definition.clone();
-                        self.hand_on(Ready { order: order.clone(), token, definition, permit });
+                        self.hand_on(Ready {
+                            order: order.clone(),
+                            token,
+                            definition,
+                            permit,
+                        });
                     }
                     let place = if receipt.queued { Place::Behind(1) } else { Place::Alone };
                     let stored = Stored { order, claim, place };
-                    return Ok(Found { stored, definition: found.definition });
+                    return Ok(Found {
+                        stored,
+                        definition: found.definition,
+                    });
                 }
                 Err(CommitError::VersionMoved { .. }) => {}
                 Err(CommitError::TooLarge { what, bytes_max }) => {
@@ -153,14 +176,17 @@ impl Core {
                 Err(CommitError::Busy { after }) => return Err(CommandError::Busy { after }),
                 Err(CommitError::Store(error)) => return Err(error.into()),
                 Err(
-                    CommitError::TokenStale
-                    | CommitError::KeyTaken { .. }
-                    | CommitError::Unknown
-                    | CommitError::Closed,
-                ) => return Err(CommandError::Busy { after: Duration::from_secs(1) }),
+                    CommitError::TokenStale | CommitError::KeyTaken { .. } | CommitError::Unknown | CommitError::Closed,
+                ) => {
+                    return Err(CommandError::Busy {
+                        after: Duration::from_secs(1),
+                    });
+                }
             }
         }
-        Err(CommandError::Busy { after: Duration::from_secs(1) })
+        Err(CommandError::Busy {
+            after: Duration::from_secs(1),
+        })
     }
 }
 
@@ -175,15 +201,26 @@ pub(crate) fn edit(found: &Found, patch: &Json) -> Result<Edit, CommandError> {
     let order = &found.stored.order;
     let malformed = |error: serde_json::Error| {
         let detail = error.to_string();
-        CommandError::Invalid(vec![Fault { pointer: String::new(), code: "json".to_owned(), detail }])
+        CommandError::Invalid(vec![Fault {
+            pointer: String::new(),
+            code: "json".to_owned(),
+            detail,
+        }])
     };
     let patched = patch_text(order.data.as_str(), patch.as_str()).map_err(malformed)?;
     let Some((text, changed)) = patched else {
         let detail = "a merge patch of an order's data is an object".to_owned();
-        return Err(CommandError::Invalid(vec![Fault { pointer: String::new(), code: "type".to_owned(), detail }]));
+        return Err(CommandError::Invalid(vec![Fault {
+            pointer: String::new(),
+            code: "type".to_owned(),
+            detail,
+        }]));
     };
     if text.len() > DATA_BYTES_MAX {
-        return Err(CommandError::TooLarge { what: "the data", bytes_max: DATA_BYTES_MAX });
+        return Err(CommandError::TooLarge {
+            what: "the data",
+            bytes_max: DATA_BYTES_MAX,
+        });
     }
     let data = Json::parse(&text).map_err(malformed)?;
     let value = data.value().map_err(malformed)?;
@@ -235,10 +272,12 @@ mod tests {
 
     #[test]
     fn a_patch_leaves_the_rest_to_the_letter() {
-        let (text, changed) =
-            patch_text(r#"{"b": 1E5, "a": {"x": 1.10, "y": 2}, "c": 3}"#, r#"{"a": {"y": null}, "c": 4.0, "d": null}"#)
-                .unwrap()
-                .unwrap();
+        let (text, changed) = patch_text(
+            r#"{"b": 1E5, "a": {"x": 1.10, "y": 2}, "c": 3}"#,
+            r#"{"a": {"y": null}, "c": 4.0, "d": null}"#,
+        )
+        .unwrap()
+        .unwrap();
         assert_eq!(text, r#"{"b":1E5,"a":{"x":1.10},"c":4.0}"#);
         assert_eq!(changed, ["/a", "/c"]);
         assert!(patch_text("{}", "[1]").unwrap().is_none());

@@ -37,9 +37,15 @@ impl Core {
     ) -> Prepared {
         let chance = &self.options.chance;
         change.order.head.commit_id = CommitId(chance.random_id());
-        let due_now = change.order.head.due_at(true).is_some_and(|due_at| due_at <= change.order.head.updated_at);
+        let due_now = change
+            .order
+            .head
+            .due_at(true)
+            .is_some_and(|due_at| due_at <= change.order.head.updated_at);
         let may_take = due_now && (change.ends_claim || !claimed) && !self.stopping.is_cancelled();
-        let permit = may_take.then(|| permit.or_else(|| self.outstanding.clone().try_acquire_owned().ok())).flatten();
+        let permit = may_take
+            .then(|| permit.or_else(|| self.outstanding.clone().try_acquire_owned().ok()))
+            .flatten();
         let taking = permit.map(|permit| {
             let work = change.order.head.work.as_ref();
             let token = Token {
@@ -51,7 +57,10 @@ impl Core {
             Taking { token, permit }
         });
         let claim = match &taking {
-            Some(taking) => ClaimMove::Take { token: taking.token, lease: self.options.lease },
+            Some(taking) => ClaimMove::Take {
+                token: taking.token,
+                lease: self.options.lease,
+            },
             None if change.ends_claim => ClaimMove::End,
             None => ClaimMove::Keep,
         };
@@ -96,12 +105,7 @@ impl Core {
         }
     }
 
-    async fn look_up(
-        &self,
-        order: &Order,
-        expect: Expect,
-        taken: Option<Token>,
-    ) -> Result<Receipt, CommitError> {
+    async fn look_up(&self, order: &Order, expect: Expect, taken: Option<Token>) -> Result<Receipt, CommitError> {
         for look_up in 0..LOOK_UPS_MAX {
             if look_up > 0 {
                 tokio::time::sleep(Duration::from_millis(50 << look_up)).await;
@@ -132,7 +136,12 @@ impl Core {
             }
             let held = stored.as_ref().and_then(|stored| stored.claim).map(|(token, _)| token);
             let queued = stored.is_some_and(|stored| matches!(stored.place, Place::Behind(_)));
-            return Ok(Receipt { claimed: taken.is_some() && held == taken, queued, promoted: None, position: 0 });
+            return Ok(Receipt {
+                claimed: taken.is_some() && held == taken,
+                queued,
+                promoted: None,
+                position: 0,
+            });
         }
         Err(CommitError::Unknown)
     }
@@ -141,7 +150,10 @@ impl Core {
     async fn was_followed(&self, ours: &Order, theirs: &Order) -> Result<bool, CommitError> {
         if ours.head.attempts > 0 && theirs.head.attempts >= ours.head.attempts {
             let attempts = self.store.attempts(ours.id(), ours.head.attempts - 1, 1).await?;
-            if attempts.first().is_some_and(|attempt| attempt.ended_at == ours.head.updated_at) {
+            if attempts
+                .first()
+                .is_some_and(|attempt| attempt.ended_at == ours.head.updated_at)
+            {
                 return Ok(true);
             }
         }

@@ -84,18 +84,16 @@ impl Service {
                 }
             }
             let edit = redrive.patch.as_ref().map(|patch| edit(found, patch)).transpose()?;
-            Ok(Command::Redrive { from: redrive.from, edit })
+            Ok(Command::Redrive {
+                from: redrive.from,
+                edit,
+            })
         };
         self.sweep(filter, by, None, pace, dry_run, &decide).await
     }
 
     /// Gives dead letters up: what their steps did is taken back, and they end.
-    pub async fn discard(
-        &self,
-        filter: DeadLetterFilter,
-        reason: String,
-        by: Arc<str>,
-    ) -> Result<Sweep, CommandError> {
+    pub async fn discard(&self, filter: DeadLetterFilter, reason: String, by: Arc<str>) -> Result<Sweep, CommandError> {
         let decide = |_: &Core, _: &mut crate::view::Found| Ok(Command::Discard { reason: reason.clone() });
         self.sweep(filter, by, Some(reason.clone()), None, false, &decide).await
     }
@@ -110,8 +108,16 @@ impl Service {
         decide: &crate::command::Decide<'_>,
     ) -> Result<Sweep, CommandError> {
         let ids = self.dead_letters(&filter).await?;
-        let mut sweep = Sweep { matched: ids.len() as u64, more: ids.len() > SWEEP_MAX, ..Sweep::default() };
-        let change = Change { by, reason, precondition: Precondition::None };
+        let mut sweep = Sweep {
+            matched: ids.len() as u64,
+            more: ids.len() > SWEEP_MAX,
+            ..Sweep::default()
+        };
+        let change = Change {
+            by,
+            reason,
+            precondition: Precondition::None,
+        };
         for (index, (order, order_type)) in ids.into_iter().take(SWEEP_MAX).enumerate() {
             if let (Some(pace), true) = (pace, index > 0) {
                 tokio::time::sleep(pace).await;
@@ -131,7 +137,11 @@ impl Service {
             }
             let outcome = outcome.map_err(|error| error.to_string());
             sweep.changed += u64::from(outcome.is_ok());
-            sweep.items.push(SweepItem { order, order_type, outcome });
+            sweep.items.push(SweepItem {
+                order,
+                order_type,
+                outcome,
+            });
         }
         Ok(sweep)
     }
@@ -161,7 +171,11 @@ impl Service {
         let mut ids = Vec::new();
         loop {
             let page = store.list(&query).await?;
-            ids.extend(page.orders.iter().map(|stored| (stored.order.id(), stored.order.accepted.order_type.clone())));
+            ids.extend(
+                page.orders
+                    .iter()
+                    .map(|stored| (stored.order.id(), stored.order.accepted.order_type.clone())),
+            );
             match page.next {
                 Some(next) if ids.len() < LOOKED_AT_MAX => query.cursor = Some(next),
                 _ => break,
@@ -173,7 +187,10 @@ impl Service {
 }
 
 fn matches(filter: &DeadLetterFilter, order: &comanda_model::Order) -> bool {
-    let type_fits = filter.order_type.as_deref().is_none_or(|name| name == &*order.accepted.order_type);
+    let type_fits = filter
+        .order_type
+        .as_deref()
+        .is_none_or(|name| name == &*order.accepted.order_type);
     let cause = order.head.dead.as_ref().map(|dead| dead.cause.as_str());
     type_fits && filter.cause.as_deref().is_none_or(|wanted| cause == Some(wanted))
 }
@@ -181,7 +198,9 @@ fn matches(filter: &DeadLetterFilter, order: &comanda_model::Order) -> bool {
 impl Core {
     /// Decides a command and throws the decision away: whether it would be taken.
     async fn rehearse(&self, id: OrderId, decide: &crate::command::Decide<'_>) -> Result<(), CommandError> {
-        let Some(stored) = self.store.order(id).await? else { return Err(CommandError::UnknownOrder(id)) };
+        let Some(stored) = self.store.order(id).await? else {
+            return Err(CommandError::UnknownOrder(id));
+        };
         let definition = self.definition(&stored.order).await?;
         let mut found = crate::view::Found { stored, definition };
         let command = decide(self, &mut found)?;

@@ -86,12 +86,15 @@ impl Service {
         let mut commits = Vec::with_capacity(submissions.len());
         let mut waiting = Vec::with_capacity(submissions.len());
         for submission in submissions {
-            waiting.push(core.prepare_submission(submission).map(|Pending { prepared, definition }| {
-                let kept = (prepared.commit.order.clone(), prepared.taking, definition);
-                let fingerprint = prepared.commit.keys.first().map(|key| key.fingerprint);
-                commits.push(prepared.commit);
-                (kept, fingerprint)
-            }));
+            waiting.push(
+                core.prepare_submission(submission)
+                    .map(|Pending { prepared, definition }| {
+                        let kept = (prepared.commit.order.clone(), prepared.taking, definition);
+                        let fingerprint = prepared.commit.keys.first().map(|key| key.fingerprint);
+                        commits.push(prepared.commit);
+                        (kept, fingerprint)
+                    }),
+            );
         }
         let mut tickets = core.store.commit(commits).into_iter();
         let mut answers = Vec::with_capacity(waiting.len());
@@ -99,7 +102,9 @@ impl Service {
             let answer = match pending {
                 Err(error) => Err(error),
                 Ok(((order, taking, definition), fingerprint)) => match tickets.next() {
-                    None => Err(SubmitError::Busy { after: Duration::from_secs(1) }),
+                    None => Err(SubmitError::Busy {
+                        after: Duration::from_secs(1),
+                    }),
                     Some(ticket) => {
                         let taken = taking.as_ref().map(|taking| taking.token);
                         match core.resolve(ticket, &order, Expect::Absent, taken).await {
@@ -119,10 +124,16 @@ impl Core {
     fn prepare_submission(&self, submission: Submission) -> Result<Pending, SubmitError> {
         let Some(definition) = self.registry.current(&submission.order_type) else {
             let nearest = self.registry.nearest(&submission.order_type);
-            return Err(SubmitError::UnknownType { name: submission.order_type, nearest });
+            return Err(SubmitError::UnknownType {
+                name: submission.order_type,
+                nearest,
+            });
         };
         if submission.data.as_str().len() > DATA_BYTES_MAX {
-            return Err(SubmitError::TooLarge { what: "the data", bytes_max: DATA_BYTES_MAX });
+            return Err(SubmitError::TooLarge {
+                what: "the data",
+                bytes_max: DATA_BYTES_MAX,
+            });
         }
         let value = match submission.value {
             Some(value) => value,
@@ -161,11 +172,16 @@ impl Core {
             &input,
         )?;
         let accepted = &change.order.accepted;
-        for (what, text) in
-            [("the key", &accepted.key), ("the customer", &accepted.customer), ("the group key", &accepted.group)]
-        {
+        for (what, text) in [
+            ("the key", &accepted.key),
+            ("the customer", &accepted.customer),
+            ("the group key", &accepted.group),
+        ] {
             if text.as_ref().is_some_and(|text| text.len() > KEY_BYTES_MAX) {
-                return Err(SubmitError::TooLarge { what, bytes_max: KEY_BYTES_MAX });
+                return Err(SubmitError::TooLarge {
+                    what,
+                    bytes_max: KEY_BYTES_MAX,
+                });
             }
         }
         let mut keys = Vec::new();
@@ -181,10 +197,18 @@ impl Core {
             }
             if let Some(key) = &accepted.key {
                 let scope = key_scope(&accepted.order_type);
-                keys.push(KeyClaim { scope, key: key.clone(), fingerprint, expires_at: None });
+                keys.push(KeyClaim {
+                    scope,
+                    key: key.clone(),
+                    fingerprint,
+                    expires_at: None,
+                });
             }
         }
-        Ok(Pending { prepared: self.prepare(change, Expect::Absent, keys, false, None), definition })
+        Ok(Pending {
+            prepared: self.prepare(change, Expect::Absent, keys, false, None),
+            definition,
+        })
     }
 
     /// The commit is durable: hands the order's first work on, and answers.
@@ -198,20 +222,33 @@ impl Core {
         self.committed(&order, receipt);
         self.meters.accepted(&order.accepted.order_type);
         if let (true, Some(Taking { token, permit })) = (receipt.claimed, taking) {
-            self.hand_on(Ready { order: order.clone(), token, definition: definition.clone(), permit });
+            self.hand_on(Ready {
+                order: order.clone(),
+                token,
+                definition: definition.clone(),
+                permit,
+            });
         }
         // Who is behind how many is not part of an acceptance: a repetition must answer the same.
-        let stored = Stored { order, claim: None, place: Place::Alone };
-        Accepted { found: Found { stored, definition }, repeated: false }
+        let stored = Stored {
+            order,
+            claim: None,
+            place: Place::Alone,
+        };
+        Accepted {
+            found: Found { stored, definition },
+            repeated: false,
+        }
     }
 
-    async fn not_accepted(
-        &self,
-        error: CommitError,
-        ours: Option<[u8; 32]>,
-    ) -> Result<Accepted, SubmitError> {
+    async fn not_accepted(&self, error: CommitError, ours: Option<[u8; 32]>) -> Result<Accepted, SubmitError> {
         match error {
-            CommitError::KeyTaken { scope, key, order, fingerprint } => {
+            CommitError::KeyTaken {
+                scope,
+                key,
+                order,
+                fingerprint,
+            } => {
                 if ours != Some(fingerprint) {
                     return Err(if scope.starts_with("idempotency:") {
                         SubmitError::IdempotencyKeyReused { order }
@@ -226,20 +263,29 @@ impl Core {
             CommitError::Store(error) => Err(SubmitError::Store(error)),
             CommitError::VersionMoved { .. } | CommitError::TokenStale | CommitError::Unknown | CommitError::Closed => {
                 // The client is asked to come again; with an idempotency key that is safe in every case.
-                Err(SubmitError::Busy { after: Duration::from_secs(1) })
+                Err(SubmitError::Busy {
+                    after: Duration::from_secs(1),
+                })
             }
         }
     }
 
     /// Answers a repetition with what the acceptance was answered with.
     async fn repeat(&self, id: OrderId) -> Result<Accepted, SubmitError> {
-        let busy = || SubmitError::Busy { after: Duration::from_secs(1) };
+        let busy = || SubmitError::Busy {
+            after: Duration::from_secs(1),
+        };
         let mut stored = self.store.order(id).await?.ok_or_else(busy)?;
         let definition = self.definition(&stored.order).await.map_err(|_| busy())?;
         if stored.order.head.phase != Phase::Scheduled {
             let accepted = stored.order.accepted.clone();
             let value = stored.order.data.value().unwrap_or(Value::Null);
-            let input = Input { now: accepted.at, jitter: 0.0, wait_scale: 1.0, by: "engine".into() };
+            let input = Input {
+                now: accepted.at,
+                jitter: 0.0,
+                wait_scale: 1.0,
+                by: "engine".into(),
+            };
             let submission = decision::Submission {
                 id,
                 key: accepted.key.clone(),
@@ -257,7 +303,10 @@ impl Core {
         }
         stored.claim = None;
         stored.place = Place::Alone;
-        Ok(Accepted { found: Found { stored, definition }, repeated: true })
+        Ok(Accepted {
+            found: Found { stored, definition },
+            repeated: true,
+        })
     }
 }
 

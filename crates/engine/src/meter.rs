@@ -55,7 +55,9 @@ impl Meters {
                 "outcome" => outcome
             )
         };
-        self.attempts.get(&(order_type.clone(), step.clone(), outcome), make).increment(1);
+        self.attempts
+            .get(&(order_type.clone(), step.clone(), outcome), make)
+            .increment(1);
     }
 
     /// An attempt that reached outside took so long.
@@ -67,7 +69,9 @@ impl Meters {
                 "step" => step.to_string()
             )
         };
-        self.durations.get(&(order_type.clone(), step.clone()), make).record(duration.as_secs_f64());
+        self.durations
+            .get(&(order_type.clone(), step.clone()), make)
+            .record(duration.as_secs_f64());
     }
 
     /// A result came too late to count.

@@ -33,7 +33,11 @@ pub struct TypeChange {
 impl Registry {
     /// An empty registry over a store.
     pub fn new(store: Arc<dyn Store>) -> Self {
-        Self { store, current: ArcSwap::default(), versions: RwLock::default() }
+        Self {
+            store,
+            current: ArcSwap::default(),
+            versions: RwLock::default(),
+        }
     }
 
     /// Makes these the current types. Each is stored under its hash before it can take an order.
@@ -51,7 +55,9 @@ impl Registry {
                 self.store.put_type(&source).await?;
             }
             let definition = Arc::new(definition);
-            self.versions.write().insert(definition.order_type.hash, definition.clone());
+            self.versions
+                .write()
+                .insert(definition.order_type.hash, definition.clone());
             next.insert(name, definition);
         }
         let before = self.current.load_full();
@@ -63,7 +69,11 @@ impl Registry {
                 Some(_) => {}
             }
         }
-        change.removed = before.keys().filter(|name| !next.contains_key(*name)).cloned().collect();
+        change.removed = before
+            .keys()
+            .filter(|name| !next.contains_key(*name))
+            .cloned()
+            .collect();
         self.current.store(Arc::new(next));
         Ok(change)
     }
@@ -82,7 +92,11 @@ impl Registry {
     pub fn nearest(&self, name: &str) -> Option<Arc<str>> {
         let names = self.current.load();
         let distance = |candidate: &Arc<str>| strsim::damerau_levenshtein(candidate, name);
-        names.keys().min_by_key(|candidate| distance(candidate)).filter(|candidate| distance(candidate) <= 3).cloned()
+        names
+            .keys()
+            .min_by_key(|candidate| distance(candidate))
+            .filter(|candidate| distance(candidate) <= 3)
+            .cloned()
     }
 
     /// A version that orders live on: from memory, or from the store.
@@ -90,8 +104,12 @@ impl Registry {
         if let Some(definition) = self.versions.read().get(&hash) {
             return Ok(Some(definition.clone()));
         }
-        let Some(source) = self.store.type_source(hash).await? else { return Ok(None) };
-        let Ok(definition) = definition_of(&source) else { return Ok(None) };
+        let Some(source) = self.store.type_source(hash).await? else {
+            return Ok(None);
+        };
+        let Ok(definition) = definition_of(&source) else {
+            return Ok(None);
+        };
         let definition = Arc::new(definition);
         self.versions.write().insert(hash, definition.clone());
         Ok(Some(definition))
@@ -110,10 +128,19 @@ impl Registry {
             }
             let Some(source) = self.store.type_source(hash).await? else {
                 let reason = "its source is not in the store".to_owned();
-                return Err(StartError::LiveType { name: "?".to_owned(), hash, orders, reason });
+                return Err(StartError::LiveType {
+                    name: "?".to_owned(),
+                    hash,
+                    orders,
+                    reason,
+                });
             };
-            let definition = definition_of(&source)
-                .map_err(|reason| StartError::LiveType { name: source.name.clone(), hash, orders, reason })?;
+            let definition = definition_of(&source).map_err(|reason| StartError::LiveType {
+                name: source.name.clone(),
+                hash,
+                orders,
+                reason,
+            })?;
             self.versions.write().insert(hash, Arc::new(definition));
         }
         Ok(())
@@ -125,7 +152,11 @@ fn definition_of(source: &TypeSource) -> Result<Definition, String> {
     // It was checked against the environment when it was current; what is missing now shows when a step needs it.
     let read = read(&bundle, &Known::default());
     read.definition.ok_or_else(|| {
-        let messages: Vec<String> = read.diagnostics.iter().map(|diagnostic| diagnostic.message.clone()).collect();
+        let messages: Vec<String> = read
+            .diagnostics
+            .iter()
+            .map(|diagnostic| diagnostic.message.clone())
+            .collect();
         messages.join("; ")
     })
 }

@@ -63,7 +63,10 @@ pub struct Breaks(pub Vec<(String, u32)>);
 
 impl Breaks {
     pub(crate) fn breaks(&self, step: &str, attempt: u32) -> Option<u32> {
-        self.0.iter().find(|(name, until)| name == step && attempt <= *until).map(|(_, until)| *until)
+        self.0
+            .iter()
+            .find(|(name, until)| name == step && attempt <= *until)
+            .map(|(_, until)| *until)
     }
 }
 
@@ -149,8 +152,15 @@ impl Service {
 
     /// An order of one type, by the client's own id or the order's.
     pub async fn find_in_type(&self, type_name: &str, id_or_key: &str) -> Result<Option<Found>, CommandError> {
-        let keyed = self.0.store.key(&key_scope(type_name), id_or_key).await?.map(|(id, _)| id);
-        let Some(id) = keyed.or_else(|| id_or_key.parse().ok()) else { return Ok(None) };
+        let keyed = self
+            .0
+            .store
+            .key(&key_scope(type_name), id_or_key)
+            .await?
+            .map(|(id, _)| id);
+        let Some(id) = keyed.or_else(|| id_or_key.parse().ok()) else {
+            return Ok(None);
+        };
         let found = self.find(id).await?;
         Ok(found.filter(|found| &*found.stored.order.accepted.order_type == type_name))
     }
@@ -212,7 +222,10 @@ impl Core {
         if let Some(definition) = self.registry.loaded(hash) {
             return Ok(definition);
         }
-        let unknown = || CommandError::UnknownVersion { name: order.accepted.order_type.clone(), hash };
+        let unknown = || CommandError::UnknownVersion {
+            name: order.accepted.order_type.clone(),
+            hash,
+        };
         self.registry.version(hash).await?.ok_or_else(unknown)
     }
 

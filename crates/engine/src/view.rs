@@ -173,7 +173,11 @@ impl Found {
                 WorkKind::Advance | WorkKind::Step(_) | WorkKind::Undo(_) => view.state = WorkState::Retrying,
             },
             (None, _) => {
-                let to = self.definition.order_type.status(&head.status).map(|status| status.to.as_slice());
+                let to = self
+                    .definition
+                    .order_type
+                    .status(&head.status)
+                    .map(|status| status.to.as_slice());
                 view.waiting_for = Some(format!("a transition to {}", to.unwrap_or_default().join(" or ")));
             }
         }
@@ -183,6 +187,7 @@ impl Found {
     /// Whether any completed step could still be taken back.
     pub fn holds_effects(&self) -> bool {
         let done = &self.stored.order.head.done;
-        done.iter().any(|done| matches!(done.state, DoneState::Stands | DoneState::Unknown))
+        done.iter()
+            .any(|done| matches!(done.state, DoneState::Stands | DoneState::Unknown))
     }
 }

@@ -32,7 +32,11 @@ impl Watchers {
         let entry = orders.entry(order).or_insert_with(|| (0, Arc::new(Notify::new())));
         entry.0 += 1;
         self.waiting.fetch_add(1, Ordering::SeqCst);
-        Watch { watchers: self.clone(), order, notify: entry.1.clone() }
+        Watch {
+            watchers: self.clone(),
+            order,
+            notify: entry.1.clone(),
+        }
     }
 
     /// Tells those who wait that the order has durably changed.

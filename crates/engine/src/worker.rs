@@ -71,7 +71,9 @@ pub(crate) async fn claim_loop(core: Arc<Core>) {
                 failures = 0;
                 let until_due = next_due_at.map(|due_at| due_at.duration_since(core.store.now()));
                 let until_due = until_due.map(|wait| Duration::try_from(wait).unwrap_or(Duration::ZERO));
-                until_due.unwrap_or(core.options.sweep).clamp(Duration::from_millis(1), core.options.sweep)
+                until_due
+                    .unwrap_or(core.options.sweep)
+                    .clamp(Duration::from_millis(1), core.options.sweep)
             }
             Err(error) => {
                 failures = failures.saturating_add(1);
@@ -79,7 +81,11 @@ pub(crate) async fn claim_loop(core: Arc<Core>) {
                 core.backoff(failures)
             }
         };
-        let planned = core.store.now().as_microsecond().saturating_add(i64::try_from(wait.as_micros()).unwrap_or(i64::MAX));
+        let planned = core
+            .store
+            .now()
+            .as_microsecond()
+            .saturating_add(i64::try_from(wait.as_micros()).unwrap_or(i64::MAX));
         core.wake.planned.store(planned, Ordering::SeqCst);
         tokio::select! {
             () = core.wake.notify.notified() => {}
@@ -150,7 +156,12 @@ impl Core {
             let mut unknown = Vec::new();
             for (claim, permit) in claims.claims.into_iter().zip(permits) {
                 match self.definition(&claim.order).await {
-                    Ok(definition) => self.hand_on(Ready { order: claim.order, token: claim.token, definition, permit }),
+                    Ok(definition) => self.hand_on(Ready {
+                        order: claim.order,
+                        token: claim.token,
+                        definition,
+                        permit,
+                    }),
                     Err(error) => {
                         tracing::error!(order = %claim.order.id(), %error, "an order that is due cannot be run here");
                         unknown.push(claim.token);
@@ -187,22 +198,43 @@ impl Core {
                     continue;
                 }
                 Due::Change(change) => *change,
-                Due::Run(run) => match self.internal_outcome(&run, ready.order.head.work.as_ref().map_or(1, |work| work.attempt)) {
-                    Some(outcome) => {
-                        self.meters.attempted(&ready.order.accepted.order_type, &run.name, outcome_name(&outcome));
-                        let report = Report { started_at: input.now, ended_at: input.now, outcome };
-                        decision::report(&ready.order, &ready.definition.order_type, report, &input)
+                Due::Run(run) => {
+                    match self.internal_outcome(&run, ready.order.head.work.as_ref().map_or(1, |work| work.attempt)) {
+                        Some(outcome) => {
+                            self.meters
+                                .attempted(&ready.order.accepted.order_type, &run.name, outcome_name(&outcome));
+                            let report = Report {
+                                started_at: input.now,
+                                ended_at: input.now,
+                                outcome,
+                            };
+                            decision::report(&ready.order, &ready.definition.order_type, report, &input)
+                        }
+                        None => {
+                            self.spawn_run(ready);
+                            continue;
+                        }
                     }
-                    None => {
-                        self.spawn_run(ready);
-                        continue;
-                    }
-                },
+                }
             };
-            let Ready { order, token, definition, permit } = ready;
-            let expect = Expect::At { version: order.head.version, token: Some(token) };
+            let Ready {
+                order,
+                token,
+                definition,
+                permit,
+            } = ready;
+            let expect = Expect::At {
+                version: order.head.version,
+                token: Some(token),
+            };
             let Prepared { commit, taking } = self.prepare(change, expect, Vec::new(), true, Some(permit));
-            staged.push(Staged { order: commit.order.clone(), expect, definition, token, taking });
+            staged.push(Staged {
+                order: commit.order.clone(),
+                expect,
+                definition,
+                token,
+                taking,
+            });
             commits.push(commit);
         }
         if commits.is_empty() {
@@ -221,27 +253,42 @@ impl Core {
     fn internal_outcome(&self, run: &decision::Run<'_>, attempt: u32) -> Option<StepOutcome> {
         if let Some(until) = self.options.breaks.breaks(&run.name, attempt) {
             let reason = format!("broken on purpose (--break {}={until})", run.name);
-            return Some(StepOutcome::Failed { reason, retry_after: None });
+            return Some(StepOutcome::Failed {
+                reason,
+                retry_after: None,
+            });
         }
         match &run.step.action {
             Action::Noop | Action::Wait(_) => Some(StepOutcome::Done { result: None }),
             Action::Fail { reason, refuse: true } => Some(StepOutcome::Refused { reason: reason.clone() }),
-            Action::Fail { reason, refuse: false } => {
-                Some(StepOutcome::Failed { reason: reason.clone(), retry_after: None })
-            }
+            Action::Fail { reason, refuse: false } => Some(StepOutcome::Failed {
+                reason: reason.clone(),
+                retry_after: None,
+            }),
             Action::Http(_) => None,
         }
     }
 
     /// Waits for a commit, and goes on with the order's next work if the commit took it.
     async fn land(self: &Arc<Self>, ticket: Ticket, staged: Staged) {
-        let Staged { order, expect, definition, token, taking } = staged;
+        let Staged {
+            order,
+            expect,
+            definition,
+            token,
+            taking,
+        } = staged;
         let taken = taking.as_ref().map(|taking| taking.token);
         match self.resolve(ticket, &order, expect, taken).await {
             Ok(receipt) => {
                 self.committed(&order, &receipt);
                 if let (true, Some(Taking { token, permit })) = (receipt.claimed, taking) {
-                    self.hand_on(Ready { order, token, definition, permit });
+                    self.hand_on(Ready {
+                        order,
+                        token,
+                        definition,
+                        permit,
+                    });
                 }
             }
             Err(CommitError::TokenStale | CommitError::Closed) => {}
@@ -277,7 +324,8 @@ impl Core {
 
     fn spawn_run(self: &Arc<Self>, ready: Ready) {
         let core = self.clone();
-        let span = tracing::info_span!("attempt", order = %ready.order.id(), order_type = %ready.order.accepted.order_type);
+        let span =
+            tracing::info_span!("attempt", order = %ready.order.id(), order_type = %ready.order.accepted.order_type);
         self.tasks.spawn(
             async move {
                 let slot = tokio::select! {
@@ -316,7 +364,11 @@ impl Core {
             step: run.step,
             attempt: run.attempt,
             undo: run.undo,
-            idempotency_key: if run.undo { format!("{forward}:undo") } else { forward.clone() },
+            idempotency_key: if run.undo {
+                format!("{forward}:undo")
+            } else {
+                forward.clone()
+            },
             undoes: run.undo.then_some(forward),
             traceparent: self.child_trace(ready.order.accepted.traceparent.as_deref()),
         };
@@ -336,26 +388,47 @@ impl Core {
         self.meters.took(&order_type.name, &name, took);
         self.meters.attempted(&order_type.name, &name, outcome_name(&outcome));
         tracing::debug!(step = %name, outcome = outcome_name(&outcome), ?took, "a step was attempted");
-        self.settle(ready, Report { started_at, ended_at, outcome }).await;
+        self.settle(
+            ready,
+            Report {
+                started_at,
+                ended_at,
+                outcome,
+            },
+        )
+        .await;
     }
 
     /// Commits the outcome of an attempt. An order that an edit or a cancel has moved meanwhile is read and decided
     /// again; the outcome is dropped only when its token is no longer valid, and then that is written down.
     async fn settle(self: &Arc<Self>, ready: Ready, report: Report) {
-        let Ready { mut order, token, mut definition, permit } = ready;
+        let Ready {
+            mut order,
+            token,
+            mut definition,
+            permit,
+        } = ready;
         let mut permit = Some(permit);
         let mut failures = 0;
         loop {
             let change = decision::report(&order, &definition.order_type, report.clone(), &self.input());
             let attempts = change.attempts.clone();
-            let expect = Expect::At { version: order.head.version, token: Some(token) };
+            let expect = Expect::At {
+                version: order.head.version,
+                token: Some(token),
+            };
             let Prepared { commit, taking } = self.prepare(change, expect, Vec::new(), true, permit.take());
             let after = commit.order.clone();
             match self.commit_one(commit).await {
                 Ok(receipt) => {
                     self.committed(&after, &receipt);
                     if let (true, Some(Taking { token, permit })) = (receipt.claimed, taking) {
-                        self.hand_on(Ready { order: after, token, definition, permit });
+                        self.hand_on(Ready {
+                            order: after,
+                            token,
+                            definition,
+                            permit,
+                        });
                     }
                     return;
                 }
@@ -396,7 +469,9 @@ impl Core {
     /// Writes down an outcome that came too late to count.
     async fn record_stale(&self, order: &Order, attempts: Vec<Attempt>) {
         self.meters.stale(&order.accepted.order_type);
-        let Some(mut attempt) = attempts.into_iter().next() else { return };
+        let Some(mut attempt) = attempts.into_iter().next() else {
+            return;
+        };
         attempt.outcome = Outcome::Stale;
         attempt.result = None;
         attempt.reason = Some("the attempt was no longer valid when its result came".to_owned());
@@ -406,7 +481,9 @@ impl Core {
             precondition: crate::command::Precondition::None,
         };
         let recorded = self
-            .command(order.id(), &change, &|_, _| Ok(Command::RecordStale(Box::new(attempt.clone()))))
+            .command(order.id(), &change, &|_, _| {
+                Ok(Command::RecordStale(Box::new(attempt.clone())))
+            })
             .await;
         if let Err(error) = recorded {
             tracing::warn!(order = %order.id(), %error, "a stale result could not be written down");

@@ -1,5 +1,11 @@
 //! The engine over the in-memory store: what happens to an order, with steps that fail, hang and come back late.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "a test's panic is its failure")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    missing_docs,
+    reason = "a test's panic is its failure"
+)]
 
 mod support;
 
@@ -88,7 +94,11 @@ async fn an_order_goes_its_way_and_its_history_says_so() {
 #[tokio::test]
 async fn what_is_not_valid_is_not_stored() {
     let bench = Bench::manual(&[CHAIN]).await;
-    let error = bench.service.submit(submission("chain", r#"{"n":"x"}"#)).await.unwrap_err();
+    let error = bench
+        .service
+        .submit(submission("chain", r#"{"n":"x"}"#))
+        .await
+        .unwrap_err();
     assert!(matches!(error, SubmitError::Invalid(faults) if faults[0].pointer == "/n"));
     let error = bench.service.submit(submission("chian", "{}")).await.unwrap_err();
     assert!(matches!(error, SubmitError::UnknownType { nearest: Some(nearest), .. } if &*nearest == "chain"));
@@ -107,7 +117,10 @@ async fn a_failing_step_dies_and_a_redrive_takes_it_up_under_the_same_key() {
         call.answer.send(failed()).unwrap();
     }
     let found = bench.rest(id).await;
-    assert_eq!((found.stored.order.head.phase, &*found.stored.order.head.status), (Phase::Dead, "received"));
+    assert_eq!(
+        (found.stored.order.head.phase, &*found.stored.order.head.status),
+        (Phase::Dead, "received")
+    );
     assert_eq!(found.view(bench.service.now()).work.unwrap().state, WorkState::Parked);
     let redrive = Redrive {
         from: RedriveFrom::FailedStep,
@@ -116,11 +129,25 @@ async fn a_failing_step_dies_and_a_redrive_takes_it_up_under_the_same_key() {
         rate_per_second: None,
         dry_run: true,
     };
-    let rehearsed = bench.service.redrive(DeadLetterFilter::default(), redrive.clone(), "local".into()).await.unwrap();
+    let rehearsed = bench
+        .service
+        .redrive(DeadLetterFilter::default(), redrive.clone(), "local".into())
+        .await
+        .unwrap();
     assert_eq!((rehearsed.matched, rehearsed.changed), (1, 1));
-    assert_eq!(bench.rest(id).await.stored.order.head.phase, Phase::Dead, "a dry run changes nothing");
-    let redrive = Redrive { dry_run: false, ..redrive };
-    let by_cause = DeadLetterFilter { cause: Some("charge: connection refused".to_owned()), ..Default::default() };
+    assert_eq!(
+        bench.rest(id).await.stored.order.head.phase,
+        Phase::Dead,
+        "a dry run changes nothing"
+    );
+    let redrive = Redrive {
+        dry_run: false,
+        ..redrive
+    };
+    let by_cause = DeadLetterFilter {
+        cause: Some("charge: connection refused".to_owned()),
+        ..Default::default()
+    };
     let sweep = bench.service.redrive(by_cause, redrive, "key:op".into()).await.unwrap();
     assert_eq!((sweep.matched, sweep.changed, sweep.more), (1, 1, false));
     let call = bench.call().await;
@@ -130,9 +157,18 @@ async fn a_failing_step_dies_and_a_redrive_takes_it_up_under_the_same_key() {
     assert_eq!(&*bench.rest(id).await.stored.order.head.status, "done");
     keys.dedup();
     assert_eq!(keys, [format!("{id}:1")]);
-    let outcomes: Vec<Outcome> =
-        bench.store.attempts(id, 0, 10).await.unwrap().iter().map(|attempt| attempt.outcome).collect();
-    assert_eq!(outcomes, [Outcome::Failed, Outcome::Failed, Outcome::Failed, Outcome::Done]);
+    let outcomes: Vec<Outcome> = bench
+        .store
+        .attempts(id, 0, 10)
+        .await
+        .unwrap()
+        .iter()
+        .map(|attempt| attempt.outcome)
+        .collect();
+    assert_eq!(
+        outcomes,
+        [Outcome::Failed, Outcome::Failed, Outcome::Failed, Outcome::Done]
+    );
 }
 
 #[tokio::test]
@@ -144,7 +180,11 @@ async fn a_patch_during_an_attempt_keeps_both() {
     let edited = bench.service.edit(id, patch, change()).await.unwrap();
     assert_eq!(edited.stored.order.head.version, 2);
     let result = Json::parse(r#"{"charge":"ch_1"}"#).unwrap();
-    call.answer.send(StepOutcome::Done { result: Some(result.clone()) }).unwrap();
+    call.answer
+        .send(StepOutcome::Done {
+            result: Some(result.clone()),
+        })
+        .unwrap();
     let found = bench.rest(id).await;
     assert_eq!(&*found.stored.order.head.status, "done");
     assert_eq!(found.stored.order.data.as_str(), r#"{"note":"b"}"#);
@@ -163,7 +203,10 @@ async fn a_cancel_during_an_attempt_waits_and_then_takes_back() {
     assert!(undo.undo && undo.key == format!("{id}:1:undo"), "{}", undo.key);
     undo.answer.send(done()).unwrap();
     let found = bench.rest(id).await;
-    assert_eq!((&*found.stored.order.head.status, found.stored.order.head.phase), ("canceled", Phase::Final));
+    assert_eq!(
+        (&*found.stored.order.head.status, found.stored.order.head.phase),
+        ("canceled", Phase::Final)
+    );
 }
 
 #[tokio::test]
@@ -179,20 +222,32 @@ async fn a_transition_during_an_attempt_fences_it_and_its_late_result_is_written
     assert_eq!(&*bench.rest(id).await.stored.order.head.status, "canceled");
     let version = bench.rest(id).await.stored.order.head.version;
     call.answer.send(done()).unwrap();
-    bench.service.wait(id, WaitFor::VersionAfter(version), Duration::from_secs(10)).await.unwrap();
+    bench
+        .service
+        .wait(id, WaitFor::VersionAfter(version), Duration::from_secs(10))
+        .await
+        .unwrap();
     let attempts = bench.store.attempts(id, 0, 10).await.unwrap();
     assert_eq!(attempts.last().unwrap().outcome, Outcome::Stale);
     let found = bench.rest(id).await;
-    assert_eq!((&*found.stored.order.head.status, found.stored.order.head.phase), ("canceled", Phase::Final));
+    assert_eq!(
+        (&*found.stored.order.head.status, found.stored.order.head.phase),
+        ("canceled", Phase::Final)
+    );
 }
 
 #[tokio::test]
 async fn a_refusal_goes_to_the_refused_status_with_its_reason() {
-    let bench =
-        Bench::scripted(&[CALLING], |_, _, _| StepOutcome::Refused { reason: "card declined".to_owned() }).await;
+    let bench = Bench::scripted(&[CALLING], |_, _, _| StepOutcome::Refused {
+        reason: "card declined".to_owned(),
+    })
+    .await;
     let id = bench.submit("calling", "{}").await.found.stored.order.id();
     let found = bench.rest(id).await;
-    assert_eq!((&*found.stored.order.head.status, found.stored.order.head.phase), ("canceled", Phase::Final));
+    assert_eq!(
+        (&*found.stored.order.head.status, found.stored.order.head.phase),
+        ("canceled", Phase::Final)
+    );
     let events = bench.store.history(id, 0, 10).await.unwrap();
     assert_eq!(events.last().unwrap().reason.as_deref(), Some("card declined"));
 }
@@ -202,15 +257,45 @@ async fn a_lane_is_worked_in_the_order_of_acceptance_also_through_failures() {
     let bench = Bench::manual(&[LANED]).await;
     let mut ids = Vec::new();
     for _ in 0..4 {
-        ids.push(bench.submit("laned", r#"{"customer":"c"}"#).await.found.stored.order.id());
+        ids.push(
+            bench
+                .submit("laned", r#"{"customer":"c"}"#)
+                .await
+                .found
+                .stored
+                .order
+                .id(),
+        );
     }
-    let other = bench.submit("laned", r#"{"customer":"d"}"#).await.found.stored.order.id();
+    let other = bench
+        .submit("laned", r#"{"customer":"d"}"#)
+        .await
+        .found
+        .stored
+        .order
+        .id();
     let first = bench.call().await;
     let second = bench.call().await;
-    let (mut mine, others) = if first.order == ids[0] { (first, second) } else { (second, first) };
-    assert_eq!((mine.order, others.order), (ids[0], other), "one per lane, and lanes do not wait for each other");
+    let (mut mine, others) = if first.order == ids[0] {
+        (first, second)
+    } else {
+        (second, first)
+    };
+    assert_eq!(
+        (mine.order, others.order),
+        (ids[0], other),
+        "one per lane, and lanes do not wait for each other"
+    );
     others.answer.send(done()).unwrap();
-    let queued = bench.service.find(ids[2]).await.unwrap().unwrap().view(bench.service.now()).work.unwrap();
+    let queued = bench
+        .service
+        .find(ids[2])
+        .await
+        .unwrap()
+        .unwrap()
+        .view(bench.service.now())
+        .work
+        .unwrap();
     assert_eq!((queued.state, queued.behind), (WorkState::Queued, Some(2)));
     // The head fails twice and is a dead letter: the lane is parked, and goes on after the redrive.
     mine.answer.send(failed()).unwrap();
@@ -225,7 +310,10 @@ async fn a_lane_is_worked_in_the_order_of_acceptance_also_through_failures() {
         rate_per_second: None,
         dry_run: false,
     };
-    let filter = DeadLetterFilter { order_ids: Some(vec![ids[0]]), ..Default::default() };
+    let filter = DeadLetterFilter {
+        order_ids: Some(vec![ids[0]]),
+        ..Default::default()
+    };
     bench.service.redrive(filter, redrive, "local".into()).await.unwrap();
     for id in &ids {
         let call = bench.call().await;
@@ -241,8 +329,14 @@ async fn a_lane_is_worked_in_the_order_of_acceptance_also_through_failures() {
 async fn the_same_key_answers_the_same_and_another_body_is_an_error() {
     let bench = Bench::manual(&[CHAIN]).await;
     let keyed = |data: &str| {
-        let idempotency = Some(Idempotency { scope: "local".to_owned(), key: "k1".to_owned() });
-        comanda_engine::Submission { idempotency, ..submission("chain", data) }
+        let idempotency = Some(Idempotency {
+            scope: "local".to_owned(),
+            key: "k1".to_owned(),
+        });
+        comanda_engine::Submission {
+            idempotency,
+            ..submission("chain", data)
+        }
     };
     let first = bench.service.submit(keyed(r#"{"n":1}"#)).await.unwrap();
     let id = first.found.stored.order.id();
@@ -268,18 +362,49 @@ async fn a_precondition_that_does_not_hold_changes_nothing() {
     let bench = Bench::manual(&[CALLING]).await;
     let id = bench.submit("calling", r#"{"note":"a"}"#).await.found.stored.order.id();
     let patch = Json::parse(r#"{"note":"b"}"#).unwrap();
-    let stale = comanda_engine::Change { precondition: Precondition::EtagIn(vec![7]), ..change() };
+    let stale = comanda_engine::Change {
+        precondition: Precondition::EtagIn(vec![7]),
+        ..change()
+    };
     let error = bench.service.edit(id, patch.clone(), stale).await.unwrap_err();
-    assert!(matches!(error, comanda_engine::CommandError::PreconditionFailed { etag_version: 1 }));
-    let fresh = comanda_engine::Change { precondition: Precondition::EtagIn(vec![1]), ..change() };
-    assert_eq!(bench.service.edit(id, patch, fresh).await.unwrap().stored.order.head.etag_version, 2);
-    let error = bench.service.transition(id, "nowhere", None, change()).await.unwrap_err();
-    assert!(matches!(error, comanda_engine::CommandError::Rejected(Rejection::UnknownStatus { .. })));
+    assert!(matches!(
+        error,
+        comanda_engine::CommandError::PreconditionFailed { etag_version: 1 }
+    ));
+    let fresh = comanda_engine::Change {
+        precondition: Precondition::EtagIn(vec![1]),
+        ..change()
+    };
+    assert_eq!(
+        bench
+            .service
+            .edit(id, patch, fresh)
+            .await
+            .unwrap()
+            .stored
+            .order
+            .head
+            .etag_version,
+        2
+    );
+    let error = bench
+        .service
+        .transition(id, "nowhere", None, change())
+        .await
+        .unwrap_err();
+    assert!(matches!(
+        error,
+        comanda_engine::CommandError::Rejected(Rejection::UnknownStatus { .. })
+    ));
 }
 
 #[tokio::test]
 async fn a_store_that_fails_loses_answers_and_stalls_loses_no_order() {
-    let bench = Bench::scripted(&[CHAIN, CALLING], |_, attempt, _| if attempt < 2 { failed() } else { done() }).await;
+    let bench = Bench::scripted(
+        &[CHAIN, CALLING],
+        |_, attempt, _| if attempt < 2 { failed() } else { done() },
+    )
+    .await;
     let mut accepted = Vec::new();
     for round in 0..40u32 {
         match round % 4 {
@@ -288,7 +413,11 @@ async fn a_store_that_fails_loses_answers_and_stalls_loses_no_order() {
             2 => bench.store.faults().busy_next(2),
             _ => {}
         }
-        let (order_type, data) = if round % 2 == 0 { ("chain", r#"{"n":1}"#) } else { ("calling", "{}") };
+        let (order_type, data) = if round % 2 == 0 {
+            ("chain", r#"{"n":1}"#)
+        } else {
+            ("calling", "{}")
+        };
         if let Ok(answer) = bench.service.submit(submission(order_type, data)).await {
             accepted.push(answer.found.stored.order.id());
         }
@@ -308,7 +437,12 @@ async fn nothing_is_answered_before_its_commit_is_durable() {
         async move { bench.submit("calling", "{}").await.found.stored.order.id() }
     });
     let mut calls = bench.calls.lock().await;
-    assert!(tokio::time::timeout(Duration::from_millis(200), calls.recv()).await.is_err(), "no step before the commit");
+    assert!(
+        tokio::time::timeout(Duration::from_millis(200), calls.recv())
+            .await
+            .is_err(),
+        "no step before the commit"
+    );
     assert!(!submitting.is_finished(), "no answer before the commit");
     drop(calls);
     bench.store.faults().resume();
@@ -322,8 +456,15 @@ async fn an_order_lives_on_the_version_it_was_accepted_under() {
     let bench = Bench::manual(&[CALLING]).await;
     let old = bench.submit("calling", "{}").await.found.stored.order.id();
     let old_call = bench.call().await;
-    let changed = CALLING.replace("next = \"done\"", "next = \"archived\"").replace("[statuses.done]", "[statuses.archived]");
-    let change = bench.service.registry().replace(vec![definition(&changed)]).await.unwrap();
+    let changed = CALLING
+        .replace("next = \"done\"", "next = \"archived\"")
+        .replace("[statuses.done]", "[statuses.archived]");
+    let change = bench
+        .service
+        .registry()
+        .replace(vec![definition(&changed)])
+        .await
+        .unwrap();
     assert_eq!(change.changed, ["calling".into()]);
     let new = bench.submit("calling", "{}").await.found.stored.order.id();
     old_call.answer.send(done()).unwrap();
@@ -332,7 +473,10 @@ async fn an_order_lives_on_the_version_it_was_accepted_under() {
     assert_eq!(&*bench.rest(new).await.stored.order.head.status, "archived");
     // A type that is taken away takes no more orders.
     bench.service.registry().replace(vec![]).await.unwrap();
-    assert!(matches!(bench.service.submit(submission("calling", "{}")).await, Err(SubmitError::UnknownType { .. })));
+    assert!(matches!(
+        bench.service.submit(submission("calling", "{}")).await,
+        Err(SubmitError::UnknownType { .. })
+    ));
 }
 
 #[tokio::test]
@@ -363,18 +507,42 @@ async fn a_stopped_engine_leaves_its_work_to_the_next() {
 
 #[tokio::test]
 async fn many_orders_all_arrive() {
-    let bench = Bench::scripted(&[CHAIN, LANED], |_, attempt, _| if attempt == 1 { failed() } else { done() }).await;
+    let bench = Bench::scripted(
+        &[CHAIN, LANED],
+        |_, attempt, _| if attempt == 1 { failed() } else { done() },
+    )
+    .await;
     let batch = (0..500).map(|_| submission("chain", r#"{"n":1}"#)).collect();
-    let mut ids: Vec<_> =
-        bench.service.submit_batch(batch).await.into_iter().map(|answer| answer.unwrap().found.stored.order.id()).collect();
-    let laned = (0..200).map(|n| submission("laned", &format!(r#"{{"customer":"c{}"}}"#, n % 10))).collect();
-    ids.extend(bench.service.submit_batch(laned).await.into_iter().map(|answer| answer.unwrap().found.stored.order.id()));
+    let mut ids: Vec<_> = bench
+        .service
+        .submit_batch(batch)
+        .await
+        .into_iter()
+        .map(|answer| answer.unwrap().found.stored.order.id())
+        .collect();
+    let laned = (0..200)
+        .map(|n| submission("laned", &format!(r#"{{"customer":"c{}"}}"#, n % 10)))
+        .collect();
+    ids.extend(
+        bench
+            .service
+            .submit_batch(laned)
+            .await
+            .into_iter()
+            .map(|answer| answer.unwrap().found.stored.order.id()),
+    );
     for id in &ids {
         bench.rest(*id).await;
     }
     let counters = bench.store.counters().await.unwrap();
     let counted = tally(counters.counts.iter().flat_map(|count| {
-        std::iter::repeat_n(format!("{} {}", count.order_type, count.status), usize::try_from(count.count).unwrap())
+        std::iter::repeat_n(
+            format!("{} {}", count.order_type, count.status),
+            usize::try_from(count.count).unwrap(),
+        )
     }));
-    assert_eq!(counted, [("chain c".to_owned(), 500), ("laned done".to_owned(), 200)].into());
+    assert_eq!(
+        counted,
+        [("chain c".to_owned(), 500), ("laned done".to_owned(), 200)].into()
+    );
 }

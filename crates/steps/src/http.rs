@@ -53,7 +53,11 @@ enum PrepareError {
 impl HttpSteps {
     pub(crate) fn new(options: Options) -> Result<Self, reqwest::Error> {
         let client = Client::builder()
-            .user_agent(if options.user_agent.is_empty() { "comanda".to_owned() } else { options.user_agent })
+            .user_agent(if options.user_agent.is_empty() {
+                "comanda".to_owned()
+            } else {
+                options.user_agent
+            })
             // A redirect could lead a call, with its secrets, to where the operator never pointed it.
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(Duration::from_secs(10))
@@ -61,14 +65,24 @@ impl HttpSteps {
             .build()?;
         // What the operator has set may stand in a URL as it is: it names hosts and paths.
         let trusted = |values: &std::collections::BTreeMap<String, String>| -> Context {
-            let values = values.iter().map(|(name, value)| (name.clone(), Context::from_safe_string(value.clone())));
+            let values = values
+                .iter()
+                .map(|(name, value)| (name.clone(), Context::from_safe_string(value.clone())));
             Context::from_object(values.collect::<std::collections::BTreeMap<String, Context>>())
         };
         let settings = minijinja::context! { env => trusted(&options.env), secret => trusted(&options.secrets) };
-        let mut secrets: Vec<String> = options.secrets.into_values().filter(|secret| !secret.is_empty()).collect();
+        let mut secrets: Vec<String> = options
+            .secrets
+            .into_values()
+            .filter(|secret| !secret.is_empty())
+            .collect();
         // The longest first, so that a secret that contains another is taken out whole.
         secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
-        Ok(Self { client, settings, secrets })
+        Ok(Self {
+            client,
+            settings,
+            secrets,
+        })
     }
 
     pub(crate) async fn call(&self, call: &StepCall<'_>, http: &HttpCall) -> StepOutcome {
@@ -86,15 +100,24 @@ impl HttpSteps {
     fn prepare(&self, call: &StepCall<'_>, http: &HttpCall) -> Result<reqwest::Request, PrepareError> {
         let order = context(call.order).map_err(PrepareError::Order)?;
         let context = merge_maps([order, self.settings.clone()]);
-        let foreign = http.url.names_in_authority().into_iter().find(|name| {
-            !(name.starts_with("env.") || name.starts_with("secret."))
-        });
+        let foreign = http
+            .url
+            .names_in_authority()
+            .into_iter()
+            .find(|name| !(name.starts_with("env.") || name.starts_with("secret.")));
         if let Some(name) = foreign {
-            return Err(PrepareError::Host { template: http.url.text().to_owned(), name });
+            return Err(PrepareError::Host {
+                template: http.url.text().to_owned(),
+                name,
+            });
         }
         let url = http.url.render_url(&context)?;
-        let url = Url::parse(&url).map_err(|error| PrepareError::Url { url, detail: error.to_string() })?;
-        let method = Method::from_bytes(http.method.as_bytes()).map_err(|_| PrepareError::Method(http.method.clone()))?;
+        let url = Url::parse(&url).map_err(|error| PrepareError::Url {
+            url,
+            detail: error.to_string(),
+        })?;
+        let method =
+            Method::from_bytes(http.method.as_bytes()).map_err(|_| PrepareError::Method(http.method.clone()))?;
         let mut headers = HeaderMap::new();
         for (name, value) in [
             ("idempotency-key", Some(&call.idempotency_key)),
@@ -105,11 +128,16 @@ impl HttpSteps {
                 headers.insert(HeaderName::from_static(name), header_value(name, value)?);
             }
         }
-        headers.insert(HeaderName::from_static("comanda-attempt"), HeaderValue::from(call.attempt));
+        headers.insert(
+            HeaderName::from_static("comanda-attempt"),
+            HeaderValue::from(call.attempt),
+        );
         for (name, template) in &http.headers {
             let value = header_value(name, &template.render(&context)?)?;
-            let key = HeaderName::from_bytes(name.as_bytes())
-                .map_err(|error| PrepareError::Header { name: name.clone(), detail: error.to_string() })?;
+            let key = HeaderName::from_bytes(name.as_bytes()).map_err(|error| PrepareError::Header {
+                name: name.clone(),
+                detail: error.to_string(),
+            })?;
             headers.insert(key, value);
         }
         let mut request = self.client.request(method, url);
@@ -127,19 +155,28 @@ impl HttpSteps {
 
     async fn outcome(&self, method: &Method, url: &str, mut response: Response) -> StepOutcome {
         let status = response.status();
-        let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()).and_then(retry_after);
+        let retry_after = response
+            .headers()
+            .get(RETRY_AFTER)
+            .and_then(|value| value.to_str().ok())
+            .and_then(retry_after);
         let body = match read(&mut response).await {
             Ok(body) => body,
             // The service may have done what it was asked: only another attempt, under the same key, tells.
             Err(error) => {
-                return self.failed(format!("{method} {url}: the answer broke off: {}", chain(&error)), retry_after);
+                return self.failed(
+                    format!("{method} {url}: the answer broke off: {}", chain(&error)),
+                    retry_after,
+                );
             }
         };
         if status.is_success() {
             let text = String::from_utf8_lossy(&body);
             let result = match Json::parse(&text) {
                 Ok(json) => Some(json),
-                Err(_) if body.len() > RESULT_BYTES_MAX => Some(Json::from_valid(format!("\"{}\"", "x".repeat(body.len())))),
+                Err(_) if body.len() > RESULT_BYTES_MAX => {
+                    Some(Json::from_valid(format!("\"{}\"", "x".repeat(body.len()))))
+                }
                 // An answer that is no JSON leaves nothing for later steps.
                 Err(_) => None,
             };
@@ -147,30 +184,46 @@ impl HttpSteps {
         }
         let quoted = bounded(String::from_utf8_lossy(&body).trim().to_owned(), QUOTED_BYTES_MAX);
         let mut reason = format!("{method} {url}: {status}");
-        if let Some(to) = response.headers().get(reqwest::header::LOCATION).filter(|_| status.is_redirection()) {
-            reason.push_str(&format!(" to {} (redirects are not followed)", String::from_utf8_lossy(to.as_bytes())));
+        if let Some(to) = response
+            .headers()
+            .get(reqwest::header::LOCATION)
+            .filter(|_| status.is_redirection())
+        {
+            reason.push_str(&format!(
+                " to {} (redirects are not followed)",
+                String::from_utf8_lossy(to.as_bytes())
+            ));
         } else if !quoted.is_empty() {
             reason.push_str(": ");
             reason.push_str(&quoted);
         }
         if matches!(status, StatusCode::CONFLICT | StatusCode::UNPROCESSABLE_ENTITY) {
-            return StepOutcome::Refused { reason: self.without_secrets(reason) };
+            return StepOutcome::Refused {
+                reason: self.without_secrets(reason),
+            };
         }
         self.failed(reason, retry_after)
     }
 
     fn failed(&self, reason: String, retry_after: Option<Duration>) -> StepOutcome {
-        StepOutcome::Failed { reason: self.without_secrets(reason), retry_after }
+        StepOutcome::Failed {
+            reason: self.without_secrets(reason),
+            retry_after,
+        }
     }
 
     fn without_secrets(&self, text: String) -> String {
-        self.secrets.iter().fold(text, |text, secret| text.replace(secret.as_str(), "***"))
+        self.secrets
+            .iter()
+            .fold(text, |text, secret| text.replace(secret.as_str(), "***"))
     }
 }
 
 fn header_value(name: &str, value: &str) -> Result<HeaderValue, PrepareError> {
-    HeaderValue::from_str(value)
-        .map_err(|error| PrepareError::Header { name: name.to_owned(), detail: error.to_string() })
+    HeaderValue::from_str(value).map_err(|error| PrepareError::Header {
+        name: name.to_owned(),
+        detail: error.to_string(),
+    })
 }
 
 /// Reads a body up to just over what may be kept.
@@ -213,7 +266,10 @@ fn chain(error: &dyn std::error::Error) -> String {
 fn retry_after(value: &str) -> Option<Duration> {
     let wait = match value.trim().parse::<u64>() {
         Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => httpdate::parse_http_date(value).ok()?.duration_since(SystemTime::now()).unwrap_or_default(),
+        Err(_) => httpdate::parse_http_date(value)
+            .ok()?
+            .duration_since(SystemTime::now())
+            .unwrap_or_default(),
     };
     Some(wait.min(RETRY_AFTER_MAX))
 }

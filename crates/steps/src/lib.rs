@@ -33,7 +33,9 @@ pub struct Steps {
 impl Steps {
     /// Sets up the clients that the steps share.
     pub fn new(options: Options) -> Result<Self, SetUpError> {
-        Ok(Self { http: http::HttpSteps::new(options)? })
+        Ok(Self {
+            http: http::HttpSteps::new(options)?,
+        })
     }
 }
 
@@ -45,9 +47,10 @@ impl StepRunner for Steps {
             // The engine decides these itself, since they have no effect outside.
             Action::Noop | Action::Wait(_) => StepOutcome::Done { result: None },
             Action::Fail { reason, refuse: true } => StepOutcome::Refused { reason: reason.clone() },
-            Action::Fail { reason, refuse: false } => {
-                StepOutcome::Failed { reason: reason.clone(), retry_after: None }
-            }
+            Action::Fail { reason, refuse: false } => StepOutcome::Failed {
+                reason: reason.clone(),
+                retry_after: None,
+            },
         }
     }
 }

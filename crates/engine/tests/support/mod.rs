@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use comanda_engine::{Accepted, Change, Found, Options, Precondition, Service, StepCall, StepRunner, Submission, WaitFor};
+use comanda_engine::{
+    Accepted, Change, Found, Options, Precondition, Service, StepCall, StepRunner, Submission, WaitFor,
+};
 use comanda_model::decision::StepOutcome;
 use comanda_model::{Json, OrderId};
 use comanda_order_type::{Bundle, Definition, Known, read};
@@ -38,7 +40,10 @@ impl StepRunner for Manual {
             order: call.order.id(),
             answer,
         });
-        let lost = || StepOutcome::Failed { reason: "the test is over".to_owned(), retry_after: None };
+        let lost = || StepOutcome::Failed {
+            reason: "the test is over".to_owned(),
+            retry_after: None,
+        };
         if handed.is_err() {
             return lost();
         }
@@ -57,7 +62,11 @@ impl<F: Fn(&str, u32, bool) -> StepOutcome + Send + Sync + 'static> StepRunner f
 }
 
 pub fn definition(toml: &str) -> Definition {
-    let bundle = Bundle { path: "test.toml".to_owned(), text: toml.to_owned(), schema: None };
+    let bundle = Bundle {
+        path: "test.toml".to_owned(),
+        text: toml.to_owned(),
+        schema: None,
+    };
     let read = read(&bundle, &Known::default());
     match read.definition {
         Some(definition) => definition,
@@ -66,7 +75,11 @@ pub fn definition(toml: &str) -> Definition {
 }
 
 pub fn options() -> Options {
-    Options { wait_scale: 0.001, sweep: Duration::from_millis(50), ..Options::default() }
+    Options {
+        wait_scale: 0.001,
+        sweep: Duration::from_millis(50),
+        ..Options::default()
+    }
 }
 
 pub struct Bench {
@@ -98,8 +111,14 @@ impl Bench {
         calls: mpsc::UnboundedReceiver<Call>,
     ) -> Self {
         let types = types.iter().map(|toml| definition(toml)).collect();
-        let service = Service::start(options(), store.clone() as Arc<dyn Store>, steps, types).await.unwrap();
-        Self { service, store, calls: Mutex::new(calls) }
+        let service = Service::start(options(), store.clone() as Arc<dyn Store>, steps, types)
+            .await
+            .unwrap();
+        Self {
+            service,
+            store,
+            calls: Mutex::new(calls),
+        }
     }
 
     pub async fn submit(&self, order_type: &str, data: &str) -> Accepted {
@@ -113,15 +132,27 @@ impl Bench {
 
     /// The order when it is final or a dead letter.
     pub async fn rest(&self, id: OrderId) -> Found {
-        let found = self.service.wait(id, WaitFor::Rest, Duration::from_secs(20)).await.unwrap().unwrap();
-        assert!(found.stored.order.head.due_at(true).is_none(), "not at rest: {:?}", found.stored.order.head);
+        let found = self
+            .service
+            .wait(id, WaitFor::Rest, Duration::from_secs(20))
+            .await
+            .unwrap()
+            .unwrap();
+        assert!(
+            found.stored.order.head.due_at(true).is_none(),
+            "not at rest: {:?}",
+            found.stored.order.head
+        );
         found
     }
 
     /// The statuses that the order has been in.
     pub async fn path(&self, id: OrderId) -> Vec<String> {
         let events = self.service.store().history(id, 0, 100).await.unwrap();
-        events.iter().filter_map(|event| event.to.as_ref().map(ToString::to_string)).collect()
+        events
+            .iter()
+            .filter_map(|event| event.to.as_ref().map(ToString::to_string))
+            .collect()
     }
 }
 
@@ -140,7 +171,11 @@ pub fn submission(order_type: &str, data: &str) -> Submission {
 }
 
 pub fn change() -> Change {
-    Change { by: "local".into(), reason: None, precondition: Precondition::None }
+    Change {
+        by: "local".into(),
+        reason: None,
+        precondition: Precondition::None,
+    }
 }
 
 pub fn done() -> StepOutcome {
@@ -148,7 +183,10 @@ pub fn done() -> StepOutcome {
 }
 
 pub fn failed() -> StepOutcome {
-    StepOutcome::Failed { reason: "connection refused".to_owned(), retry_after: None }
+    StepOutcome::Failed {
+        reason: "connection refused".to_owned(),
+        retry_after: None,
+    }
 }
 
 /// How often each text is there.
