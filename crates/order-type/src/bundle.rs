@@ -82,10 +82,16 @@ impl Bundle {
 
     /// The bundle of a stored source. `name` is the type's, for messages.
     pub fn from_source(name: &str, source: &str) -> Result<Self, SourceError> {
-        let source: Source =
-            serde_json::from_str(source).map_err(|error| SourceError { name: name.to_owned(), source: error })?;
+        let source: Source = serde_json::from_str(source).map_err(|error| SourceError {
+            name: name.to_owned(),
+            source: error,
+        })?;
         let schema = source.schema.map(|text| (format!("{name}.schema.json"), text));
-        Ok(Self { path: format!("{name}.toml"), text: source.toml, schema })
+        Ok(Self {
+            path: format!("{name}.toml"),
+            text: source.toml,
+            schema,
+        })
     }
 
     /// The hash of the source.
@@ -97,7 +103,11 @@ impl Bundle {
     /// there is told by [`crate::read()`], with its place.
     pub fn read(path: &Path) -> Result<Self, ReadError> {
         let text = read_file(path)?;
-        let mut bundle = Self { path: path.display().to_string(), text, schema: None };
+        let mut bundle = Self {
+            path: path.display().to_string(),
+            text,
+            schema: None,
+        };
         if let Some(name) = bundle.schema_name() {
             let beside = path.parent().unwrap_or_else(|| Path::new("")).join(name);
             match read_file(&beside) {
@@ -120,17 +130,26 @@ impl Bundle {
 }
 
 fn read_file(path: &Path) -> Result<String, ReadError> {
-    let io = |source| ReadError::Io { path: path.to_owned(), source };
+    let io = |source| ReadError::Io {
+        path: path.to_owned(),
+        source,
+    };
     let bytes = std::fs::metadata(path).map_err(io)?.len();
     if bytes > FILE_BYTES_MAX {
-        return Err(ReadError::TooLarge { path: path.to_owned(), bytes_max: FILE_BYTES_MAX });
+        return Err(ReadError::TooLarge {
+            path: path.to_owned(),
+            bytes_max: FILE_BYTES_MAX,
+        });
     }
     std::fs::read_to_string(path).map_err(io)
 }
 
 /// Reads every `*.toml` of a directory, sorted by name. A directory that is not there is empty.
 pub fn read_directory(dir: &Path) -> Result<Vec<Bundle>, ReadError> {
-    let io = |source| ReadError::Io { path: dir.to_owned(), source };
+    let io = |source| ReadError::Io {
+        path: dir.to_owned(),
+        source,
+    };
     let entries = match std::fs::read_dir(dir) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -141,7 +160,10 @@ pub fn read_directory(dir: &Path) -> Result<Vec<Bundle>, ReadError> {
         let path = entry.map_err(io)?.path();
         if path.extension().is_some_and(|extension| extension == "toml") && path.is_file() {
             if paths.len() == FILES_MAX {
-                return Err(ReadError::TooMany { path: dir.to_owned(), files_max: FILES_MAX });
+                return Err(ReadError::TooMany {
+                    path: dir.to_owned(),
+                    files_max: FILES_MAX,
+                });
             }
             paths.push(path);
         }
@@ -153,7 +175,11 @@ pub fn read_directory(dir: &Path) -> Result<Vec<Bundle>, ReadError> {
 /// A shipped type: the name of its files, the TOML text, and the schema text.
 macro_rules! embedded {
     ($name:literal) => {
-        ($name, include_str!(concat!("../../../order-types/", $name, ".toml")), None)
+        (
+            $name,
+            include_str!(concat!("../../../order-types/", $name, ".toml")),
+            None,
+        )
     };
     ($name:literal, schema) => {
         (

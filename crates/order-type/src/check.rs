@@ -4,16 +4,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use comanda_model::order_type::{Action, Step};
+use serde_json::Value;
 
 use crate::definition::Known;
 use crate::diagnostic::{Report, did_you_mean};
 use crate::file::{File, InitialEntry, StatusEntry, StepEntry};
 use crate::names;
-use crate::schema::Schema;
+use crate::schema::lacks;
 use crate::tree::{Located, Span};
 
-/// Everything that can be said only of the whole file. `schema` is absent where it could not be read.
-pub(crate) fn check(file: &File, schema: Option<&Schema>, known: &Known, report: &mut Report<'_>) {
+/// Everything that can be said only of the whole file. `schema` is the JSON of the schema, absent where it could not
+/// be read; one that is not valid still shows which fields there are.
+pub(crate) fn check(file: &File, schema: Option<&Value>, known: &Known, report: &mut Report<'_>) {
     let sound = statuses_exist(file, report) & spellings_are_clear(file, report);
     steps_exist(file, report);
     pointers_lead_somewhere(file, schema, report);
@@ -48,7 +50,9 @@ fn statuses_exist(file: &File, report: &mut Report<'_>) -> bool {
     };
     match &file.initial {
         Some(InitialEntry::Status(name)) => check("initial", name),
-        Some(InitialEntry::From { default: Some(name), .. }) => check("initial.default", name),
+        Some(InitialEntry::From {
+            default: Some(name), ..
+        }) => check("initial.default", name),
         _ => {}
     }
     for (what, name) in [("refused", &file.refused), ("cancel", &file.cancel)] {
@@ -72,12 +76,16 @@ fn spellings_are_clear(file: &File, report: &mut Report<'_>) -> bool {
     let mut sound = true;
     for status in &file.statuses {
         for spelling in std::iter::once(&status.name).chain(&status.aliases) {
-            let folded = if ignore_case { spelling.value.to_lowercase() } else { spelling.value.clone() };
+            let folded = if ignore_case {
+                spelling.value.to_lowercase()
+            } else {
+                spelling.value.clone()
+            };
             if let Some(other) = spellings.insert(folded, &status.name.value)
                 && other != status.name.value
             {
                 sound = false;
-                let message = format!("\"{}\" could also mean the status `{other}`", spelling.value);
+                let message = format!("\"{}\" is already a spelling of the status `{other}`", spelling.value);
                 report.error("type/ambiguous-status", &spelling.span, message, None);
             }
         }
@@ -94,10 +102,20 @@ fn steps_exist(file: &File, report: &mut Report<'_>) {
             used.insert(step.value.as_str());
             if !names.clone().any(|name| name == step.value) {
                 let message = format!("`steps` names a step that does not exist: `{}`", step.value);
-                report.error("type/unknown-step", &step.span, message, did_you_mean(&step.value, names.clone()));
+                report.error(
+                    "type/unknown-step",
+                    &step.span,
+                    message,
+                    did_you_mean(&step.value, names.clone()),
+                );
             } else if !here.insert(step.value.as_str()) {
                 let message = format!("the step `{}` stands twice in one status", step.value);
-                report.error("type/repeated-step", &step.span, message, Some("give the second one its own name".to_owned()));
+                report.error(
+                    "type/repeated-step",
+                    &step.span,
+                    message,
+                    Some("give the second one its own name".to_owned()),
+                );
             }
         }
     }
@@ -109,11 +127,14 @@ fn steps_exist(file: &File, report: &mut Report<'_>) {
     }
 }
 
-fn pointers_lead_somewhere(file: &File, schema: Option<&Schema>, report: &mut Report<'_>) {
+fn pointers_lead_somewhere(file: &File, schema: Option<&Value>, report: &mut Report<'_>) {
     let Some(schema) = schema else { return };
     for pointer in file.pointers.iter().chain(&file.wire.pointers) {
-        if let Some(lack) = schema.lacks(&pointer.value) {
-            let message = format!("\"{}\" leads nowhere: the schema has no `{}` there", pointer.value, lack.token);
+        if let Some(lack) = lacks(schema, &pointer.value) {
+            let message = format!(
+                "\"{}\" leads nowhere: the schema has no `{}` there",
+                pointer.value, lack.token
+            );
             let help = did_you_mean(&lack.token, lack.known.iter().map(String::as_str));
             report.error("type/unknown-field", &pointer.span, message, help);
         }
@@ -158,20 +179,32 @@ fn reachable(file: &File, report: &mut Report<'_>) {
         Some(InitialEntry::From { .. }) => status_names(file).collect(),
         None => return,
     };
-    let forward: BTreeMap<&str, BTreeSet<&str>> =
-        file.statuses.iter().map(|status| (status.name.value.as_str(), ways(file, status))).collect();
+    let forward: BTreeMap<&str, BTreeSet<&str>> = file
+        .statuses
+        .iter()
+        .map(|status| (status.name.value.as_str(), ways(file, status)))
+        .collect();
     let mut backward: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for (from, ways) in &forward {
         for to in ways {
             backward.entry(to).or_default().insert(from);
         }
     }
-    let ends: Vec<&str> =
-        file.statuses.iter().filter(|status| status.is_final).map(|status| status.name.value.as_str()).collect();
+    let ends: Vec<&str> = file
+        .statuses
+        .iter()
+        .filter(|status| status.is_final)
+        .map(|status| status.name.value.as_str())
+        .collect();
     if ends.is_empty() {
         let span = file.statuses.first().map_or(0..0, |status| status.name.span.clone());
         let help = "say final = true of those where an order ends".to_owned();
-        report.error("type/no-way-to-final", &span, "no status is final: no order would ever end", Some(help));
+        report.error(
+            "type/no-way-to-final",
+            &span,
+            "no status is final: no order would ever end",
+            Some(help),
+        );
     }
     let reached = closure(begin, &forward);
     let ending = closure(ends.clone(), &backward);
@@ -218,11 +251,17 @@ fn circles(file: &File, report: &mut Report<'_>) {
             && closure(begin, &edges).contains(name)
         {
             let message = format!("`{name}` leads back to itself through statuses without steps");
-            let span: Span = status.next.iter().find(|branch| branch.to.value == first).map_or_else(
-                || status.name.span.clone(),
-                |branch| branch.to.span.clone(),
+            let span: Span = status
+                .next
+                .iter()
+                .find(|branch| branch.to.value == first)
+                .map_or_else(|| status.name.span.clone(), |branch| branch.to.span.clone());
+            report.error(
+                "type/endless",
+                &span,
+                message,
+                Some("an order would go round for ever".to_owned()),
             );
-            report.error("type/endless", &span, message, Some("an order would go round for ever".to_owned()));
         }
     }
 }
@@ -256,7 +295,7 @@ fn step<'f>(file: &'f File, name: &str) -> Option<&'f StepEntry> {
 fn read_names(
     file: &File,
     before: &BTreeMap<&str, BTreeSet<&str>>,
-    schema: Option<&Schema>,
+    schema: Option<&Value>,
     known: &Known,
     report: &mut Report<'_>,
 ) {
@@ -279,7 +318,11 @@ fn read_names(
         let mut with_itself = run.clone();
         with_itself.insert(name);
         for used in &step.uses {
-            let run = if used.within == crate::file::UseIn::Undo { &with_itself } else { run };
+            let run = if used.within == crate::file::UseIn::Undo {
+                &with_itself
+            } else {
+                run
+            };
             names::check(used, run, file, schema, known, report);
         }
     }
@@ -306,8 +349,14 @@ fn effects_without_undo(file: &File, before: &BTreeMap<&str, BTreeSet<&str>>, re
             for earlier in &run {
                 let Some(entry) = step(file, earlier) else { continue };
                 let refused = refusing.name.value.as_str();
-                let reads = matches!(&entry.step.action, Action::Http(call) if ["GET", "HEAD"].contains(&call.method.as_str()));
-                if *earlier != refused && has_effect(&entry.step) && !reads && entry.step.undo.is_none() && told.insert(*earlier) {
+                let reads =
+                    matches!(&entry.step.action, Action::Http(call) if ["GET", "HEAD"].contains(&call.method.as_str()));
+                if *earlier != refused
+                    && has_effect(&entry.step)
+                    && !reads
+                    && entry.step.undo.is_none()
+                    && told.insert(*earlier)
+                {
                     let message = format!("`{earlier}` has no `undo`, but the later step `{refused}` may be refused");
                     let help = "what it did would stay done; add an `undo`".to_owned();
                     report.warning("type/no-undo", &entry.name.span, message, Some(help));

@@ -56,25 +56,36 @@ pub struct Definition {
 pub fn read(bundle: &Bundle, known: &Known) -> Read {
     let mut report = Report::new(bundle);
     let definition = read_into(bundle, known, &mut report).filter(|_| !report.has_errors());
-    Read { definition, diagnostics: report.finish() }
+    Read {
+        definition,
+        diagnostics: report.finish(),
+    }
 }
 
 fn read_into(bundle: &Bundle, known: &Known, report: &mut Report<'_>) -> Option<Definition> {
     let (root, errors) = tree::parse(&bundle.text);
     for error in &errors {
-        report.error("type/syntax", &error.span, "this is not valid TOML", Some(error.value.clone()));
+        report.error(
+            "type/syntax",
+            &error.span,
+            "this is not valid TOML",
+            Some(error.value.clone()),
+        );
     }
     if !errors.is_empty() {
         // What could be read of the rest would be told as faults that vanish with the first.
         return None;
     }
     let file = file::parse(&root, report)?;
-    let schema = schema(&file.schema, bundle, report);
+    let json = schema_json(&file.schema, bundle, report);
+    let schema = json
+        .as_ref()
+        .and_then(|json| schema(json, &file.schema, bundle, report));
     if let Some(schema) = &schema {
         unknown_formats(schema, &file.schema, report);
         invalid_example(schema, &file, report);
     }
-    check::check(&file, schema.as_ref(), known, report);
+    check::check(&file, json.as_ref(), known, report);
     let (schema, initial) = (schema?, initial(&file)?);
     let language = file.language;
     let order_type = OrderType {
@@ -84,11 +95,23 @@ fn read_into(bundle: &Bundle, known: &Known, report: &mut Report<'_>) -> Option<
         initial,
         key: file.key.map(|key| key.value),
         customer: file.customer.map(|customer| customer.value),
-        fifo: file.fifo.map(|fifo| Fifo { key: fifo.key, scope: fifo.scope, dead_letter: fifo.dead_letter }),
+        fifo: file.fifo.map(|fifo| Fifo {
+            key: fifo.key,
+            scope: fifo.scope,
+            dead_letter: fifo.dead_letter,
+        }),
         refused: file.refused.map(shared),
         cancel: file.cancel.map(shared),
-        statuses: file.statuses.into_iter().map(|status| status_of(status, language)).collect::<IndexMap<_, _>>(),
-        steps: file.steps.into_iter().map(|step| (shared(step.name), step.step)).collect(),
+        statuses: file
+            .statuses
+            .into_iter()
+            .map(|status| status_of(status, language))
+            .collect::<IndexMap<_, _>>(),
+        steps: file
+            .steps
+            .into_iter()
+            .map(|step| (shared(step.name), step.step))
+            .collect(),
         rules: file.rules,
     };
     Some(Definition {
@@ -110,7 +133,11 @@ fn language_code(language: Language) -> &'static str {
 fn initial(file: &File) -> Option<Initial> {
     Some(match file.initial.as_ref()? {
         InitialEntry::Status(status) => Initial::Status(status.value.as_str().into()),
-        InitialEntry::From { pointer, ignore_case, default } => Initial::From {
+        InitialEntry::From {
+            pointer,
+            ignore_case,
+            default,
+        } => Initial::From {
             pointer: pointer.value.clone(),
             ignore_case: *ignore_case,
             default: default.as_ref().map(|default| default.value.as_str().into()),
@@ -120,13 +147,22 @@ fn initial(file: &File) -> Option<Initial> {
 
 fn status_of(entry: StatusEntry, language: Language) -> (Arc<str>, Status) {
     let required = |require: Require| Require {
-        message: require.message.or_else(|| Some(language.required_for_status().to_owned())),
+        message: require
+            .message
+            .or_else(|| Some(language.required_for_status().to_owned())),
         ..require
     };
     let status = Status {
         aliases: entry.aliases.into_iter().map(shared).collect(),
         steps: entry.steps.into_iter().map(shared).collect(),
-        next: entry.next.into_iter().map(|branch| Branch { when: branch.when, to: shared(branch.to) }).collect(),
+        next: entry
+            .next
+            .into_iter()
+            .map(|branch| Branch {
+                when: branch.when,
+                to: shared(branch.to),
+            })
+            .collect(),
         to: entry.to.into_iter().map(shared).collect(),
         refused: entry.refused.map(shared),
         is_final: entry.is_final,
@@ -138,67 +174,90 @@ fn status_of(entry: StatusEntry, language: Language) -> (Arc<str>, Status) {
     (shared(entry.name), status)
 }
 
-fn schema(entry: &SchemaEntry, bundle: &Bundle, report: &mut Report<'_>) -> Option<Schema> {
-    match entry {
-        SchemaEntry::None => Schema::any(),
-        SchemaEntry::Inline(node) => match Schema::compile(node.value.to_json()) {
-            Ok(schema) => Some(schema),
-            Err(faults) => {
-                for fault in faults {
-                    let span = node.place(&fault.pointer);
-                    report.error("type/bad-schema", &span, "the schema is not valid", Some(fault.message));
-                }
-                None
-            }
-        },
-        SchemaEntry::File(name) => {
-            let Some((_, text)) = &bundle.schema else {
-                let message = format!("the schema file \"{}\" is not there", name.value);
-                let help = "it is looked for beside this file".to_owned();
-                report.error("type/no-schema-file", &name.span, message, Some(help));
-                return None;
-            };
-            let json = match serde_json::from_str(text) {
-                Ok(json) => json,
-                Err(error) => {
-                    let at = offset(text, error.line(), error.column());
-                    let message = "the schema file is not valid JSON".to_owned();
-                    report.schema_error("type/bad-schema", &(at..at + 1), message, Some(error.to_string()));
-                    return None;
-                }
-            };
-            match Schema::compile(json) {
-                Ok(schema) => Some(schema),
-                Err(faults) => {
-                    for fault in faults {
-                        let span = locate::place(text, &fault.pointer);
-                        let message = "the schema is not valid".to_owned();
-                        report.schema_error("type/bad-schema", &span, message, Some(fault.message));
-                    }
-                    None
-                }
-            }
+fn schema_json(entry: &SchemaEntry, bundle: &Bundle, report: &mut Report<'_>) -> Option<Value> {
+    let name = match entry {
+        SchemaEntry::None => return Some(serde_json::json!({ "type": "object" })),
+        SchemaEntry::Inline(node) => return Some(node.value.to_json()),
+        SchemaEntry::File(name) => name,
+    };
+    let Some((_, text)) = &bundle.schema else {
+        let message = format!("the schema file \"{}\" is not there", name.value);
+        let help = "it is looked for beside this file".to_owned();
+        report.error("type/no-schema-file", &name.span, message, Some(help));
+        return None;
+    };
+    match serde_json::from_str(text) {
+        Ok(json) => Some(json),
+        Err(error) => {
+            let at = offset(text, error.line(), error.column());
+            let message = "the schema file is not valid JSON".to_owned();
+            report.schema_error("type/bad-schema", &(at..at + 1), message, Some(error.to_string()));
+            None
         }
     }
 }
 
+fn schema(json: &Value, entry: &SchemaEntry, bundle: &Bundle, report: &mut Report<'_>) -> Option<Schema> {
+    let faults = match Schema::compile(json.clone()) {
+        Ok(schema) => return Some(schema),
+        Err(faults) => faults,
+    };
+    for fault in faults {
+        let message = "the schema is not valid";
+        match (entry, &bundle.schema) {
+            (SchemaEntry::Inline(node), _) => {
+                report.error(
+                    "type/bad-schema",
+                    &node.place(&fault.pointer),
+                    message,
+                    Some(fault.message),
+                );
+            }
+            (_, Some((_, text))) => {
+                let span = locate::place(text, &fault.pointer);
+                report.schema_error("type/bad-schema", &span, message.to_owned(), Some(fault.message));
+            }
+            _ => report.error("type/bad-schema", &(0..0), message, Some(fault.message)),
+        }
+    }
+    None
+}
+
 /// The place of a line and a column, both from 1, in bytes.
 fn offset(text: &str, line: usize, column: usize) -> usize {
-    let before: usize = text.split_inclusive('\n').take(line.saturating_sub(1)).map(str::len).sum();
+    let before: usize = text
+        .split_inclusive('\n')
+        .take(line.saturating_sub(1))
+        .map(str::len)
+        .sum();
     before + column.saturating_sub(1)
 }
 
 /// A format that nothing checks is mostly a slip of the pen.
 fn unknown_formats(schema: &Schema, entry: &SchemaEntry, report: &mut Report<'_>) {
-    const FORMATS: [&str; 9] =
-        ["money", "iso4217", "email", "date", "date-time", "time", "uuid", "uri", "hostname"];
+    const FORMATS: [&str; 9] = [
+        "money",
+        "iso4217",
+        "email",
+        "date",
+        "date-time",
+        "time",
+        "uuid",
+        "uri",
+        "hostname",
+    ];
     for (pointer, format) in schema.unknown_formats() {
         let message = format!("the format \"{format}\" is checked by nothing");
         let help = did_you_mean(&format, FORMATS);
         match entry {
             SchemaEntry::Inline(node) => report.warning("type/unknown-format", &node.place(&pointer), message, help),
             SchemaEntry::File(name) => {
-                report.warning("type/unknown-format", &name.span, format!("{message} (at {pointer})"), help);
+                report.warning(
+                    "type/unknown-format",
+                    &name.span,
+                    format!("{message} (at {pointer})"),
+                    help,
+                );
             }
             SchemaEntry::None => {}
         }
@@ -207,10 +266,25 @@ fn unknown_formats(schema: &Schema, entry: &SchemaEntry, report: &mut Report<'_>
 
 /// Examples are shown to people as what they can send, so they must be right.
 fn invalid_example(schema: &Schema, file: &File, report: &mut Report<'_>) {
-    let Some(example) = schema.json().get("examples").and_then(|examples| examples.get(0)) else { return };
-    let sums = file.rules.iter().filter_map(|rule| sum_fault(rule, example, Language::English));
-    let dates = file.wire.wire.dates().iter().filter_map(|rule| rule.fault(example, Language::English));
-    let fault = schema.faults(example, Language::English).into_iter().chain(sums).chain(dates).next();
+    let Some(example) = schema.json().get("examples").and_then(|examples| examples.get(0)) else {
+        return;
+    };
+    let sums = file
+        .rules
+        .iter()
+        .filter_map(|rule| sum_fault(rule, example, Language::English));
+    let dates = file
+        .wire
+        .wire
+        .dates()
+        .iter()
+        .filter_map(|rule| rule.fault(example, Language::English));
+    let fault = schema
+        .faults(example, Language::English)
+        .into_iter()
+        .chain(sums)
+        .chain(dates)
+        .next();
     if let Some(fault) = fault {
         let span = match &file.schema {
             SchemaEntry::Inline(node) => node.place("/examples"),
@@ -230,7 +304,11 @@ impl Definition {
         let language = self.wire.language();
         if !data.is_object() {
             let detail = language.keyword("type", &Value::from("object"));
-            return vec![Fault { pointer: String::new(), code: "type".to_owned(), detail }];
+            return vec![Fault {
+                pointer: String::new(),
+                code: "type".to_owned(),
+                detail,
+            }];
         }
         let mut faults = self.schema.faults(data, language);
         for date in self.wire.dates() {
@@ -254,16 +332,16 @@ impl Definition {
 
     /// A small example of the data: the schema's first example, or one made up from the schema.
     pub fn sample(&self) -> Value {
-        sample::sample(&self.schema)
+        sample::sample(self.schema.json())
     }
 
     /// The example as the mount takes it: under the wire's names, and with a status where a submission names one.
     pub fn wire_sample(&self) -> Value {
         let status = match &self.order_type.initial {
             Initial::Status(_) => None,
-            Initial::From { default, .. } => {
-                default.as_deref().or_else(|| self.order_type.statuses.keys().next().map(AsRef::as_ref))
-            }
+            Initial::From { default, .. } => default
+                .as_deref()
+                .or_else(|| self.order_type.statuses.keys().next().map(AsRef::as_ref)),
         };
         self.wire.as_sent(&self.sample(), status)
     }

@@ -44,7 +44,10 @@ pub(crate) struct Report<'b> {
 
 impl<'b> Report<'b> {
     pub fn new(bundle: &'b Bundle) -> Self {
-        Self { bundle, diagnostics: Vec::new() }
+        Self {
+            bundle,
+            diagnostics: Vec::new(),
+        }
     }
 
     /// Something that makes the type unusable.
@@ -62,11 +65,29 @@ impl<'b> Report<'b> {
         let Some((path, text)) = &self.bundle.schema else {
             return self.error(code, &(0..0), message, help);
         };
-        self.diagnostics.push(diagnostic(Severity::Error, code, path, text, span, message, help));
+        self.diagnostics
+            .push(diagnostic(Severity::Error, code, path, text, span, message, help));
+    }
+
+    /// The place of a part of the text that stands at `span`, where it can be found there as it is.
+    pub fn narrow(&self, span: &Span, part: &str) -> Span {
+        let within = self.bundle.text.get(span.clone()).unwrap_or_default();
+        match within.find(part) {
+            Some(at) if !part.is_empty() => span.start + at..span.start + at + part.len(),
+            _ => span.clone(),
+        }
     }
 
     fn add(&mut self, severity: Severity, code: &'static str, span: &Span, message: String, help: Option<String>) {
-        let made = diagnostic(severity, code, &self.bundle.path, &self.bundle.text, span, message, help);
+        let made = diagnostic(
+            severity,
+            code,
+            &self.bundle.path,
+            &self.bundle.text,
+            span,
+            message,
+            help,
+        );
         // Two checks may find the same mistake from two sides.
         if !self.diagnostics.contains(&made) {
             self.diagnostics.push(made);
@@ -75,13 +96,16 @@ impl<'b> Report<'b> {
 
     /// Whether anything so far makes the type unusable.
     pub fn has_errors(&self) -> bool {
-        self.diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error)
+        self.diagnostics
+            .iter()
+            .any(|diagnostic| diagnostic.severity == Severity::Error)
     }
 
     /// All that is wrong, in the order of the file; what is wrong with the schema file comes last.
     pub fn finish(mut self) -> Vec<Diagnostic> {
         let path = &self.bundle.path;
-        self.diagnostics.sort_by_key(|diagnostic| (diagnostic.path != *path, diagnostic.span.start));
+        self.diagnostics
+            .sort_by_key(|diagnostic| (diagnostic.path != *path, diagnostic.span.start));
         self.diagnostics
     }
 }
@@ -124,7 +148,12 @@ pub(crate) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) 
     let lower = name.to_lowercase();
     known
         .into_iter()
-        .map(|candidate| (strsim::damerau_levenshtein(&candidate.to_lowercase(), &lower), candidate))
+        .map(|candidate| {
+            (
+                strsim::damerau_levenshtein(&candidate.to_lowercase(), &lower),
+                candidate,
+            )
+        })
         .filter(|(distance, candidate)| *distance <= 1.max(candidate.chars().count().min(name.chars().count()) / 3))
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
@@ -184,7 +213,11 @@ mod tests {
 
     #[test]
     fn rendering_never_leaves_the_text() {
-        let bundle = Bundle { path: "a.toml".to_owned(), text: "ñ = 1\n".to_owned(), schema: None };
+        let bundle = Bundle {
+            path: "a.toml".to_owned(),
+            text: "ñ = 1\n".to_owned(),
+            schema: None,
+        };
         let mut report = Report::new(&bundle);
         for span in [0..1, 1..2, 5..90, 90..91, 6..6, 0..7] {
             report.error("type/syntax", &span, "x", None);

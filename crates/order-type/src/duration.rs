@@ -37,7 +37,9 @@ pub(crate) fn parse(text: &str) -> Result<Duration, DurationError> {
             _ => return Err(DurationError::Form),
         };
         let millis = number.checked_mul(unit).and_then(|millis| millis.checked_add(total));
-        total = millis.filter(|millis| *millis <= MILLIS_MAX).ok_or(DurationError::TooLong)?;
+        total = millis
+            .filter(|millis| *millis <= MILLIS_MAX)
+            .ok_or(DurationError::TooLong)?;
         rest = &rest[digits + letters..];
     }
     Ok(Duration::from_millis(total))

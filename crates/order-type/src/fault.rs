@@ -33,7 +33,9 @@ impl DateRule {
     /// Whether a text is a calendar date in one of the formats. The year must have four digits where it is written in
     /// full: `10/04/26` is a slip, not the first century.
     pub fn accepts(&self, text: &str) -> bool {
-        self.formats.iter().any(|format| Date::strptime(format, text).is_ok_and(|date| date.year() >= 1000))
+        self.formats
+            .iter()
+            .any(|format| Date::strptime(format, text).is_ok_and(|date| date.year() >= 1000))
     }
 
     /// The fault of the data, if any.
@@ -72,17 +74,26 @@ struct Exact {
 impl Exact {
     fn of(value: &Value) -> Option<Self> {
         let decimal = amount(value).ok()?.normalize();
-        Some(Self { mantissa: decimal.mantissa(), scale: decimal.scale() })
+        Some(Self {
+            mantissa: decimal.mantissa(),
+            scale: decimal.scale(),
+        })
     }
 
     fn times(self, other: Self) -> Option<Self> {
         let mantissa = self.mantissa.checked_mul(other.mantissa)?;
-        Some(Self { mantissa, scale: self.scale + other.scale })
+        Some(Self {
+            mantissa,
+            scale: self.scale + other.scale,
+        })
     }
 
     fn plus(self, other: Self) -> Option<Self> {
         let (one, two) = Self::aligned(self, other)?;
-        Some(Self { mantissa: one.checked_add(two)?, scale: self.scale.max(other.scale) })
+        Some(Self {
+            mantissa: one.checked_add(two)?,
+            scale: self.scale.max(other.scale),
+        })
     }
 
     fn equals(self, other: Self) -> Option<bool> {
@@ -105,7 +116,13 @@ impl Exact {
 pub(crate) fn sum_fault(rule: &SumRule, data: &Value, language: Language) -> Option<Fault> {
     let total = data.pointer(&rule.equals).filter(|total| !total.is_null())?;
     let lines = data.pointer(&rule.of)?.as_array()?;
-    let fault = |pointer: String, detail: String| Some(Fault { pointer, code: "sum".to_owned(), detail });
+    let fault = |pointer: String, detail: String| {
+        Some(Fault {
+            pointer,
+            code: "sum".to_owned(),
+            detail,
+        })
+    };
     let no_amount = || language.keyword("format", &Value::from("money"));
     let too_precise = || {
         language
@@ -121,7 +138,9 @@ pub(crate) fn sum_fault(rule: &SumRule, data: &Value, language: Language) -> Opt
         let mut product = Exact { mantissa: 1, scale: 0 };
         for name in &rule.product {
             let pointer = || format!("{}/{index}{}", rule.of, token(name));
-            let Some(factor) = line.get(name).and_then(Exact::of) else { return fault(pointer(), no_amount()) };
+            let Some(factor) = line.get(name).and_then(Exact::of) else {
+                return fault(pointer(), no_amount());
+            };
             match product.times(factor) {
                 Some(next) => product = next,
                 None => return fault(pointer(), too_precise()),
@@ -132,7 +151,9 @@ pub(crate) fn sum_fault(rule: &SumRule, data: &Value, language: Language) -> Opt
             None => return fault(format!("{}/{index}", rule.of), too_precise()),
         }
     }
-    let Some(stated) = Exact::of(total) else { return fault(rule.equals.clone(), no_amount()) };
+    let Some(stated) = Exact::of(total) else {
+        return fault(rule.equals.clone(), no_amount());
+    };
     if stated.equals(sum)? {
         return None;
     }
@@ -173,13 +194,19 @@ mod tests {
         );
         let wrong = check(r#"{"items":[{"quantity":3,"price":19.99}],"total":59.98}"#).unwrap();
         assert_eq!(wrong.pointer, "/total");
-        assert_eq!(wrong.detail, "must equal the sum of quantity × price over items, which is 59.97");
+        assert_eq!(
+            wrong.detail,
+            "must equal the sum of quantity × price over items, which is 59.97"
+        );
         let wrong = check(r#"{"items":[{"quantity":3,"price":"x"}],"total":59.98}"#).unwrap();
         assert_eq!(wrong.pointer, "/items/0/price");
         let tiny = r#"{"items":[{"quantity":0.00000000000000000001,"price":0.00000000000000000001}],"total":0}"#;
         assert_eq!(check(tiny).unwrap().pointer, "/items/0");
         let huge = "9".repeat(28);
-        let wrong = check(&format!(r#"{{"items":[{{"quantity":{huge},"price":{huge}}}],"total":1}}"#)).unwrap();
+        let wrong = check(&format!(
+            r#"{{"items":[{{"quantity":{huge},"price":{huge}}}],"total":1}}"#
+        ))
+        .unwrap();
         assert_eq!(wrong.pointer, "/items/0/price");
         assert_eq!(check(r#"{"items":[],"total":0.00}"#), None);
         assert_eq!(check(r#"{"items":[]}"#), None);
@@ -194,11 +221,24 @@ mod tests {
         for right in ["10/04/2026", "10-04-2026", "29/02/2024", "1/4/1999"] {
             assert!(rule.accepts(right), "{right}");
         }
-        for wrong in ["31/04/2026", "29/02/2023", "2026-04-10", "10/04/26", "10/04/2026 x", "", "hoy"] {
+        for wrong in [
+            "31/04/2026",
+            "29/02/2023",
+            "2026-04-10",
+            "10/04/26",
+            "10/04/2026 x",
+            "",
+            "hoy",
+        ] {
             assert!(!rule.accepts(wrong), "{wrong}");
         }
-        let fault = rule.fault(&parse(r#"{"fecha":"31/04/2026"}"#), Language::Spanish).unwrap();
-        assert_eq!(fault.detail, "debe ser una fecha del calendario (30/04/2026, 30-04-2026)");
+        let fault = rule
+            .fault(&parse(r#"{"fecha":"31/04/2026"}"#), Language::Spanish)
+            .unwrap();
+        assert_eq!(
+            fault.detail,
+            "debe ser una fecha del calendario (30/04/2026, 30-04-2026)"
+        );
         assert!(rule.fault(&parse(r#"{"fecha":5}"#), Language::Spanish).is_some());
         assert!(rule.fault(&parse("{}"), Language::Spanish).is_none());
     }

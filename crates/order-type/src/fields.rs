@@ -21,7 +21,12 @@ impl<'n> Fields<'n> {
     pub fn of(node: &'n Node, span: &Span, owner: impl Into<String>, report: &mut Report<'_>) -> Option<Self> {
         let owner = owner.into();
         match &node.value {
-            Tree::Table(entries) => Some(Self { owner, span: span.clone(), entries, known: Vec::new() }),
+            Tree::Table(entries) => Some(Self {
+                owner,
+                span: span.clone(),
+                entries,
+                known: Vec::new(),
+            }),
             other => {
                 let message = format!("{owner} must be a table, not {}", other.kind());
                 report.error("type/wrong-kind", &node.span, message, None);
@@ -43,7 +48,10 @@ impl<'n> Fields<'n> {
     /// A member of any kind.
     pub fn take(&mut self, name: &'static str) -> Option<(&'n Key, &'n Node)> {
         self.known.push(name);
-        self.entries.iter().find(|(key, _)| key.value == name).map(|(key, node)| (key, node))
+        self.entries
+            .iter()
+            .find(|(key, _)| key.value == name)
+            .map(|(key, node)| (key, node))
     }
 
     /// A member that must be there.
@@ -57,7 +65,12 @@ impl<'n> Fields<'n> {
 
     /// Says that a member is missing.
     pub fn missing(&self, name: &str, report: &mut Report<'_>) {
-        report.error("type/missing-key", &self.span, format!("{} needs `{name}`", self.owner), None);
+        report.error(
+            "type/missing-key",
+            &self.span,
+            format!("{} needs `{name}`", self.owner),
+            None,
+        );
     }
 
     /// A string.
@@ -75,7 +88,10 @@ impl<'n> Fields<'n> {
     pub fn flag(&mut self, name: &'static str, report: &mut Report<'_>) -> Option<Located<bool>> {
         let (key, node) = self.take(name)?;
         match node.value {
-            Tree::Flag(value) => Some(Located { value, span: key.span.clone() }),
+            Tree::Flag(value) => Some(Located {
+                value,
+                span: key.span.clone(),
+            }),
             ref other => {
                 wrong_kind(name, "true or false", other, &node.span, report);
                 None
@@ -112,7 +128,9 @@ impl<'n> Fields<'n> {
 
     /// A list of strings.
     pub fn texts(&mut self, name: &'static str, report: &mut Report<'_>) -> Vec<Located<String>> {
-        let Some((_, node)) = self.take(name) else { return Vec::new() };
+        let Some((_, node)) = self.take(name) else {
+            return Vec::new();
+        };
         match &node.value {
             Tree::List(items) => items.iter().filter_map(|item| text_of(name, item, report)).collect(),
             other => {
@@ -134,22 +152,33 @@ impl<'n> Fields<'n> {
                 continue;
             }
             let message = format!("{} has no `{name}`", self.owner);
-            report.error("type/unknown-key", &key.span, message, did_you_mean(name, self.known.iter().copied()));
+            report.error(
+                "type/unknown-key",
+                &key.span,
+                message,
+                did_you_mean(name, self.known.iter().copied()),
+            );
         }
     }
 }
 
 /// Says that something is not in this version.
 pub(crate) fn not_supported(what: &str, span: &Span, report: &mut Report<'_>) {
-    report.error("type/not-supported", span, format!("{what} is not in this version"), Some("take it out".to_owned()));
+    report.error(
+        "type/not-supported",
+        span,
+        format!("{what} is not in this version"),
+        Some("take it out".to_owned()),
+    );
 }
 
 /// A string, or a report that it is none.
 pub(crate) fn text_of(name: &str, node: &Node, report: &mut Report<'_>) -> Option<Located<String>> {
     match &node.value {
-        Tree::Text(text) if text.len() <= TEXT_BYTES_MAX => {
-            Some(Located { value: text.clone(), span: node.span.clone() })
-        }
+        Tree::Text(text) if text.len() <= TEXT_BYTES_MAX => Some(Located {
+            value: text.clone(),
+            span: node.span.clone(),
+        }),
         Tree::Text(_) => {
             let message = format!("`{name}` is longer than {TEXT_BYTES_MAX} bytes");
             report.error("type/too-long", &node.span, message, None);
@@ -167,7 +196,9 @@ const TEXT_BYTES_MAX: usize = 16 * 1024;
 
 /// Whether a text is a JSON pointer, or a report that it is none.
 pub(crate) fn is_pointer(text: &Located<String>, report: &mut Report<'_>) -> bool {
-    let Some(fault) = pointer::fault(&text.value) else { return true };
+    let Some(fault) = pointer::fault(&text.value) else {
+        return true;
+    };
     let message = format!("\"{}\" is no JSON pointer", text.value);
     report.error("type/bad-pointer", &text.span, message, Some(fault.to_owned()));
     false
@@ -175,5 +206,10 @@ pub(crate) fn is_pointer(text: &Located<String>, report: &mut Report<'_>) -> boo
 
 /// Says that a member is of the wrong kind.
 pub(crate) fn wrong_kind(name: &str, wanted: &str, found: &Tree, span: &Span, report: &mut Report<'_>) {
-    report.error("type/wrong-kind", span, format!("`{name}` must be {wanted}, not {}", found.kind()), None);
+    report.error(
+        "type/wrong-kind",
+        span,
+        format!("`{name}` must be {wanted}, not {}", found.kind()),
+        None,
+    );
 }

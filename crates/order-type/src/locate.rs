@@ -14,7 +14,11 @@ pub(crate) fn place(text: &str, pointer: &str) -> Span {
     for token in tokens(pointer) {
         let next = if found.starts_with('{') {
             let members = serde_json::from_str::<Members<'_>>(found).unwrap_or_default();
-            members.0.into_iter().find(|(name, _)| *name == token).map(|(_, raw)| raw)
+            members
+                .0
+                .into_iter()
+                .find(|(name, _)| *name == token)
+                .map(|(_, raw)| raw)
         } else if found.starts_with('[') {
             let items = serde_json::from_str::<Vec<&RawValue>>(found).unwrap_or_default();
             token.parse::<usize>().ok().and_then(|at| items.get(at).copied())

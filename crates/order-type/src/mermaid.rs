@@ -11,18 +11,33 @@ use comanda_model::order_type::Initial;
 pub(crate) fn draw(order_type: &OrderType) -> String {
     let mut out = String::from("stateDiagram-v2\n");
     // Names may hold anything, so statuses get ids of their own.
-    let ids: HashMap<&str, String> =
-        order_type.statuses.keys().enumerate().map(|(index, name)| (name.as_ref(), format!("s{index}"))).collect();
+    let ids: HashMap<&str, String> = order_type
+        .statuses
+        .keys()
+        .enumerate()
+        .map(|(index, name)| (name.as_ref(), format!("s{index}")))
+        .collect();
     let id = |name: &str| ids.get(name).map_or("s", String::as_str);
     for (name, status) in &order_type.statuses {
-        let steps = if status.steps.is_empty() { String::new() } else { format!(" ({})", status.steps.join(", ")) };
-        line(&mut out, format_args!("state \"{}\" as {}", plain(&format!("{name}{steps}")), id(name)));
+        let steps = if status.steps.is_empty() {
+            String::new()
+        } else {
+            format!(" ({})", status.steps.join(", "))
+        };
+        line(
+            &mut out,
+            format_args!("state \"{}\" as {}", plain(&format!("{name}{steps}")), id(name)),
+        );
     }
     match &order_type.initial {
         Initial::Status(name) => line(&mut out, format_args!("[*] --> {}", id(name))),
         Initial::From { default, .. } => {
             for name in order_type.statuses.keys() {
-                let label = if default.as_ref() == Some(name) { " : default" } else { "" };
+                let label = if default.as_ref() == Some(name) {
+                    " : default"
+                } else {
+                    ""
+                };
                 line(&mut out, format_args!("[*] --> {}{label}", id(name)));
             }
         }
@@ -30,7 +45,11 @@ pub(crate) fn draw(order_type: &OrderType) -> String {
     for (name, status) in &order_type.statuses {
         let from = id(name);
         for branch in &status.next {
-            let label = branch.when.as_ref().map(|when| format!(" : {}", plain(when.text()))).unwrap_or_default();
+            let label = branch
+                .when
+                .as_ref()
+                .map(|when| format!(" : {}", plain(when.text())))
+                .unwrap_or_default();
             line(&mut out, format_args!("{from} --> {}{label}", id(&branch.to)));
         }
         for to in &status.to {
@@ -40,7 +59,10 @@ pub(crate) fn draw(order_type: &OrderType) -> String {
             line(&mut out, format_args!("{from} --> {} : refused", id(to)));
         }
         if let Some(deadline) = &status.deadline {
-            line(&mut out, format_args!("{from} --> {} : after {}", id(&deadline.to), shown(deadline.after)));
+            line(
+                &mut out,
+                format_args!("{from} --> {} : after {}", id(&deadline.to), shown(deadline.after)),
+            );
         }
         if status.is_final {
             line(&mut out, format_args!("{from} --> [*]"));

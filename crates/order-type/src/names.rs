@@ -3,11 +3,13 @@
 
 use std::collections::BTreeSet;
 
+use serde_json::Value;
+
 use crate::definition::Known;
 use crate::diagnostic::{Report, did_you_mean};
 use crate::file::{File, Use, UseIn};
 use crate::pointer::token;
-use crate::schema::Schema;
+use crate::schema::lacks;
 
 /// What conditions and templates see of an order.
 const OF_ORDER: [&str; 7] = ["data", "steps", "id", "key", "customer", "type", "status"];
@@ -21,7 +23,7 @@ pub(crate) fn check(
     used: &Use,
     run: &BTreeSet<&str>,
     file: &File,
-    schema: Option<&Schema>,
+    schema: Option<&Value>,
     known: &Known,
     report: &mut Report<'_>,
 ) {
@@ -33,7 +35,7 @@ pub(crate) fn check(
         ("steps", Some(step)) => check_step(used, step, run, file, report),
         ("data", Some(_)) => {
             let pointer: String = used.name.split('.').skip(1).map(token).collect();
-            if let Some(lack) = schema.and_then(|schema| schema.lacks(&pointer)) {
+            if let Some(lack) = schema.and_then(|schema| lacks(schema, &pointer)) {
                 let message = format!("`{}` is read, but the schema has no `{}`", used.name, lack.token);
                 let help = did_you_mean(&lack.token, lack.known.iter().map(String::as_str));
                 report.error("type/unknown-field", &used.span, message, help);
@@ -68,18 +70,15 @@ fn check_step(used: &Use, step: &str, run: &BTreeSet<&str>, file: &File, report:
     }
 }
 
-fn missing(
-    used: &Use,
-    what: &str,
-    name: &str,
-    there: &BTreeSet<String>,
-    known: &Known,
-    report: &mut Report<'_>,
-) {
+fn missing(used: &Use, what: &str, name: &str, there: &BTreeSet<String>, known: &Known, report: &mut Report<'_>) {
     if there.contains(name) {
         return;
     }
-    let code = if what == "secret" { "type/missing-secret" } else { "type/missing-env" };
+    let code = if what == "secret" {
+        "type/missing-secret"
+    } else {
+        "type/missing-env"
+    };
     let message = format!("the {what} `{name}` is not set");
     let help = crate::diagnostic::nearest(name, there.iter().map(String::as_str))
         .map(|near| format!("did you mean \"{near}\"?"));

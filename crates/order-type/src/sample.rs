@@ -2,21 +2,30 @@
 
 use serde_json::{Map, Value};
 
-use crate::schema::Schema;
+use crate::schema::resolved;
 
 /// How deep an example is made up; schemas may refer to themselves.
 const DEPTH_MAX: usize = 8;
 
 /// The schema's first example, or one made up from its parts.
-pub(crate) fn sample(schema: &Schema) -> Value {
-    let made = of(schema, schema.json(), DEPTH_MAX);
-    if made.is_object() { made } else { Value::Object(Map::new()) }
+pub(crate) fn sample(schema: &Value) -> Value {
+    let made = of(schema, schema, DEPTH_MAX);
+    if made.is_object() {
+        made
+    } else {
+        Value::Object(Map::new())
+    }
 }
 
-fn of(schema: &Schema, part: &Value, depth: usize) -> Value {
-    let Some(part) = schema.resolved(part) else { return Value::Null };
+fn of(schema: &Value, part: &Value, depth: usize) -> Value {
+    let Some(part) = resolved(schema, part) else {
+        return Value::Null;
+    };
     let first = |name: &str| part.get(name).and_then(|values| values.get(0));
-    let stated = first("examples").or_else(|| part.get("default")).or_else(|| part.get("const")).or_else(|| first("enum"));
+    let stated = first("examples")
+        .or_else(|| part.get("default"))
+        .or_else(|| part.get("const"))
+        .or_else(|| first("enum"));
     if let Some(stated) = stated {
         return stated.clone();
     }
@@ -43,7 +52,11 @@ fn of(schema: &Schema, part: &Value, depth: usize) -> Value {
                 None => true,
             };
             let members = properties.iter().filter(|(name, _)| wanted(name));
-            Value::Object(members.map(|(name, part)| (name.clone(), of(schema, part, depth - 1))).collect())
+            Value::Object(
+                members
+                    .map(|(name, part)| (name.clone(), of(schema, part, depth - 1)))
+                    .collect(),
+            )
         }
         "array" => {
             let count = part.get("minItems").and_then(Value::as_u64).unwrap_or(1).min(10);
@@ -59,7 +72,11 @@ fn of(schema: &Schema, part: &Value, depth: usize) -> Value {
 
 fn number(part: &Value) -> Value {
     if let Some(minimum) = part.get("minimum").and_then(Value::as_i64) {
-        return Value::from(minimum.max(1).min(part.get("maximum").and_then(Value::as_i64).unwrap_or(i64::MAX)));
+        return Value::from(
+            minimum
+                .max(1)
+                .min(part.get("maximum").and_then(Value::as_i64).unwrap_or(i64::MAX)),
+        );
     }
     match part.get("exclusiveMinimum").and_then(Value::as_i64) {
         Some(minimum) => Value::from(minimum.saturating_add(1)),
@@ -78,7 +95,11 @@ fn text(part: &Value) -> String {
         Some("uri") => "https://example.com/",
         _ => "text",
     };
-    let bound = |name: &str| part.get(name).and_then(Value::as_u64).and_then(|bound| usize::try_from(bound).ok());
+    let bound = |name: &str| {
+        part.get(name)
+            .and_then(Value::as_u64)
+            .and_then(|bound| usize::try_from(bound).ok())
+    };
     let mut text = text.to_owned();
     while text.chars().count() < bound("minLength").unwrap_or(0).min(1000) {
         text.push('x');
@@ -93,6 +114,7 @@ fn text(part: &Value) -> String {
 mod tests {
     use super::*;
     use crate::language::Language;
+    use crate::schema::Schema;
 
     #[test]
     fn made_up_examples_are_valid() {
@@ -103,7 +125,7 @@ mod tests {
             "$defs":{"line":{"type":"object","required":["sku","self"],
                 "properties":{"sku":{"type":"string","minLength":6},"self":{"type":["null","object"]}}}}}"##;
         let schema = Schema::compile(serde_json::from_str(text).unwrap()).unwrap();
-        let sample = sample(&schema);
+        let sample = sample(schema.json());
         assert!(schema.faults(&sample, Language::English).is_empty(), "{sample}");
         assert!(sample.get("left").is_none());
     }

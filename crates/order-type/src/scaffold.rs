@@ -12,7 +12,10 @@ pub fn scaffold(name: &str, sample: Option<&Value>) -> (String, String) {
     let default = json!({ "customerId": "c-1", "items": [{ "sku": "A-1", "quantity": 1 }] });
     let sample = sample.filter(|sample| sample.is_object()).unwrap_or(&default);
     let mut schema = Map::new();
-    schema.insert("$schema".to_owned(), "https://json-schema.org/draft/2020-12/schema".into());
+    schema.insert(
+        "$schema".to_owned(),
+        "https://json-schema.org/draft/2020-12/schema".into(),
+    );
     if let Value::Object(members) = schema_of(sample, DEPTH_MAX) {
         schema.extend(members);
     }
@@ -34,15 +37,21 @@ fn schema_of(value: &Value, depth: usize) -> Value {
         Value::String(_) => json!({ "type": "string", "minLength": usize::from(value != "") }),
         Value::Array(items) => match items.first() {
             // Items of more than one shape are left open.
-            Some(first) if items.iter().all(|item| schema_of(item, depth - 1) == schema_of(first, depth - 1)) => {
+            Some(first)
+                if items
+                    .iter()
+                    .all(|item| schema_of(item, depth - 1) == schema_of(first, depth - 1)) =>
+            {
                 json!({ "type": "array", "minItems": 1, "items": schema_of(first, depth - 1) })
             }
             _ => json!({ "type": "array" }),
         },
         Value::Object(members) => {
             let required: Vec<&String> = members.keys().collect();
-            let properties: Map<String, Value> =
-                members.iter().map(|(name, member)| (name.clone(), schema_of(member, depth - 1))).collect();
+            let properties: Map<String, Value> = members
+                .iter()
+                .map(|(name, member)| (name.clone(), schema_of(member, depth - 1)))
+                .collect();
             json!({ "type": "object", "required": required, "properties": properties })
         }
     }
@@ -107,7 +116,14 @@ mod tests {
         for sample in [None, Some(&sample), Some(&Value::Null)] {
             let (text, schema) = scaffold("repair-job", sample);
             let schema = Some(("repair-job.schema.json".to_owned(), schema));
-            let read = read(&Bundle { path: "repair-job.toml".to_owned(), text, schema }, &Known::default());
+            let read = read(
+                &Bundle {
+                    path: "repair-job.toml".to_owned(),
+                    text,
+                    schema,
+                },
+                &Known::default(),
+            );
             assert_eq!(read.diagnostics, []);
             let definition = read.definition.unwrap();
             assert_eq!(definition.validate(&definition.sample()), []);

@@ -17,6 +17,9 @@ use crate::pointer::{token, tokens};
 /// strings, and money is mostly a number.
 const MONEY: &str = "comanda-money";
 
+/// The types of JSON Schema.
+const TYPES: [&str; 7] = ["string", "number", "integer", "boolean", "array", "object", "null"];
+
 /// The most faults that one answer names: enough to mend a form, and a bound on what a bad submission costs.
 const FAULTS_MAX: usize = 100;
 
@@ -69,19 +72,31 @@ impl Schema {
             // A type is whole in itself: nothing is fetched.
             .offline()
             .should_validate_formats(true)
-            .with_format("iso4217", |text: &str| iso_currency::Currency::from_code(text).is_some())
+            .with_format("iso4217", |text: &str| {
+                iso_currency::Currency::from_code(text).is_some()
+            })
             // Checked by the keyword beside it.
             .with_format("money", |_: &str| true)
             .with_email_options(
-                EmailOptions::default().with_minimum_sub_domains(2).without_domain_literal().without_display_text(),
+                EmailOptions::default()
+                    .with_minimum_sub_domains(2)
+                    .without_domain_literal()
+                    .without_display_text(),
             )
             .with_keyword(MONEY, money_keyword);
         match options.build(&compiled) {
-            Ok(validator) => Ok(Self { json, compiled, validator }),
+            Ok(validator) => Ok(Self {
+                json,
+                compiled,
+                validator,
+            }),
             Err(first) => {
                 let fault = |error: &ValidationError<'_>| SchemaFault {
                     pointer: error.instance_path().to_string(),
-                    message: error.to_string(),
+                    message: match error.instance_path().as_str().ends_with("/type") && error.instance().is_string() {
+                        true => format!("{} is no type; types are {}", error.instance(), TYPES.join(", ")),
+                        false => error.to_string(),
+                    },
                 };
                 let mut faults: Vec<SchemaFault> = match jsonschema::draft202012::meta::validate(&json) {
                     Ok(()) => Vec::new(),
@@ -97,11 +112,6 @@ impl Schema {
                 Err(faults)
             }
         }
-    }
-
-    /// A schema that allows every object.
-    pub(crate) fn any() -> Option<Self> {
-        Self::compile(serde_json::json!({ "type": "object" })).ok()
     }
 
     /// Everything that is wrong with some data. The common case, that nothing is, is decided without making any error.
@@ -124,7 +134,10 @@ impl Schema {
     fn of_error(&self, error: &ValidationError<'_>, language: Language) -> Vec<Fault> {
         let at = error.instance_path().to_string();
         let keyword = error.kind().keyword();
-        let limit = self.compiled.pointer(error.schema_path().as_str()).unwrap_or(&Value::Null);
+        let limit = self
+            .compiled
+            .pointer(error.schema_path().as_str())
+            .unwrap_or(&Value::Null);
         let fault = |pointer: String, code: &str, limit: &Value| Fault {
             pointer,
             code: code.to_owned(),
@@ -147,62 +160,6 @@ impl Schema {
         }
     }
 
-    /// Where a pointer leads nowhere, if it does. Lenient where the schema is open: behind a composition, a member
-    /// that `additionalProperties` allows by name, or a part that says nothing of its members.
-    pub(crate) fn lacks(&self, pointer: &str) -> Option<Lack> {
-        let mut at = &self.json;
-        for name in tokens(pointer) {
-            at = self.resolved(at)?;
-            let schema = at.as_object()?;
-            let open = ["allOf", "anyOf", "oneOf", "if", "not", "patternProperties", "$dynamicRef", "dependentSchemas"];
-            if let Some(next) = schema.get("properties").and_then(|properties| properties.get(&name)) {
-                at = next;
-                continue;
-            }
-            if open.iter().any(|keyword| schema.contains_key(*keyword)) {
-                return None;
-            }
-            let numeric = name.bytes().all(|byte| byte.is_ascii_digit());
-            let is_list = schema.contains_key("items") || schema.get("type").is_some_and(|kind| kind == "array");
-            if numeric && is_list {
-                at = schema.get("items")?;
-                continue;
-            }
-            match schema.get("additionalProperties") {
-                Some(Value::Bool(true)) => return None,
-                Some(next @ Value::Object(_)) => {
-                    at = next;
-                    continue;
-                }
-                _ => {}
-            }
-            let known: Vec<String> = schema
-                .get("properties")
-                .and_then(Value::as_object)
-                .map(|properties| properties.keys().cloned().collect())
-                .unwrap_or_default();
-            let closed = schema.get("additionalProperties") == Some(&Value::Bool(false));
-            let scalar = matches!(
-                schema.get("type").and_then(Value::as_str),
-                Some("string" | "number" | "integer" | "boolean" | "null" | "array")
-            );
-            if known.is_empty() && !closed && !scalar {
-                return None;
-            }
-            return Some(Lack { token: name, known });
-        }
-        None
-    }
-
-    /// Follows references within the schema.
-    pub(crate) fn resolved<'s>(&'s self, mut at: &'s Value) -> Option<&'s Value> {
-        for _ in 0..REFERENCES_MAX {
-            let Some(reference) = at.get("$ref").and_then(Value::as_str) else { return Some(at) };
-            at = self.json.pointer(reference.strip_prefix('#')?)?;
-        }
-        None
-    }
-
     /// The formats that the schema names, each with its pointer, and whether they are checked.
     pub(crate) fn unknown_formats(&self) -> Vec<(String, String)> {
         let options = jsonschema::options();
@@ -217,6 +174,73 @@ impl Schema {
         });
         found
     }
+}
+
+/// Where a pointer leaves a schema, if it does. Lenient where the schema is open: behind a composition, a member
+/// that `additionalProperties` allows by name, or a part that says nothing of its members.
+pub(crate) fn lacks(root: &Value, pointer: &str) -> Option<Lack> {
+    let mut at = root;
+    for name in tokens(pointer) {
+        at = resolved(root, at)?;
+        let schema = at.as_object()?;
+        let open = [
+            "allOf",
+            "anyOf",
+            "oneOf",
+            "if",
+            "not",
+            "patternProperties",
+            "$dynamicRef",
+            "dependentSchemas",
+        ];
+        if let Some(next) = schema.get("properties").and_then(|properties| properties.get(&name)) {
+            at = next;
+            continue;
+        }
+        if open.iter().any(|keyword| schema.contains_key(*keyword)) {
+            return None;
+        }
+        let numeric = name.bytes().all(|byte| byte.is_ascii_digit());
+        let is_list = schema.contains_key("items") || schema.get("type").is_some_and(|kind| kind == "array");
+        if numeric && is_list {
+            at = schema.get("items")?;
+            continue;
+        }
+        match schema.get("additionalProperties") {
+            Some(Value::Bool(true)) => return None,
+            Some(next @ Value::Object(_)) => {
+                at = next;
+                continue;
+            }
+            _ => {}
+        }
+        let known: Vec<String> = schema
+            .get("properties")
+            .and_then(Value::as_object)
+            .map(|properties| properties.keys().cloned().collect())
+            .unwrap_or_default();
+        let closed = schema.get("additionalProperties") == Some(&Value::Bool(false));
+        let scalar = matches!(
+            schema.get("type").and_then(Value::as_str),
+            Some("string" | "number" | "integer" | "boolean" | "null" | "array")
+        );
+        if known.is_empty() && !closed && !scalar {
+            return None;
+        }
+        return Some(Lack { token: name, known });
+    }
+    None
+}
+
+/// Follows references within the schema.
+pub(crate) fn resolved<'s>(root: &'s Value, mut at: &'s Value) -> Option<&'s Value> {
+    for _ in 0..REFERENCES_MAX {
+        let Some(reference) = at.get("$ref").and_then(Value::as_str) else {
+            return Some(at);
+        };
+        at = root.pointer(reference.strip_prefix('#')?)?;
+    }
+    None
 }
 
 /// Keywords whose values are not schemas but data.
@@ -321,7 +345,11 @@ mod tests {
             faults(&schema, r#"{"amount":-1,"currency":"eurs"}"#),
             [
                 fault("/amount", "minimum", "must be at least 0"),
-                fault("/currency", "format", "must be a currency code of ISO 4217, such as EUR"),
+                fault(
+                    "/currency",
+                    "format",
+                    "must be a currency code of ISO 4217, such as EUR"
+                ),
             ]
         );
         assert_eq!(
@@ -333,7 +361,10 @@ mod tests {
         );
         let long = r#"{"amount":1.00000000000000000000000000000000001,"currency":"EUR","price":"x"}"#;
         let money = "must be an exact amount of money, with at most 28 digits";
-        assert_eq!(faults(&schema, long), [fault("/amount", "format", money), fault("/price", "format", money)]);
+        assert_eq!(
+            faults(&schema, long),
+            [fault("/amount", "format", money), fault("/price", "format", money)]
+        );
     }
 
     #[test]
@@ -347,7 +378,13 @@ mod tests {
     fn e_mail_is_asserted() {
         let schema = schema(r#"{"format":"email"}"#);
         assert!(faults(&schema, r#""ana@example.com""#).is_empty());
-        for wrong in ["ana", "ana@", "ana@localhost", "Ana <ana@example.com>", "ana@[127.0.0.1]"] {
+        for wrong in [
+            "ana",
+            "ana@",
+            "ana@localhost",
+            "Ana <ana@example.com>",
+            "ana@[127.0.0.1]",
+        ] {
             assert_eq!(faults(&schema, &format!("\"{wrong}\"")).len(), 1, "{wrong}");
         }
     }
@@ -375,11 +412,20 @@ mod tests {
                 "$defs":{"line":{"properties":{"sku":{}},"additionalProperties":false}}}"##,
         );
         for right in ["/lines", "/lines/0/sku", "/any/x/y", "/open/x", "/map/k/x", "/name"] {
-            assert_eq!(schema.lacks(right), None, "{right}");
+            assert_eq!(lacks(schema.json(), right), None, "{right}");
         }
-        for (wrong, at) in [("/line", "line"), ("/lines/0/sk", "sk"), ("/lines/x", "x"), ("/name/x", "x"), ("/map/k/y", "y")]
-        {
-            assert_eq!(schema.lacks(wrong).map(|lack| lack.token).as_deref(), Some(at), "{wrong}");
+        for (wrong, at) in [
+            ("/line", "line"),
+            ("/lines/0/sk", "sk"),
+            ("/lines/x", "x"),
+            ("/name/x", "x"),
+            ("/map/k/y", "y"),
+        ] {
+            assert_eq!(
+                lacks(schema.json(), wrong).map(|lack| lack.token).as_deref(),
+                Some(at),
+                "{wrong}"
+            );
         }
     }
 
@@ -388,7 +434,10 @@ mod tests {
         let text = r#"{"type":"objekt","properties":{"a":{"minimum":"x"}}}"#;
         let faults = Schema::compile(serde_json::from_str(text).unwrap()).unwrap_err();
         let pointers: Vec<&str> = faults.iter().map(|fault| fault.pointer.as_str()).collect();
-        assert!(pointers.contains(&"/type") && pointers.contains(&"/properties/a/minimum"), "{faults:?}");
+        assert!(
+            pointers.contains(&"/type") && pointers.contains(&"/properties/a/minimum"),
+            "{faults:?}"
+        );
         assert!(Schema::compile(serde_json::json!({ "$ref": "https://example.com/x.json" })).is_err());
         assert!(Schema::compile(serde_json::json!({ "pattern": "(" })).is_err());
     }

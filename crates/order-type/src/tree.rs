@@ -39,17 +39,35 @@ pub(crate) fn parse(text: &str) -> (Node, Vec<Located<String>>) {
     let (table, errors) = DeTable::parse_recoverable(text);
     let errors = errors
         .into_iter()
-        .map(|error| Located { value: error.message().to_owned(), span: error.span().unwrap_or(0..0) })
+        .map(|error| Located {
+            value: error.message().to_owned(),
+            span: error.span().unwrap_or(0..0),
+        })
         .collect();
     let span = table.span();
-    (Located { value: table_of(table.into_inner()), span }, errors)
+    (
+        Located {
+            value: table_of(table.into_inner()),
+            span,
+        },
+        errors,
+    )
 }
 
 fn table_of(table: DeTable<'_>) -> Tree {
     let entries = table.into_iter().map(|(key, value)| {
-        let key = Located { span: key.span(), value: key.into_inner().into_owned() };
+        let key = Located {
+            span: key.span(),
+            value: key.into_inner().into_owned(),
+        };
         let span = value.span();
-        (key, Located { value: tree_of(value.into_inner()), span })
+        (
+            key,
+            Located {
+                value: tree_of(value.into_inner()),
+                span,
+            },
+        )
     });
     Tree::Table(entries.collect())
 }
@@ -73,7 +91,10 @@ fn tree_of(value: DeValue<'_>) -> Tree {
                 .into_iter()
                 .map(|item| {
                     let span = item.span();
-                    Located { value: tree_of(item.into_inner()), span }
+                    Located {
+                        value: tree_of(item.into_inner()),
+                        span,
+                    }
                 })
                 .collect(),
         ),
@@ -102,7 +123,9 @@ impl Tree {
             Self::Flag(flag) => Value::Bool(*flag),
             Self::List(items) => items.iter().map(|item| item.value.to_json()).collect(),
             Self::Table(entries) => {
-                let members = entries.iter().map(|(key, node)| (key.value.clone(), node.value.to_json()));
+                let members = entries
+                    .iter()
+                    .map(|(key, node)| (key.value.clone(), node.value.to_json()));
                 Value::Object(members.collect::<Map<_, _>>())
             }
         }
@@ -118,7 +141,10 @@ impl Tree {
 
     /// The member of a table.
     pub fn get(&self, name: &str) -> Option<&Node> {
-        self.entries().iter().find(|(key, _)| key.value == name).map(|(_, node)| node)
+        self.entries()
+            .iter()
+            .find(|(key, _)| key.value == name)
+            .map(|(_, node)| node)
     }
 }
 
@@ -129,12 +155,15 @@ impl Node {
         let mut node = self;
         for token in crate::pointer::tokens(pointer) {
             let next = match &node.value {
-                Tree::Table(entries) => {
-                    entries.iter().find(|(key, _)| key.value == token).map(|(key, node)| (key.span.clone(), node))
-                }
-                Tree::List(items) => {
-                    token.parse::<usize>().ok().and_then(|at| items.get(at)).map(|item| (item.span.clone(), item))
-                }
+                Tree::Table(entries) => entries
+                    .iter()
+                    .find(|(key, _)| key.value == token)
+                    .map(|(key, node)| (key.span.clone(), node)),
+                Tree::List(items) => token
+                    .parse::<usize>()
+                    .ok()
+                    .and_then(|at| items.get(at))
+                    .map(|item| (item.span.clone(), item)),
                 _ => None,
             };
             let Some((span, next)) = next else { break };
@@ -157,7 +186,10 @@ mod tests {
     fn numbers_keep_their_digits_and_tables_their_order() {
         let (tree, errors) = parse("z = 1.50\na = 0x1F\n[s.\"en proceso\"]\nx = +7\n");
         assert!(errors.is_empty());
-        assert_eq!(tree.value.to_json().to_string(), r#"{"z":1.50,"a":31,"s":{"en proceso":{"x":7}}}"#);
+        assert_eq!(
+            tree.value.to_json().to_string(),
+            r#"{"z":1.50,"a":31,"s":{"en proceso":{"x":7}}}"#
+        );
     }
 
     #[test]

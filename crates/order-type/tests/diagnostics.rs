@@ -1,5 +1,11 @@
 //! What is said of a broken file: everything at once, each with its place and how to mend it.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "a test's panic is its failure")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    missing_docs,
+    reason = "a test's panic is its failure"
+)]
 
 use std::collections::BTreeSet;
 
@@ -10,7 +16,11 @@ const BROKEN: &str = include_str!("broken/repair.toml");
 const BROKEN_SCHEMA: &str = include_str!("broken/repair.schema.json");
 
 fn bundle(text: &str) -> Bundle {
-    Bundle { path: "test.toml".to_owned(), text: text.to_owned(), schema: None }
+    Bundle {
+        path: "test.toml".to_owned(),
+        text: text.to_owned(),
+        schema: None,
+    }
 }
 
 fn check(text: &str) -> Read {
@@ -18,7 +28,11 @@ fn check(text: &str) -> Read {
 }
 
 fn codes(text: &str) -> Vec<&'static str> {
-    check(text).diagnostics.iter().map(|diagnostic| diagnostic.code).collect()
+    check(text)
+        .diagnostics
+        .iter()
+        .map(|diagnostic| diagnostic.code)
+        .collect()
 }
 
 /// A sound type to break.
@@ -43,9 +57,16 @@ use = "noop"
 
 fn broken(from: &str, to: &str) -> Vec<&'static str> {
     assert!(SOUND.contains(from), "{from}");
-    let known = Known { env: BTreeSet::from(["URL".to_owned()]), ..Known::default() };
+    let known = Known {
+        env: BTreeSet::from(["URL".to_owned()]),
+        ..Known::default()
+    };
     let bundle = bundle(&SOUND.replacen(from, to, 1));
-    read(&bundle, &known).diagnostics.iter().map(|diagnostic| diagnostic.code).collect()
+    read(&bundle, &known)
+        .diagnostics
+        .iter()
+        .map(|diagnostic| diagnostic.code)
+        .collect()
 }
 
 #[test]
@@ -58,8 +79,7 @@ fn everything_is_said_at_once() {
     let read = read(&bundle, &Known::default());
     assert!(read.definition.is_none());
     let rendered = render(&read.diagnostics, &bundle, false);
-    let expected = include_str!("broken/repair.txt");
-    assert_eq!(rendered, expected, "\n{rendered}");
+    assert_eq!(rendered, include_str!("broken/repair.txt"), "\n{rendered}");
 }
 
 #[test]
@@ -75,35 +95,95 @@ fn each_mistake_has_its_code() {
         ("\"sound\"", "\"docs\"", "type/bad-name"),
         ("\"sound\"", "7", "type/wrong-kind"),
         ("initial = \"A\"", "initial = \"AA\"", "type/unknown-status"),
-        ("initial = \"A\"", "initial = \"A\"\nlanguage = \"de\"", "type/unknown-language"),
+        (
+            "initial = \"A\"",
+            "initial = \"A\"\nlanguage = \"de\"",
+            "type/unknown-language",
+        ),
         ("initial = \"A\"", "initial = \"A\"\ncolour = 1", "type/unknown-key"),
-        ("initial = \"A\"", "initial = \"A\"\nnotify = [\"x\"]", "type/not-supported"),
+        (
+            "initial = \"A\"",
+            "initial = \"A\"\nnotify = [\"x\"]",
+            "type/not-supported",
+        ),
         ("initial = \"A\"", "initial = { from = \"/a/b\" }", "type/bad-pointer"),
-        ("initial = \"A\"", "initial = \"A\"\ncustomer = \"x\"", "type/bad-pointer"),
-        ("initial = \"A\"", "initial = \"A\"\ncustomer = \"/y\"", "type/unknown-field"),
-        ("initial = \"A\"", "initial = \"A\"\nfifo = { key = \"*\", scope = \"live\" }", "type/unknown-value"),
+        (
+            "initial = \"A\"",
+            "initial = \"A\"\ncustomer = \"x\"",
+            "type/bad-pointer",
+        ),
+        (
+            "initial = \"A\"",
+            "initial = \"A\"\ncustomer = \"/y\"",
+            "type/unknown-field",
+        ),
+        (
+            "initial = \"A\"",
+            "initial = \"A\"\nfifo = { key = \"*\", scope = \"live\" }",
+            "type/unknown-value",
+        ),
         ("initial = \"A\"", "initial = \"A", "type/syntax"),
         ("type = \"object\"", "type = \"objekt\"", "type/bad-schema"),
-        ("properties.x = { type = \"string\" }", "properties.x = { format = \"emial\" }", "type/unknown-format"),
-        ("type = \"object\"", "type = \"object\"\nexamples = [{ x = 1 }]", "type/invalid-example"),
+        (
+            "properties.x = { type = \"string\" }",
+            "properties.x = { format = \"emial\" }",
+            "type/unknown-format",
+        ),
+        (
+            "type = \"object\"",
+            "type = \"object\"\nexamples = [{ x = 1 }]",
+            "type/invalid-example",
+        ),
         ("[\"one\", \"two\"]", "[\"one\", \"too\"]", "type/unknown-step"),
         ("[\"one\", \"two\"]", "[\"one\", \"one\"]", "type/repeated-step"),
         ("[\"one\", \"two\"]", "[\"one\"]", "type/unused-step"),
         ("next = \"B\"", "next = []", "type/no-last-branch"),
-        ("next = \"B\"", "next = [{ when = \"data.x\", to = \"B\" }]", "type/no-last-branch"),
-        ("next = \"B\"", "next = [{ to = \"B\" }, { to = \"C\" }]", "type/unreachable-branch"),
-        ("next = \"B\"", "next = [{ when = \"data.x ==\", to = \"B\" }, { to = \"C\" }]", "type/bad-template"),
-        ("next = \"B\"", "next = [{ when = \"env.X\", to = \"B\" }, { to = \"C\" }]", "type/unknown-name"),
-        ("next = \"B\"", "next = [{ when = \"dada.x\", to = \"B\" }, { to = \"C\" }]", "type/unknown-name"),
-        ("next = \"B\"", "next = [{ when = \"data.y\", to = \"B\" }, { to = \"C\" }]", "type/unknown-field"),
+        (
+            "next = \"B\"",
+            "next = [{ when = \"data.x\", to = \"B\" }]",
+            "type/no-last-branch",
+        ),
+        (
+            "next = \"B\"",
+            "next = [{ to = \"B\" }, { to = \"C\" }]",
+            "type/unreachable-branch",
+        ),
+        (
+            "next = \"B\"",
+            "next = [{ when = \"data.x ==\", to = \"B\" }, { to = \"C\" }]",
+            "type/bad-template",
+        ),
+        (
+            "next = \"B\"",
+            "next = [{ when = \"env.X\", to = \"B\" }, { to = \"C\" }]",
+            "type/unknown-name",
+        ),
+        (
+            "next = \"B\"",
+            "next = [{ when = \"dada.x\", to = \"B\" }, { to = \"C\" }]",
+            "type/unknown-name",
+        ),
+        (
+            "next = \"B\"",
+            "next = [{ when = \"data.y\", to = \"B\" }, { to = \"C\" }]",
+            "type/unknown-field",
+        ),
         ("next = \"B\"", "next = \"A\"", "type/unreachable-status"),
-        ("next = \"B\"", "next = \"B\"\ndeadline = { after = \"10\", to = \"C\" }", "type/bad-duration"),
+        (
+            "next = \"B\"",
+            "next = \"B\"\ndeadline = { after = \"10\", to = \"C\" }",
+            "type/bad-duration",
+        ),
         ("next = \"B\"", "next = \"B\"\nqueue = \"q\"", "type/not-supported"),
         ("to = [\"C\"]", "", "type/stuck"),
         ("to = [\"C\"]", "next = \"B\"", "type/endless"),
-        ("to = [\"C\"]", "next = \"A\"", "type/no-way-to-final"),
+        ("final = true", "to = [\"B\"]", "type/no-way-to-final"),
         ("final = true", "final = true\nto = [\"A\"]", "type/final-with-way-out"),
-        ("final = true", "final = true\naliases = [\"A\"]", "type/ambiguous-status"),
+        (
+            "final = true",
+            "final = true\naliases = [\"A\"]",
+            "type/ambiguous-status",
+        ),
         ("final = true", "final = true\nrequire = [\"/y\"]", "type/unknown-field"),
         ("\"GET {{", "\"FETCH {{", "type/bad-call"),
         ("\"GET {{ env.URL }}/", "\"GET ftp://x/", "type/bad-call"),
@@ -116,26 +196,78 @@ fn each_mistake_has_its_code() {
         ("{{ data.x }}\"", "\"\nheaders = { Host = \"x\" }", "type/bad-header"),
         ("{{ data.x }}\"", "\"\ntimeout = \"2h\"", "type/bad-duration"),
         ("{{ data.x }}\"", "\"\nretry = { attempts = 0 }", "type/wrong-kind"),
-        ("{{ data.x }}\"", "\"\nretry = { first = \"5s\", max = \"1s\" }", "type/bad-duration"),
-        ("{{ data.x }}\"", "\"\nexhausted = { archive = \"x\" }", "type/not-supported"),
-        ("{{ data.x }}\"", "\"\nunknown = { http = \"GET http://x/\" }", "type/not-supported"),
+        (
+            "{{ data.x }}\"",
+            "\"\nretry = { first = \"5s\", max = \"1s\" }",
+            "type/bad-duration",
+        ),
+        (
+            "{{ data.x }}\"",
+            "\"\nexhausted = { archive = \"x\" }",
+            "type/not-supported",
+        ),
+        (
+            "{{ data.x }}\"",
+            "\"\nunknown = { http = \"GET http://x/\" }",
+            "type/not-supported",
+        ),
         ("{{ data.x }}\"", "\"\nuse = \"noop\"", "type/two-actions"),
         ("use = \"noop\"", "use = \"inventory.reserve\"", "type/not-supported"),
         ("use = \"noop\"", "use = \"noob\"", "type/unknown-use"),
         ("use = \"noop\"", "", "type/no-action"),
         ("use = \"noop\"", "use = \"wait\"", "type/missing-key"),
-        ("use = \"noop\"", "use = \"wait\"\nwith = { until = \"/y\" }", "type/unknown-field"),
+        (
+            "use = \"noop\"",
+            "use = \"wait\"\nwith = { until = \"/y\" }",
+            "type/unknown-field",
+        ),
         ("use = \"noop\"", "use = \"noop\"\nbatch = 1001", "type/wrong-kind"),
         ("[steps.one]\nhttp = \"GET", "[steps.one]\nhttp = \"POST", ""),
-        ("[statuses.A]", "[wire]\norder = { a = \"@idd\" }\n[statuses.A]", "type/unknown-property"),
-        ("[statuses.A]", "[wire]\norder = { a = \"id\" }\n[statuses.A]", "type/bad-wire-value"),
-        ("[statuses.A]", "[wire]\norder = { a = \"@key\" }\n[statuses.A]", "type/no-key"),
-        ("[statuses.A]", "[wire]\norder = { a = \"/y\" }\n[statuses.A]", "type/unknown-field"),
-        ("[statuses.A]", "[wire]\ncors = [\"shop.example\"]\n[statuses.A]", "type/bad-origin"),
-        ("[statuses.A]", "[wire]\ndates = { \"/x\" = [\"%d/%m\"] }\n[statuses.A]", "type/bad-format"),
-        ("[statuses.A]", "[wire]\nerror = { status = 200 }\n[statuses.A]", "type/wrong-kind"),
-        ("[schema]\ntype = \"object\"\nproperties.x = { type = \"string\" }\n", "", "type/no-schema"),
-        ("[schema]\ntype = \"object\"\nproperties.x = { type = \"string\" }\n", "schema = \"s.json\"\n", "type/no-schema-file"),
+        (
+            "[statuses.A]",
+            "[wire]\norder = { a = \"@idd\" }\n[statuses.A]",
+            "type/unknown-property",
+        ),
+        (
+            "[statuses.A]",
+            "[wire]\norder = { a = \"id\" }\n[statuses.A]",
+            "type/bad-wire-value",
+        ),
+        (
+            "[statuses.A]",
+            "[wire]\norder = { a = \"@key\" }\n[statuses.A]",
+            "type/no-key",
+        ),
+        (
+            "[statuses.A]",
+            "[wire]\norder = { a = \"/y\" }\n[statuses.A]",
+            "type/unknown-field",
+        ),
+        (
+            "[statuses.A]",
+            "[wire]\ncors = [\"shop.example\"]\n[statuses.A]",
+            "type/bad-origin",
+        ),
+        (
+            "[statuses.A]",
+            "[wire]\ndates = { \"/x\" = [\"%d/%m\"] }\n[statuses.A]",
+            "type/bad-format",
+        ),
+        (
+            "[statuses.A]",
+            "[wire]\nerror = { status = 200 }\n[statuses.A]",
+            "type/wrong-kind",
+        ),
+        (
+            "[schema]\ntype = \"object\"\nproperties.x = { type = \"string\" }\n",
+            "",
+            "type/no-schema",
+        ),
+        (
+            "[schema]\ntype = \"object\"\nproperties.x = { type = \"string\" }\n",
+            "schema = \"s.json\"\n",
+            "type/no-schema-file",
+        ),
     ] {
         let found = broken(from, to);
         if code.is_empty() {
@@ -155,9 +287,20 @@ fn an_effect_without_undo_before_a_refusal_is_told() {
     assert_eq!(codes(&text), ["type/no-undo"]);
     assert_eq!(read.diagnostics[0].severity, Severity::Warning);
     assert!(read.definition.is_some());
-    let mended = text.replace("http = \"POST http://y/\"", "http = \"POST http://y/\"\nundo = { http = \"DELETE http://y/{{ steps.one.id }}\" }");
+    let mended = text.replace(
+        "http = \"POST http://y/\"",
+        "http = \"POST http://y/\"\nundo = { http = \"DELETE http://y/{{ steps.one.id }}\" }",
+    );
     assert_eq!(codes(&mended), Vec::<&str>::new());
-    assert_eq!(check(&mended).definition.unwrap().order_type.steps["one"].undo.as_ref().unwrap().retry.attempts, 10);
+    assert_eq!(
+        check(&mended).definition.unwrap().order_type.steps["one"]
+            .undo
+            .as_ref()
+            .unwrap()
+            .retry
+            .attempts,
+        10
+    );
 }
 
 #[test]
@@ -165,7 +308,13 @@ fn what_is_missing_in_the_environment_is_an_error_only_where_it_is_needed() {
     let lenient = check(SOUND);
     assert_eq!(lenient.diagnostics[0].severity, Severity::Warning);
     assert!(lenient.definition.is_some());
-    let strict = read(&bundle(SOUND), &Known { missing_is_error: true, ..Known::default() });
+    let strict = read(
+        &bundle(SOUND),
+        &Known {
+            missing_is_error: true,
+            ..Known::default()
+        },
+    );
     assert!(strict.definition.is_none());
 }
 
@@ -173,18 +322,27 @@ fn what_is_missing_in_the_environment_is_an_error_only_where_it_is_needed() {
 fn every_code_is_documented() {
     let page = include_str!("../../../docs/order-types.md");
     let mut codes = BTreeSet::new();
-    for source in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/src")).unwrap().chain(
-        std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/src/file")).unwrap(),
-    ).chain(std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/src/wire")).unwrap()) {
+    for source in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/src"))
+        .unwrap()
+        .chain(std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/src/file")).unwrap())
+        .chain(std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/src/wire")).unwrap())
+    {
         let path = source.unwrap().path();
         if path.extension().is_some_and(|extension| extension == "rs") {
             let text = std::fs::read_to_string(path).unwrap();
-            codes.extend(text.split('"').filter(|part| part.starts_with("type/") && part.len() < 40).map(str::to_owned));
+            codes.extend(
+                text.split('"')
+                    .filter(|part| part.starts_with("type/") && part.len() < 40)
+                    .map(str::to_owned),
+            );
         }
     }
     assert!(codes.len() > 30);
     for code in codes {
-        assert!(page.contains(&format!("| `{code}` |")), "{code} is not in docs/order-types.md");
+        assert!(
+            page.contains(&format!("| `{code}` |")),
+            "{code} is not in docs/order-types.md"
+        );
     }
 }
 
@@ -226,4 +384,32 @@ proptest! {
         }
         read_it(&bundle);
     }
+}
+
+#[test]
+fn the_first_type_of_the_page_is_sound() {
+    let page = include_str!("../../../docs/order-types.md");
+    let (_, after) = page.split_once("## A first type\n\n```toml\n").unwrap();
+    let (text, _) = after.split_once("```").unwrap();
+    let known = Known {
+        env: BTreeSet::from(["PAYMENTS_URL".to_owned()]),
+        secrets: BTreeSet::from(["payments".to_owned()]),
+        missing_is_error: true,
+    };
+    let read = read(&bundle(text), &known);
+    assert_eq!(read.diagnostics, []);
+    assert_eq!(
+        read.definition.unwrap().mermaid(),
+        concat!(
+            "stateDiagram-v2\n",
+            "    state \"RECEIVED (charge)\" as s0\n",
+            "    state \"DONE\" as s1\n",
+            "    state \"REFUSED\" as s2\n",
+            "    [*] --> s0\n",
+            "    s0 --> s1\n",
+            "    s0 --> s2 : refused\n",
+            "    s1 --> [*]\n",
+            "    s2 --> [*]\n",
+        )
+    );
 }

@@ -45,7 +45,11 @@ pub(crate) struct File {
 /// `initial`.
 pub(crate) enum InitialEntry {
     Status(Located<String>),
-    From { pointer: Located<String>, ignore_case: bool, default: Option<Located<String>> },
+    From {
+        pointer: Located<String>,
+        ignore_case: bool,
+        default: Option<Located<String>>,
+    },
 }
 
 /// `fifo`.
@@ -70,8 +74,13 @@ pub(crate) enum SchemaEntry {
 pub(crate) fn parse(root: &Node, report: &mut Report<'_>) -> Option<File> {
     let top: Span = 0..0;
     let mut fields = Fields::of(root, &top, "the file", report)?;
-    let name = fields.need("name", report).and_then(|(_, node)| text_of("name", node, report));
-    let name = name.filter(|name| is_type_name(name, report)).unwrap_or(Located { value: String::new(), span: top });
+    let name = fields
+        .need("name", report)
+        .and_then(|(_, node)| text_of("name", node, report));
+    let name = name.filter(|name| is_type_name(name, report)).unwrap_or(Located {
+        value: String::new(),
+        span: top,
+    });
     let language = language(&mut fields, report);
     let initial = initial(&mut fields, report);
     let key = fields.pointer("key", report);
@@ -84,7 +93,11 @@ pub(crate) fn parse(root: &Node, report: &mut Report<'_>) -> Option<File> {
         Some(InitialEntry::From { pointer, .. }) => Some(pointer),
         _ => None,
     };
-    let around = Surroundings { language, key: key.as_ref(), status_from };
+    let around = Surroundings {
+        language,
+        key: key.as_ref(),
+        status_from,
+    };
     let wire = wire::parse(fields.take("wire"), &around, report);
     let mut pointers = Vec::new();
     let rules = rules(&mut fields, &mut pointers, report);
@@ -118,10 +131,17 @@ pub(crate) fn parse(root: &Node, report: &mut Report<'_>) -> Option<File> {
 
 fn is_type_name(name: &Located<String>, report: &mut Report<'_>) -> bool {
     let text = name.value.as_str();
-    let plain = text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+    let plain = text
+        .bytes()
+        .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
     if !plain || !text.starts_with(|first: char| first.is_ascii_lowercase()) || text.ends_with('-') || text.len() > 64 {
         let help = "a type's name is in kebab-case, at most 64 letters: \"work-order\"".to_owned();
-        report.error("type/bad-name", &name.span, format!("\"{text}\" is no name of a type"), Some(help));
+        report.error(
+            "type/bad-name",
+            &name.span,
+            format!("\"{text}\" is no name of a type"),
+            Some(help),
+        );
         return false;
     }
     if RESERVED.contains(&text) {
@@ -138,17 +158,29 @@ fn is_name(key: &Key, what: &str, report: &mut Report<'_>) -> bool {
     let bad = text.trim() != text || text.is_empty() || text.len() > NAME_BYTES_MAX;
     if bad || text.chars().any(char::is_control) {
         let help = format!("1 to {NAME_BYTES_MAX} bytes, without spaces at its ends or control characters");
-        report.error("type/bad-name", &key.span, format!("\"{text}\" is no name of a {what}"), Some(help));
+        report.error(
+            "type/bad-name",
+            &key.span,
+            format!("\"{text}\" is no name of a {what}"),
+            Some(help),
+        );
         return false;
     }
     true
 }
 
 fn language(fields: &mut Fields<'_>, report: &mut Report<'_>) -> Language {
-    let Some(code) = fields.text("language", report) else { return Language::default() };
+    let Some(code) = fields.text("language", report) else {
+        return Language::default();
+    };
     Language::of(&code.value).unwrap_or_else(|| {
         let message = format!("there are no messages in \"{}\"", code.value);
-        report.error("type/unknown-language", &code.span, message, did_you_mean(&code.value, Language::CODES));
+        report.error(
+            "type/unknown-language",
+            &code.span,
+            message,
+            did_you_mean(&code.value, Language::CODES),
+        );
         Language::default()
     })
 }
@@ -172,7 +204,11 @@ fn initial(fields: &mut Fields<'_>, report: &mut Report<'_>) -> Option<InitialEn
                 report.error("type/bad-pointer", &pointer.span, message, None);
                 return None;
             }
-            Some(InitialEntry::From { pointer, ignore_case, default })
+            Some(InitialEntry::From {
+                pointer,
+                ignore_case,
+                default,
+            })
         }
         other => {
             wrong_kind("initial", "a status or { from = \"/…\" }", other, &node.span, report);
@@ -190,7 +226,12 @@ fn fifo(fields: &mut Fields<'_>, report: &mut Report<'_>) -> Option<(FifoEntry, 
         None => None,
     };
     let group = group.filter(|group| is_pointer(group, report));
-    let scope = choice(&mut inner, "scope", &[("life", FifoScope::Life), ("status", FifoScope::Status)], report);
+    let scope = choice(
+        &mut inner,
+        "scope",
+        &[("life", FifoScope::Life), ("status", FifoScope::Status)],
+        report,
+    );
     let dead_letter = [("park", DeadLetterInLane::Park), ("leave", DeadLetterInLane::Leave)];
     let dead_letter = choice(&mut inner, "dead_letter", &dead_letter, report);
     inner.finish(&[], report);
@@ -214,7 +255,12 @@ fn choice<T: Copy>(
     if found.is_none() {
         let words = choices.iter().map(|(word, _)| *word);
         let message = format!("`{name}` cannot be \"{}\"", text.value);
-        report.error("type/unknown-value", &text.span, message, did_you_mean(&text.value, words));
+        report.error(
+            "type/unknown-value",
+            &text.span,
+            message,
+            did_you_mean(&text.value, words),
+        );
     }
     found.map(|(_, value)| *value)
 }
@@ -222,7 +268,12 @@ fn choice<T: Copy>(
 fn schema(fields: &mut Fields<'_>, report: &mut Report<'_>) -> SchemaEntry {
     let Some((_, node)) = fields.take("schema") else {
         let message = "the type has no `schema`: every JSON object would be accepted";
-        report.warning("type/no-schema", fields.span(), message, Some("add a [schema], or name a file".to_owned()));
+        report.warning(
+            "type/no-schema",
+            fields.span(),
+            message,
+            Some("add a [schema], or name a file".to_owned()),
+        );
         return SchemaEntry::None;
     };
     match &node.value {
@@ -236,14 +287,18 @@ fn schema(fields: &mut Fields<'_>, report: &mut Report<'_>) -> SchemaEntry {
 }
 
 fn rules(fields: &mut Fields<'_>, pointers: &mut Vec<Located<String>>, report: &mut Report<'_>) -> Vec<SumRule> {
-    let Some((key, node)) = fields.take("rules") else { return Vec::new() };
+    let Some((key, node)) = fields.take("rules") else {
+        return Vec::new();
+    };
     let Tree::List(items) = &node.value else {
         wrong_kind("rules", "a list of tables ([[rules]])", &node.value, &key.span, report);
         return Vec::new();
     };
     let mut rules = Vec::with_capacity(items.len());
     for item in items {
-        let Some(mut fields) = Fields::of(item, &key.span, "[[rules]]", report) else { continue };
+        let Some(mut fields) = Fields::of(item, &key.span, "[[rules]]", report) else {
+            continue;
+        };
         if let Some((key, node)) = fields.need("sum", report)
             && let Some(mut sum) = Fields::of(node, &key.span, "`sum`", report)
         {
@@ -263,10 +318,17 @@ fn rules(fields: &mut Fields<'_>, pointers: &mut Vec<Located<String>>, report: &
             if let (Some(of), Some(equals)) = (of, equals) {
                 for name in &product {
                     let value = format!("{}/0{}", of.value, crate::pointer::token(&name.value));
-                    pointers.push(Located { value, span: name.span.clone() });
+                    pointers.push(Located {
+                        value,
+                        span: name.span.clone(),
+                    });
                 }
                 let product = product.into_iter().map(|name| name.value).collect();
-                rules.push(SumRule { of: of.value, product, equals: equals.value });
+                rules.push(SumRule {
+                    of: of.value,
+                    product,
+                    equals: equals.value,
+                });
             }
         }
         fields.finish(&[], report);
@@ -281,7 +343,9 @@ fn section<'n>(
     what: &str,
     report: &mut Report<'_>,
 ) -> Vec<(&'n Key, &'n Node)> {
-    let Some((key, node)) = fields.take(name) else { return Vec::new() };
+    let Some((key, node)) = fields.take(name) else {
+        return Vec::new();
+    };
     let Tree::Table(entries) = &node.value else {
         wrong_kind(name, "tables by name", &node.value, &node.span, report);
         return Vec::new();
@@ -290,25 +354,37 @@ fn section<'n>(
         let message = format!("a type has at most {ENTRIES_MAX} {name}");
         report.error("type/too-many", &key.span, message, None);
     }
-    entries.iter().take(ENTRIES_MAX).filter(|(key, _)| is_name(key, what, report)).map(|(key, node)| (key, node)).collect()
+    entries
+        .iter()
+        .take(ENTRIES_MAX)
+        .filter(|(key, _)| is_name(key, what, report))
+        .map(|(key, node)| (key, node))
+        .collect()
 }
 
-fn statuses(
-    fields: &mut Fields<'_>,
-    pointers: &mut Vec<Located<String>>,
-    report: &mut Report<'_>,
-) -> Vec<StatusEntry> {
+fn statuses(fields: &mut Fields<'_>, pointers: &mut Vec<Located<String>>, report: &mut Report<'_>) -> Vec<StatusEntry> {
     let entries = section(fields, "statuses", "status", report);
     if entries.is_empty() {
         let help = "add [statuses.NAME], one for each place where an order can stand".to_owned();
-        report.error("type/missing-key", fields.span(), "the type has no `statuses`", Some(help));
+        report.error(
+            "type/missing-key",
+            fields.span(),
+            "the type has no `statuses`",
+            Some(help),
+        );
     }
-    entries.into_iter().map(|(key, node)| status::parse(key, node, pointers, report)).collect()
+    entries
+        .into_iter()
+        .map(|(key, node)| status::parse(key, node, pointers, report))
+        .collect()
 }
 
 fn steps(fields: &mut Fields<'_>, pointers: &mut Vec<Located<String>>, report: &mut Report<'_>) -> Vec<StepEntry> {
     let entries = section(fields, "steps", "step", report);
-    entries.into_iter().map(|(key, node)| step::parse(key, node, pointers, report)).collect()
+    entries
+        .into_iter()
+        .map(|(key, node)| step::parse(key, node, pointers, report))
+        .collect()
 }
 
 /// A name that later versions give a meaning.

@@ -61,7 +61,10 @@ pub(super) fn parse(
     };
     for member in ["steps", "next", "to", "refused", "deadline"] {
         if let Some((key, _)) = fields.take(member) {
-            let first = entry.way_out.as_ref().is_none_or(|way_out| key.span.start < way_out.start);
+            let first = entry
+                .way_out
+                .as_ref()
+                .is_none_or(|way_out| key.span.start < way_out.start);
             if first {
                 entry.way_out = Some(key.span.clone());
             }
@@ -106,13 +109,17 @@ fn next(fields: &mut Fields<'_>, entry: &mut StatusEntry, report: &mut Report<'_
     };
     let mut open = false;
     for (index, item) in items.iter().enumerate() {
-        let Some(mut branch) = Fields::of(item, &item.span, "a branch of `next`", report) else { return };
+        let Some(mut branch) = Fields::of(item, &item.span, "a branch of `next`", report) else {
+            return;
+        };
         let when = branch.take("when").and_then(|(_, node)| {
             let text = text_of("when", node, report)?;
             expression(&text, &mut entry.uses, UseIn::Next, report).map(|when| (when, text.span))
         });
         let conditional = branch.take("when").is_some();
-        let to = branch.need("to", report).and_then(|(_, node)| text_of("to", node, report));
+        let to = branch
+            .need("to", report)
+            .and_then(|(_, node)| text_of("to", node, report));
         branch.finish(&[], report);
         if !conditional && index + 1 < items.len() {
             let help = "a branch without `when` always holds; put it last".to_owned();
@@ -121,13 +128,21 @@ fn next(fields: &mut Fields<'_>, entry: &mut StatusEntry, report: &mut Report<'_
         }
         open = conditional;
         if let Some(to) = to {
-            entry.next.push(BranchEntry { when: when.map(|(when, _)| when), to });
+            entry.next.push(BranchEntry {
+                when: when.map(|(when, _)| when),
+                to,
+            });
         }
     }
     if open || items.is_empty() {
         let message = "`next` has no last branch: an order for which no condition holds would be stuck";
         let span = if items.is_empty() { &node.span } else { &key.span };
-        report.error("type/no-last-branch", span, message, Some("end it with { to = \"…\" }".to_owned()));
+        report.error(
+            "type/no-last-branch",
+            span,
+            message,
+            Some("end it with { to = \"…\" }".to_owned()),
+        );
     }
 }
 
@@ -137,14 +152,18 @@ fn require(
     pointers: &mut Vec<Located<String>>,
     report: &mut Report<'_>,
 ) {
-    let Some((_, node)) = fields.take("require") else { return };
+    let Some((_, node)) = fields.take("require") else {
+        return;
+    };
     let Tree::List(items) = &node.value else {
         return wrong_kind("require", "a list of pointers", &node.value, &node.span, report);
     };
     for item in items {
         let (field, message) = match &item.value {
             Tree::Table(_) => {
-                let Some(mut inner) = Fields::of(item, &item.span, "an entry of `require`", report) else { continue };
+                let Some(mut inner) = Fields::of(item, &item.span, "an entry of `require`", report) else {
+                    continue;
+                };
                 if inner.take("field").is_none() {
                     inner.missing("field", report);
                 }
@@ -153,10 +172,16 @@ fn require(
                 inner.finish(&[], report);
                 (field, message.map(|message| message.value))
             }
-            _ => (text_of("require", item, report).filter(|field| is_pointer(field, report)), None),
+            _ => (
+                text_of("require", item, report).filter(|field| is_pointer(field, report)),
+                None,
+            ),
         };
         if let Some(field) = field {
-            entry.require.push(Require { field: field.value.clone(), message });
+            entry.require.push(Require {
+                field: field.value.clone(),
+                message,
+            });
             pointers.push(field);
         }
     }

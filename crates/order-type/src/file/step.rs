@@ -65,18 +65,37 @@ pub(crate) enum UseIn {
     Undo,
 }
 
-pub(super) fn parse(name: &Key, node: &Node, pointers: &mut Vec<Located<String>>, report: &mut Report<'_>) -> StepEntry {
+pub(super) fn parse(
+    name: &Key,
+    node: &Node,
+    pointers: &mut Vec<Located<String>>,
+    report: &mut Report<'_>,
+) -> StepEntry {
     let mut uses = Vec::new();
     let step = match Fields::of(node, &name.span, format!("[steps.{}]", name.value), report) {
         Some(mut fields) => {
-            let mut reader = Reader { uses: &mut uses, pointers, within: UseIn::Call, report };
+            let mut reader = Reader {
+                uses: &mut uses,
+                pointers,
+                within: UseIn::Call,
+                report,
+            };
             let step = reader.step(&mut fields);
-            fields.finish(&["unknown", "queue", "notify", "archive", "auth", "secret", "lease", "worker"], report);
+            fields.finish(
+                &[
+                    "unknown", "queue", "notify", "archive", "auth", "secret", "lease", "worker",
+                ],
+                report,
+            );
             step
         }
         None => noop(),
     };
-    StepEntry { name: name.clone(), step, uses }
+    StepEntry {
+        name: name.clone(),
+        step,
+        uses,
+    }
 }
 
 fn noop() -> Step {
@@ -120,7 +139,10 @@ impl Reader<'_, '_> {
             && let Some(mut inner) = Fields::of(node, &key.span, format!("`undo` of {}", fields.owner()), self.report)
         {
             self.within = UseIn::Undo;
-            let retry = Retry { attempts: UNDO_ATTEMPTS, ..Retry::default() };
+            let retry = Retry {
+                attempts: UNDO_ATTEMPTS,
+                ..Retry::default()
+            };
             step.undo = Some(Box::new(self.call(&mut inner, retry)));
             inner.finish(&["unknown", "queue"], self.report);
         }
@@ -132,12 +154,20 @@ impl Reader<'_, '_> {
         let action = self.action(fields).unwrap_or(Action::Noop);
         let timeout = fields.duration("timeout", self.report).unwrap_or(TIMEOUT);
         if timeout.is_zero() || timeout > TIMEOUT_MAX {
-            let span = fields.take("timeout").map_or(fields.span(), |(_, node)| &node.span).clone();
+            let span = fields
+                .take("timeout")
+                .map_or(fields.span(), |(_, node)| &node.span)
+                .clone();
             let message = "`timeout` must be longer than nothing and at most one hour";
             self.report.error("type/bad-duration", &span, message, None);
         }
         let retry = self.retry(fields, retry);
-        Step { action, timeout, retry, ..noop() }
+        Step {
+            action,
+            timeout,
+            retry,
+            ..noop()
+        }
     }
 
     fn action(&mut self, fields: &mut Fields<'_>) -> Option<Action> {
@@ -154,7 +184,12 @@ impl Reader<'_, '_> {
             }
             (Some(_), Some((key, _))) => {
                 let message = format!("{} has both `use` and `http`", fields.owner());
-                self.report.error("type/two-actions", &key.span, message, Some("a step does one thing".to_owned()));
+                self.report.error(
+                    "type/two-actions",
+                    &key.span,
+                    message,
+                    Some("a step does one thing".to_owned()),
+                );
                 None
             }
             (Some((_, node)), None) => {
@@ -166,7 +201,8 @@ impl Reader<'_, '_> {
             }
             (None, Some((_, node))) => {
                 if let Some((key, _)) = with {
-                    self.report.error("type/unknown-key", &key.span, "`with` belongs to `use`", None);
+                    self.report
+                        .error("type/unknown-key", &key.span, "`with` belongs to `use`", None);
                 }
                 self.http(node, headers.map(|(_, node)| node), body.map(|(_, node)| node))
             }
@@ -192,7 +228,10 @@ impl Reader<'_, '_> {
             }
             "fail" => {
                 let Some(mut inner) = inner else {
-                    return Some(Action::Fail { reason: "told to fail".to_owned(), refuse: false });
+                    return Some(Action::Fail {
+                        reason: "told to fail".to_owned(),
+                        refuse: false,
+                    });
                 };
                 let reason = inner.text("reason", self.report).map(|reason| reason.value);
                 let refuse = choice(&mut inner, "kind", &[("retry", false), ("refuse", true)], self.report);
@@ -233,7 +272,8 @@ impl Reader<'_, '_> {
             }
             unknown => {
                 let message = format!("there is no built-in step \"{unknown}\"");
-                self.report.error("type/unknown-use", &name.span, message, did_you_mean(unknown, BUILT_IN));
+                self.report
+                    .error("type/unknown-use", &name.span, message, did_you_mean(unknown, BUILT_IN));
                 None
             }
         }
@@ -241,11 +281,16 @@ impl Reader<'_, '_> {
 
     fn http(&mut self, node: &Node, headers: Option<&Node>, body: Option<&Node>) -> Option<Action> {
         let text = text_of("http", node, self.report)?;
-        let (method, url) = text.value.split_once(char::is_whitespace).unwrap_or((text.value.as_str(), ""));
+        let (method, url) = text
+            .value
+            .split_once(char::is_whitespace)
+            .unwrap_or((text.value.as_str(), ""));
         let url = url.trim();
         if !METHODS.contains(&method) || url.is_empty() {
             let help = "a call is a method and a URL: \"POST https://shop.example/charges\"".to_owned();
-            let near = did_you_mean(method, METHODS).filter(|_| !url.is_empty()).unwrap_or(help);
+            let near = did_you_mean(method, METHODS)
+                .filter(|_| !url.is_empty())
+                .unwrap_or(help);
             let message = format!("\"{}\" is no call", text.value);
             self.report.error("type/bad-call", &text.span, message, Some(near));
         }
@@ -255,7 +300,10 @@ impl Reader<'_, '_> {
             let help = "it begins with http://, https:// or {{ env.… }}".to_owned();
             self.report.error("type/bad-call", &text.span, message, Some(help));
         }
-        let url = self.template(&Located { value: url.to_owned(), span: text.span.clone() });
+        let url = self.template(&Located {
+            value: url.to_owned(),
+            span: text.span.clone(),
+        });
         if let Some(url) = &url {
             let foreign = url
                 .names_in_authority()
@@ -264,13 +312,19 @@ impl Reader<'_, '_> {
             if let Some(name) = foreign {
                 let help = "only the file, `env` and `secret` may name a host; an order could otherwise call anyone";
                 let message = format!("the host of this URL would come from `{name}`");
-                self.report.error("type/foreign-host", &text.span, message, Some(help.to_owned()));
+                self.report
+                    .error("type/foreign-host", &text.span, message, Some(help.to_owned()));
             }
         }
         let headers = self.headers(headers);
         let body = body.and_then(|body| self.body(body));
         let method = method.to_owned();
-        Some(Action::Http(Box::new(HttpCall { method, url: url?, headers, body })))
+        Some(Action::Http(Box::new(HttpCall {
+            method,
+            url: url?,
+            headers,
+            body,
+        })))
     }
 
     fn headers(&mut self, node: Option<&Node>) -> Vec<(String, Template)> {
@@ -284,10 +338,16 @@ impl Reader<'_, '_> {
             let name = key.value.as_str();
             let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
             if name.is_empty() || !name.bytes().all(token) {
-                self.report.error("type/bad-header", &key.span, format!("\"{name}\" is no name of a header"), None);
+                self.report.error(
+                    "type/bad-header",
+                    &key.span,
+                    format!("\"{name}\" is no name of a header"),
+                    None,
+                );
             } else if OUR_HEADERS.contains(&name.to_ascii_lowercase().as_str()) {
                 let message = format!("the header `{name}` is set by every call itself");
-                self.report.error("type/bad-header", &key.span, message, Some("take it out".to_owned()));
+                self.report
+                    .error("type/bad-header", &key.span, message, Some("take it out".to_owned()));
             }
             let template = text_of(name, node, self.report).and_then(|text| self.template(&text));
             headers.extend(template.map(|template| (key.value.clone(), template)));
@@ -299,14 +359,19 @@ impl Reader<'_, '_> {
         let mut sound = true;
         self.texts(node, &mut sound);
         // Every string was compiled once already, so that its fault has been told with its place.
-        sound.then(|| TemplateTree::compile(&node.value.to_json()).ok()).flatten()
+        sound
+            .then(|| TemplateTree::compile(&node.value.to_json()).ok())
+            .flatten()
     }
 
     /// Compiles every string within a value.
     fn texts(&mut self, node: &Node, sound: &mut bool) {
         match &node.value {
             Tree::Text(text) => {
-                let text = Located { value: text.clone(), span: node.span.clone() };
+                let text = Located {
+                    value: text.clone(),
+                    span: node.span.clone(),
+                };
                 *sound &= self.template(&text).is_some();
             }
             Tree::List(items) => items.iter().for_each(|item| self.texts(item, sound)),
@@ -319,21 +384,32 @@ impl Reader<'_, '_> {
         match Template::compile(&text.value) {
             Ok(template) => {
                 for name in template.names() {
-                    self.uses.push(Use { name, span: text.span.clone(), within: self.within });
+                    let span = self.report.narrow(&text.span, &name);
+                    self.uses.push(Use {
+                        name,
+                        span,
+                        within: self.within,
+                    });
                 }
                 Some(template)
             }
             Err(error) => {
-                syntax(&error, "template", &text.span, self.report);
+                syntax(&error, "template", text, self.report);
                 None
             }
         }
     }
 
     fn retry(&mut self, fields: &mut Fields<'_>, default: Retry) -> Retry {
-        let Some((key, node)) = fields.take("retry") else { return default };
-        let Some(mut inner) = Fields::of(node, &key.span, "`retry`", self.report) else { return default };
-        let attempts = inner.whole("attempts", 1, ATTEMPTS_MAX, self.report).unwrap_or(default.attempts);
+        let Some((key, node)) = fields.take("retry") else {
+            return default;
+        };
+        let Some(mut inner) = Fields::of(node, &key.span, "`retry`", self.report) else {
+            return default;
+        };
+        let attempts = inner
+            .whole("attempts", 1, ATTEMPTS_MAX, self.report)
+            .unwrap_or(default.attempts);
         let first = inner.duration("first", self.report);
         let max = inner.duration("max", self.report);
         let factor = match inner.take("factor") {
@@ -359,7 +435,12 @@ impl Reader<'_, '_> {
         }
         inner.finish(&[], self.report);
         let first = first.unwrap_or(default.first);
-        Retry { attempts, first, factor, max: max.unwrap_or(default.max.max(first)) }
+        Retry {
+            attempts,
+            first,
+            factor,
+            max: max.unwrap_or(default.max.max(first)),
+        }
     }
 }
 
@@ -373,17 +454,28 @@ pub(super) fn expression(
     match Expression::compile(&text.value) {
         Ok(expression) => {
             for name in expression.names() {
-                uses.push(Use { name, span: text.span.clone(), within });
+                let span = report.narrow(&text.span, &name);
+                uses.push(Use { name, span, within });
             }
             Some(expression)
         }
         Err(error) => {
-            syntax(&error, "condition", &text.span, report);
+            syntax(&error, "condition", text, report);
             None
         }
     }
 }
 
-fn syntax(error: &SyntaxError, what: &str, span: &Span, report: &mut Report<'_>) {
-    report.error("type/bad-template", span, format!("this {what} cannot be read"), Some(error.message.clone()));
+fn syntax(error: &SyntaxError, what: &str, text: &Located<String>, report: &mut Report<'_>) {
+    let mut span = report.narrow(&text.span, &text.value);
+    // A string with escapes stands in the file otherwise than it reads; then all of it is pointed at.
+    if let (Some(range), true) = (&error.range, span.len() == text.value.len()) {
+        span = span.start + range.start..span.start + range.end;
+    }
+    report.error(
+        "type/bad-template",
+        &span,
+        format!("this {what} cannot be read"),
+        Some(error.message.clone()),
+    );
 }

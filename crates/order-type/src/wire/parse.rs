@@ -52,7 +52,11 @@ impl Place {
 
 /// Reads the section; without one, the order is `{"id", "status"}` and its data.
 pub(crate) fn parse(section: Option<(&Key, &Node)>, around: &Surroundings<'_>, report: &mut Report<'_>) -> Parsed {
-    let mut parser = Parser { pointers: Vec::new(), keys: Vec::new(), report };
+    let mut parser = Parser {
+        pointers: Vec::new(),
+        keys: Vec::new(),
+        report,
+    };
     let mut wire = Wire {
         language: around.language,
         cors: Vec::new(),
@@ -76,10 +80,24 @@ pub(crate) fn parse(section: Option<(&Key, &Node)>, around: &Surroundings<'_>, r
         wire.cors = parser.cors(&mut fields);
         wire.status_field = fields.text("status_field", parser.report).map(|name| name.value);
         if let Some((key, node)) = fields.take("submit") {
-            parser.answer(key, node, "wire.submit", Place::Submit, &mut wire.submit_status, &mut wire.submit_body);
+            parser.answer(
+                key,
+                node,
+                "wire.submit",
+                Place::Submit,
+                &mut wire.submit_status,
+                &mut wire.submit_body,
+            );
         }
         if let Some((key, node)) = fields.take("error") {
-            parser.answer(key, node, "wire.error", Place::Error, &mut wire.error_status, &mut wire.error_body);
+            parser.answer(
+                key,
+                node,
+                "wire.error",
+                Place::Error,
+                &mut wire.error_status,
+                &mut wire.error_body,
+            );
         }
         if let Some((key, node)) = fields.take("order") {
             wire.order = parser.order(key, node);
@@ -93,13 +111,22 @@ pub(crate) fn parse(section: Option<(&Key, &Node)>, around: &Surroundings<'_>, r
     if around.key.is_none() {
         for span in &keys {
             let help = "name the member that the client sends it in: key = \"/orderId\"".to_owned();
-            report.error("type/no-key", span, "`@key` is used, but the type has no `key`", Some(help));
+            report.error(
+                "type/no-key",
+                span,
+                "`@key` is used, but the type has no `key`",
+                Some(help),
+            );
         }
     }
     wire.members = members(&wire, around);
     wire.named = named(&wire);
     let key_is_moved = wire.members.values().any(|member| matches!(member, Member::Key));
-    Parsed { wire, pointers, key_is_moved }
+    Parsed {
+        wire,
+        pointers,
+        key_is_moved,
+    }
 }
 
 /// The mapping, read backwards.
@@ -159,7 +186,10 @@ impl Parser<'_, '_> {
     fn cors(&mut self, fields: &mut Fields<'_>) -> Vec<String> {
         let origins = fields.texts("cors", self.report);
         for origin in &origins {
-            let rest = origin.value.strip_prefix("https://").or_else(|| origin.value.strip_prefix("http://"));
+            let rest = origin
+                .value
+                .strip_prefix("https://")
+                .or_else(|| origin.value.strip_prefix("http://"));
             if origin.value != "*" && rest.is_none_or(|host| host.is_empty() || host.contains(['/', ' '])) {
                 let message = format!("\"{}\" is no origin", origin.value);
                 let help = "an origin is \"*\" or a scheme and a host, as in \"https://shop.example\"".to_owned();
@@ -170,7 +200,9 @@ impl Parser<'_, '_> {
     }
 
     fn answer(&mut self, key: &Key, node: &Node, owner: &str, place: Place, status: &mut u16, body: &mut Source) {
-        let Some(mut fields) = Fields::of(node, &key.span, owner, self.report) else { return };
+        let Some(mut fields) = Fields::of(node, &key.span, owner, self.report) else {
+            return;
+        };
         let (min, max) = if place == Place::Error { (400, 499) } else { (200, 299) };
         let stated = fields.whole("status", min, max, self.report);
         *status = stated.and_then(|stated| u16::try_from(stated).ok()).unwrap_or(*status);
@@ -188,7 +220,8 @@ impl Parser<'_, '_> {
             return Vec::new();
         };
         if entries.is_empty() {
-            self.report.error("type/missing-key", &key.span, "[wire.order] names no member", None);
+            self.report
+                .error("type/missing-key", &key.span, "[wire.order] names no member", None);
         }
         let mut order = Vec::with_capacity(entries.len());
         for (key, node) in entries {
@@ -198,7 +231,8 @@ impl Parser<'_, '_> {
                     _ => {
                         let help = "write \"...\" = \"/\"".to_owned();
                         let message = "`...` spreads the whole data";
-                        self.report.error("type/bad-wire-value", &node.span, message, Some(help));
+                        self.report
+                            .error("type/bad-wire-value", &node.span, message, Some(help));
                     }
                 }
                 continue;
@@ -213,7 +247,10 @@ impl Parser<'_, '_> {
     fn source(&mut self, name: &str, node: &Node, place: Place) -> Option<Source> {
         match &node.value {
             Tree::Text(text) => {
-                let text = Located { value: text.clone(), span: node.span.clone() };
+                let text = Located {
+                    value: text.clone(),
+                    span: node.span.clone(),
+                };
                 self.reference(name, &text, place)
             }
             Tree::Table(entries) if node.value.get("text").is_some() || node.value.get("from").is_some() => {
@@ -284,11 +321,14 @@ impl Parser<'_, '_> {
             return None;
         }
         let path: Vec<String> = tokens(&text.value).collect();
-        let in_list = path.iter().any(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()));
+        let in_list = path
+            .iter()
+            .any(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()));
         if place == Place::Order && in_list {
             let help = "name the list itself; a submission is read by the same mapping".to_owned();
             let message = format!("`{name}` points into a list");
-            self.report.error("type/bad-wire-value", &text.span, message, Some(help));
+            self.report
+                .error("type/bad-wire-value", &text.span, message, Some(help));
             return None;
         }
         self.pointers.push(text.clone());
@@ -326,11 +366,14 @@ impl Parser<'_, '_> {
                 }
             };
             if items.is_empty() {
-                self.report.error("type/bad-format", &node.span, "a date needs at least one format", None);
+                self.report
+                    .error("type/bad-format", &node.span, "a date needs at least one format", None);
             }
             let mut formats = Vec::with_capacity(items.len());
             for item in items {
-                let Some(format) = text_of(&key.value, item, self.report) else { continue };
+                let Some(format) = text_of(&key.value, item, self.report) else {
+                    continue;
+                };
                 let day = Date::constant(2026, 4, 30);
                 let shown = jiff::fmt::strtime::format(&format.value, day);
                 let back = shown.and_then(|text| Date::strptime(&format.value, text));
@@ -344,7 +387,10 @@ impl Parser<'_, '_> {
             }
             if is_pointer(key, self.report) {
                 self.pointers.push(key.clone());
-                rules.push(DateRule { pointer: key.value.clone(), formats });
+                rules.push(DateRule {
+                    pointer: key.value.clone(),
+                    formats,
+                });
             }
         }
         rules

@@ -27,7 +27,9 @@ impl Wire {
     /// Reads the body of a POST or PATCH to the mount. Members that the wire form maps are moved to their place; all
     /// others are data under their own names. Values keep their text to the letter.
     pub fn read(&self, body: &[u8]) -> Result<Incoming, Malformed> {
-        let text = std::str::from_utf8(body).map_err(|_| self.malformed("UTF-8"))?.trim_ascii();
+        let text = std::str::from_utf8(body)
+            .map_err(|_| self.malformed("UTF-8"))?
+            .trim_ascii();
         if !text.starts_with('{') {
             let valid = serde_json::from_str::<&RawValue>(text);
             return Err(match valid {
@@ -37,11 +39,21 @@ impl Wire {
         }
         let Members(members) = serde_json::from_str(text).map_err(|error| self.malformed_json(&error))?;
         if let Some(name) = repeated(&members) {
-            let detail = self.language.pick("stands twice", "aparece dos veces", "aparece duas vezes");
+            let detail = self
+                .language
+                .pick("stands twice", "aparece dos veces", "aparece duas vezes");
             return Err(self.member_fault(name, "duplicate", detail));
         }
-        let mut incoming = Incoming { id: None, key: None, status: None, data: Json::from_valid(""), value: Value::Null };
-        let plain = members.iter().all(|(name, _)| !self.members.contains_key(name.as_ref()));
+        let mut incoming = Incoming {
+            id: None,
+            key: None,
+            status: None,
+            data: Json::from_valid(""),
+            value: Value::Null,
+        };
+        let plain = members
+            .iter()
+            .all(|(name, _)| !self.members.contains_key(name.as_ref()));
         incoming.data = if plain {
             Json::from_valid(text)
         } else {
@@ -72,13 +84,21 @@ impl Wire {
         let text = raw.get();
         let wrong = || {
             let code = if text == "\"\"" { "minLength" } else { "type" };
-            let limit = if code == "type" { Value::from("string") } else { Value::from(1) };
+            let limit = if code == "type" {
+                Value::from("string")
+            } else {
+                Value::from(1)
+            };
             self.member_fault(name, code, &self.language.keyword(code, &limit))
         };
         match text.as_bytes().first() {
             Some(b'"') => {
                 let value: String = serde_json::from_str(text).map_err(|error| self.malformed_json(&error))?;
-                if value.is_empty() { Err(wrong()) } else { Ok(Some(value)) }
+                if value.is_empty() {
+                    Err(wrong())
+                } else {
+                    Ok(Some(value))
+                }
             }
             Some(b'-' | b'0'..=b'9') => Ok(Some(text.to_owned())),
             Some(b'n') => Ok(None),
@@ -87,24 +107,50 @@ impl Wire {
     }
 
     fn member_fault(&self, name: &str, code: &str, detail: &str) -> Malformed {
-        let fault = Fault { pointer: token(name), code: code.to_owned(), detail: detail.to_owned() };
-        Malformed { code: "invalid-data", detail: format!("{name} {detail}"), faults: vec![fault] }
+        let fault = Fault {
+            pointer: token(name),
+            code: code.to_owned(),
+            detail: detail.to_owned(),
+        };
+        Malformed {
+            code: "invalid-data",
+            detail: format!("{name} {detail}"),
+            faults: vec![fault],
+        }
     }
 
     fn malformed_json(&self, error: &serde_json::Error) -> Malformed {
-        let text = self.language.pick("line {}, column {}", "línea {}, columna {}", "linha {}, coluna {}");
-        let place = text.replacen("{}", &error.line().to_string(), 1).replacen("{}", &error.column().to_string(), 1);
+        let text = self
+            .language
+            .pick("line {}, column {}", "línea {}, columna {}", "linha {}, coluna {}");
+        let place = text
+            .replacen("{}", &error.line().to_string(), 1)
+            .replacen("{}", &error.column().to_string(), 1);
         self.malformed(&place)
     }
 
     fn malformed(&self, place: &str) -> Malformed {
-        let text = self.language.answer("malformed-json").unwrap_or("The body is not valid JSON");
-        Malformed { code: "malformed-json", detail: format!("{text} ({place})"), faults: Vec::new() }
+        let text = self
+            .language
+            .answer("malformed-json")
+            .unwrap_or("The body is not valid JSON");
+        Malformed {
+            code: "malformed-json",
+            detail: format!("{text} ({place})"),
+            faults: Vec::new(),
+        }
     }
 
     fn not_an_object(&self) -> Malformed {
-        let text = self.language.answer("not-an-object").unwrap_or("The body must be a JSON object");
-        Malformed { code: "not-an-object", detail: text.to_owned(), faults: Vec::new() }
+        let text = self
+            .language
+            .answer("not-an-object")
+            .unwrap_or("The body must be a JSON object");
+        Malformed {
+            code: "not-an-object",
+            detail: text.to_owned(),
+            faults: Vec::new(),
+        }
     }
 }
 
@@ -112,21 +158,32 @@ impl Wire {
 fn repeated<'m>(members: &'m [(Cow<'_, str>, &RawValue)]) -> Option<&'m str> {
     if members.len() <= FEW {
         let names = || members.iter().map(|(name, _)| name.as_ref());
-        return names().enumerate().find(|(at, name)| names().take(*at).any(|before| before == *name)).map(|(_, name)| name);
+        return names()
+            .enumerate()
+            .find(|(at, name)| names().take(*at).any(|before| before == *name))
+            .map(|(_, name)| name);
     }
     let mut seen = HashSet::with_capacity(members.len());
-    members.iter().map(|(name, _)| name.as_ref()).find(|name| !seen.insert(*name))
+    members
+        .iter()
+        .map(|(name, _)| name.as_ref())
+        .find(|name| !seen.insert(*name))
 }
 
 /// The members of an object's text. The text was parsed before, so that it cannot fail.
 fn expand(raw: &str) -> Parts<'_> {
     let Members(members) = serde_json::from_str(raw).unwrap_or_default();
-    members.into_iter().map(|(name, raw)| (name, Part::Raw(raw.get()))).collect()
+    members
+        .into_iter()
+        .map(|(name, raw)| (name, Part::Raw(raw.get())))
+        .collect()
 }
 
 /// Puts a mapped member into its place; it wins over what an unmapped member says of the same place.
 fn put<'a>(parts: &mut Parts<'a>, path: &[String], raw: &'a str) {
-    let Some((name, deeper)) = path.split_first() else { return };
+    let Some((name, deeper)) = path.split_first() else {
+        return;
+    };
     let at = match parts.iter().position(|(known, _)| known == name) {
         Some(at) => at,
         None => {

@@ -10,8 +10,14 @@ use crate::pointer::{field, token};
 
 /// What values are taken from.
 enum Facts<'f> {
-    Order { order: &'f OrderFacts<'f>, data: Members<'f> },
-    Error { status: u16, error: &'f WireError<'f> },
+    Order {
+        order: &'f OrderFacts<'f>,
+        data: Members<'f>,
+    },
+    Error {
+        status: u16,
+        error: &'f WireError<'f>,
+    },
 }
 
 impl Wire {
@@ -98,13 +104,17 @@ impl Wire {
     }
 
     fn formatted(&self, out: &mut String, inner: &Source, format: &str, facts: &Facts<'_>) -> bool {
-        let Facts::Order { order, data } = facts else { return false };
+        let Facts::Order { order, data } = facts else {
+            return false;
+        };
         let (time, raw) = match inner {
             Source::AcceptedAt => (Some(order.accepted_at), None),
             Source::UpdatedAt => (Some(order.updated_at), None),
             Source::Data(path) => {
                 let Some(raw) = lookup(data, path) else { return false };
-                let time = serde_json::from_str::<String>(raw).ok().and_then(|text| text.parse::<Timestamp>().ok());
+                let time = serde_json::from_str::<String>(raw)
+                    .ok()
+                    .and_then(|text| text.parse::<Timestamp>().ok());
                 (time, Some(raw))
             }
             _ => return false,
@@ -204,7 +214,10 @@ fn lookup<'d>(data: &Members<'d>, path: &[String]) -> Option<&'d str> {
     let mut raw = data.0.iter().find(|(known, _)| known == name)?.1.get();
     for name in deeper {
         let next = if raw.starts_with('[') {
-            serde_json::from_str::<Vec<&RawValue>>(raw).ok()?.get(name.parse::<usize>().ok()?).copied()
+            serde_json::from_str::<Vec<&RawValue>>(raw)
+                .ok()?
+                .get(name.parse::<usize>().ok()?)
+                .copied()
         } else {
             let Members(members) = serde_json::from_str(raw).ok()?;
             members.into_iter().find(|(known, _)| known == name).map(|(_, raw)| raw)
