@@ -347,6 +347,9 @@ fn every_code_is_documented() {
 }
 
 proptest! {
+    // A failure is reproduced by the case that it prints; no file is left behind.
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn reading_never_panics(text in any::<String>()) {
         let bundle = bundle(&text);

@@ -165,6 +165,9 @@ fn json() -> impl Strategy<Value = String> {
 }
 
 proptest! {
+    // A failure is reproduced by the case that it prints; no file is left behind.
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn what_was_sent_comes_back_to_the_letter(values in prop::collection::vec(json(), 1..6)) {
         let definition = definition(

@@ -7,10 +7,10 @@ mod parse;
 mod read;
 mod write;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use comanda_model::{Json, OrderId};
+use indexmap::IndexMap;
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -30,7 +30,7 @@ pub struct Wire {
     /// The data members that `order` names one by one, which a spread leaves out.
     named: Vec<String>,
     /// What a submission's members are; members that are not here are data under their own names.
-    members: HashMap<String, Member>,
+    members: IndexMap<String, Member>,
     submit_status: u16,
     submit_body: Source,
     error_status: u16,

@@ -1,7 +1,6 @@
 //! Reads the `[wire]` section of the file.
 
-use std::collections::HashMap;
-
+use indexmap::IndexMap;
 use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
@@ -67,7 +66,7 @@ pub(crate) fn parse(section: Option<(&Key, &Node)>, around: &Surroundings<'_>, r
             ("...".to_owned(), Source::Spread),
         ],
         named: Vec::new(),
-        members: HashMap::new(),
+        members: IndexMap::new(),
         submit_status: 202,
         submit_body: Source::Order,
         error_status: 400,
@@ -130,8 +129,8 @@ pub(crate) fn parse(section: Option<(&Key, &Node)>, around: &Surroundings<'_>, r
 }
 
 /// The mapping, read backwards.
-fn members(wire: &Wire, around: &Surroundings<'_>) -> HashMap<String, Member> {
-    let mut members = HashMap::new();
+fn members(wire: &Wire, around: &Surroundings<'_>) -> IndexMap<String, Member> {
+    let mut members = IndexMap::new();
     for (name, source) in &wire.order {
         let member = match source {
             Source::Id => Member::Id,
