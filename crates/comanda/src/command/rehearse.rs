@@ -28,7 +28,7 @@ pub(super) fn run(config: &Config, args: Try, output: &mut Output) -> Result<(),
     let definition = definition(config, &args.order_type)?;
     let text = match args.sample.as_deref() {
         Some(path) => read_text(Some(path))?.1,
-        None => definition.sample().to_string(),
+        None => definition.wire_sample().to_string(),
     };
     let incoming = definition
         .wire

@@ -7,7 +7,7 @@ mod report;
 
 use std::sync::Arc;
 
-use comanda_order_type::Known;
+use comanda_order_type::{Definition, Known};
 use serde_json::{Value, json};
 
 use super::read_json;
@@ -49,23 +49,36 @@ pub(super) async fn run(remote: Remote, global: &Global, args: Bench, output: &m
     }
 }
 
-/// The order to submit: what was given, else the sample of the type.
+/// The order to submit: what was given, else the sample of the type. Alone it is sent in its type's wire form; in a
+/// batch, as `/v1` takes it.
 fn order(args: &Bench, definition: &Value) -> Result<Value, Failure> {
-    if let Some(path) = &args.body {
-        return read_json(Some(path));
-    }
+    let given = args.body.as_deref().map(|path| read_json(Some(path))).transpose()?;
     let shipped = comanda_order_type::shipped().into_iter().find_map(|bundle| {
         let definition = comanda_order_type::read(&bundle, &Known::default()).definition?;
-        (*definition.order_type.name == *args.order_type).then(|| definition.sample())
+        (*definition.order_type.name == *args.order_type).then_some(definition)
     });
-    shipped
-        .or_else(|| definition["schema"]["examples"].get(0).cloned())
-        .ok_or_else(|| {
-            Failure::Usage(format!(
-                "the schema of `{}` has no `examples`; give an order with --body",
-                args.order_type
-            ))
-        })
+    let example = || definition["schema"]["examples"].get(0).cloned();
+    let order = given
+        .or_else(|| shipped.as_ref().map(Definition::wire_sample))
+        .or_else(example);
+    let order = order.ok_or_else(|| {
+        Failure::Usage(format!(
+            "the schema of `{}` has no `examples`; give an order with --body",
+            args.order_type
+        ))
+    })?;
+    if args.batch.is_none() {
+        return Ok(order);
+    }
+    let mut submission = json!({"type": args.order_type, "data": order});
+    // A type that takes its status from the order takes it beside the data on `/v1`.
+    if let Some(incoming) = shipped.and_then(|shipped| shipped.wire.read(order.to_string().as_bytes()).ok()) {
+        submission["data"] = incoming.value;
+        if let Some(status) = incoming.status {
+            submission["status"] = Value::from(status);
+        }
+    }
+    Ok(submission)
 }
 
 /// The server's clock, by its `Date` header, a second early: orders of this run were accepted after it.
@@ -82,13 +95,10 @@ async fn server_time(remote: &Remote) -> Result<jiff::Timestamp, RemoteError> {
     Ok(time.checked_sub(jiff::SignedDuration::from_secs(2)).unwrap_or(time))
 }
 
-/// The body of a request: one order in its type's wire form, or many for the batch route.
+/// The body of a request: the order, or so many of it.
 fn body(args: &Bench, order: &Value) -> String {
     match args.batch {
         None => order.to_string(),
-        Some(count) => {
-            let one = json!({"type": args.order_type, "data": order}).to_string();
-            format!("[{}]", vec![one; count as usize].join(","))
-        }
+        Some(count) => format!("[{}]", vec![order.to_string(); count as usize].join(",")),
     }
 }

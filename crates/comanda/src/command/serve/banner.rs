@@ -53,7 +53,7 @@ fn text(config: &Config, address: SocketAddr, keyed: bool, types: &[Arc<Definiti
             .find(|(_, mounted)| **mounted == **name)
             .map(|(path, _)| path.clone());
         let path = path.unwrap_or_else(|| format!("/{name}"));
-        let sample = definition.sample().to_string().replace('\'', r"'\''");
+        let sample = definition.wire_sample().to_string().replace('\'', r"'\''");
         line(&format!(
             "  curl -sS {url}{path} -H 'content-type: application/json'{key} -d '{sample}'"
         ));
