@@ -78,8 +78,8 @@ mod tests {
     #[test]
     fn ids_sort_by_microsecond_and_carry_their_time() {
         let chance = SeededChance::new(7);
-        let at = |micros| Timestamp::from_microsecond(1_700_000_000_000_000 + micros).unwrap();
-        let ids: Vec<Uuid> = (0..5000).map(|micros| chance.time_ordered_id(at(micros))).collect();
+        let at = |micros: i64| Timestamp::from_microsecond(1_700_000_000_000_000 + micros).unwrap();
+        let ids: Vec<Uuid> = (0..5000_i64).map(|micros| chance.time_ordered_id(at(micros))).collect();
         assert!(ids.windows(2).all(|pair| pair[0] < pair[1]));
         assert_eq!(ids[0].get_version_num(), 7);
         assert!((0.0..1.0).contains(&chance.fraction()));

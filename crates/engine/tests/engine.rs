@@ -406,13 +406,7 @@ async fn a_store_that_fails_loses_answers_and_stalls_loses_no_order() {
     )
     .await;
     let mut accepted = Vec::new();
-    for round in 0..40u32 {
-        match round % 4 {
-            0 => bench.store.faults().fail_next_commits(2),
-            1 => bench.store.faults().lose_next_answers(3),
-            2 => bench.store.faults().busy_next(2),
-            _ => {}
-        }
+    for round in 0..60u32 {
         let (order_type, data) = if round % 2 == 0 {
             ("chain", r#"{"n":1}"#)
         } else {
@@ -421,6 +415,14 @@ async fn a_store_that_fails_loses_answers_and_stalls_loses_no_order() {
         if let Ok(answer) = bench.service.submit(submission(order_type, data)).await {
             accepted.push(answer.found.stored.order.id());
         }
+        // What strikes the next submission or a step's outcome, whichever comes first.
+        match round % 4 {
+            0 => bench.store.faults().fail_next_commits(2),
+            1 => bench.store.faults().lose_next_answers(3),
+            2 => bench.store.faults().busy_next(2),
+            _ => {}
+        }
+        tokio::task::yield_now().await;
     }
     assert!(accepted.len() >= 10);
     for id in accepted {

@@ -24,10 +24,12 @@ use comanda_steps::{Options, Steps};
 use jiff::Timestamp;
 use uuid::Uuid;
 
+type Seen = (Method, Uri, HeaderMap, String);
+
 /// What the receiver got, and what it answers.
 #[derive(Clone, Default)]
 struct Receiver {
-    seen: Arc<Mutex<Vec<(Method, Uri, HeaderMap, String)>>>,
+    seen: Arc<Mutex<Vec<Seen>>>,
     answers: Arc<Mutex<Vec<Response>>>,
 }
 

@@ -17,7 +17,6 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 
 /// One attempt that has reached the outside.
 pub struct Call {
-    pub step: String,
     pub attempt: u32,
     pub undo: bool,
     pub key: String,
@@ -33,7 +32,6 @@ impl StepRunner for Manual {
     async fn run(&self, call: StepCall<'_>) -> StepOutcome {
         let (answer, answered) = oneshot::channel();
         let handed = self.0.send(Call {
-            step: call.name.to_owned(),
             attempt: call.attempt,
             undo: call.undo,
             key: call.idempotency_key.clone(),
