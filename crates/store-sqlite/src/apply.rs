@@ -1,174 +1,21 @@
-//! One commit: the checks, and then the writes. See [`comanda_store::Commit`] for the rules.
+//! What one commit writes, once it has passed its checks. See [`comanda_store::Commit`] for the rules.
 //!
-//! All checks only read, so that a refused commit leaves nothing behind and no savepoint is needed. The writes of a
-//! commit can only fail for reasons of the disk or of damage, and then the whole batch is rolled back.
+//! A write can only fail for reasons of the disk or of damage, and then the whole batch is rolled back.
 
-use comanda_model::bounds::{DATA_BYTES_MAX, EVENTS_PER_COMMIT_MAX, RESULT_BYTES_MAX};
 use comanda_model::{OrderId, Outcome, Phase};
-use comanda_store::{ClaimMove, Commit, CommitError, Expect, Receipt, StoreError};
+use comanda_store::{ClaimMove, Commit, Receipt, StoreError};
 use rusqlite::{OptionalExtension, params};
 
 use crate::claims::Moved;
-use crate::current::{Current, Member};
+use crate::column::{Time, due_micros, kind_number, outcome_number};
+use crate::current::Current;
 use crate::failure::{Failure, corrupt};
-use crate::row::{self, Time, due_micros};
+use crate::row;
 use crate::writer::Writer;
 
-const HEAD_OF_SEQ: &str = concat!("SELECT ", row::head_columns!(), " FROM heads h WHERE h.seq = ?1");
 const ACCEPTANCE_OF_SEQ: &str = concat!("SELECT ", row::order_columns!(), " FROM orders o WHERE o.seq = ?1");
 
-/// What the checks came to.
-pub(crate) enum Verdict {
-    /// It is to be applied.
-    Apply,
-    /// It has been applied before.
-    Repeated,
-}
-
-fn refused(failure: Failure) -> CommitError {
-    failure.into_store_error("check a commit").into()
-}
-
 impl Writer<'_> {
-    /// The order as it stands, out of the writer's memory or the tables. Put it back into [`Writer::recent`].
-    pub(crate) fn current(&mut self, id: OrderId) -> Result<Option<Current>, Failure> {
-        if let Some(current) = self.recent.take(id) {
-            return Ok(Some(current));
-        }
-        let seq: Option<i64> =
-            self.statements.seq_of_id.query_row([id.0.as_bytes()], |row| row.get(0)).optional()?;
-        seq.map(|seq| self.current_by_seq(seq, id)).transpose()
-    }
-
-    fn current_by_seq(&mut self, seq: i64, id: OrderId) -> Result<Current, Failure> {
-        let found = {
-            let mut statement = self.connection.prepare_cached(HEAD_OF_SEQ)?;
-            let mut rows = statement.query([seq])?;
-            match rows.next()? {
-                Some(row) => Some(row::head(self.connection, &mut self.dictionary, row, 0, seq, id)?),
-                None => None,
-            }
-        };
-        let found = found.ok_or_else(|| corrupt(row::of_order("the head", id), "it is missing"))?;
-        let member = match found.head.lane.as_ref().filter(|lane| lane.standing) {
-            Some(lane) => {
-                let head: Option<i64> =
-                    self.statements.lane_head.query_row([&lane.name], |row| row.get(0)).optional()?;
-                let position = found
-                    .lane_position
-                    .ok_or_else(|| corrupt(row::of_order("the lane's position", id), "it is missing"))?;
-                Some(Member { lane: lane.name.clone(), position, at_head: head == Some(seq) })
-            }
-            None => None,
-        };
-        let cause = match &found.head.dead {
-            Some(dead) if found.head.phase == Phase::Dead => self.cause_id(&dead.cause, &found.order_type)?,
-            _ => None,
-        };
-        let mut current = Current {
-            seq,
-            version: 0,
-            commit_id: found.head.commit_id,
-            events: 0,
-            attempts: 0,
-            phase: found.head.phase,
-            state: found.state,
-            type_row: found.type_row,
-            cause,
-            updated_at: 0,
-            due_at_head: None,
-            due_waiting: None,
-            member,
-            lane_position: found.lane_position,
-            results: found.results,
-        };
-        current.follow(&found.head);
-        Ok(current)
-    }
-
-    /// Whether a commit is to be applied. `held` is the token that the order is claimed under.
-    pub(crate) fn check(
-        &mut self,
-        commit: &Commit,
-        current: Option<&Current>,
-        held: Option<comanda_model::Token>,
-        now: i64,
-    ) -> Result<Verdict, CommitError> {
-        let head = &commit.order.head;
-        if current.is_some_and(|current| current.commit_id == head.commit_id) {
-            return Ok(Verdict::Repeated);
-        }
-        for claim in &commit.keys {
-            let found = self.key(&claim.scope, &claim.key).map_err(refused)?;
-            if let Some(found) = found.filter(|found| !found.is_expired(now)) {
-                return Err(CommitError::KeyTaken {
-                    scope: claim.scope.clone(),
-                    key: claim.key.clone(),
-                    order: self.id_of(found.seq).map_err(refused)?,
-                    fingerprint: found.fingerprint,
-                });
-            }
-        }
-        let actual = current.map_or(0, |current| current.version);
-        let expected = match commit.expect {
-            Expect::Absent => 0,
-            Expect::At { version, token } => {
-                if token.is_some() && token != held {
-                    return Err(CommitError::TokenStale);
-                }
-                if current.is_none() {
-                    return Err(CommitError::VersionMoved { actual });
-                }
-                version
-            }
-        };
-        if actual != expected {
-            return Err(CommitError::VersionMoved { actual });
-        }
-        let too_large = |what, bytes_max| Err(CommitError::TooLarge { what, bytes_max });
-        if commit.order.data.as_str().len() > DATA_BYTES_MAX {
-            return too_large("the data", DATA_BYTES_MAX);
-        }
-        if commit.events.len() > EVENTS_PER_COMMIT_MAX {
-            return too_large("the commit's list of events", EVENTS_PER_COMMIT_MAX);
-        }
-        let results = commit.attempts.iter().filter_map(|attempt| attempt.result.as_ref());
-        if results.map(|result| result.as_str().len()).any(|length| length > RESULT_BYTES_MAX) {
-            return too_large("a step's result", RESULT_BYTES_MAX);
-        }
-        self.check_numbers(commit, current)
-    }
-
-    /// Holds the caller to the numbering: a gap would be found only by whoever reads the history, and too late.
-    fn check_numbers(&self, commit: &Commit, current: Option<&Current>) -> Result<Verdict, CommitError> {
-        let (events, attempts) = current.map_or((0, 0), |current| (current.events, current.attempts));
-        let head = &commit.order.head;
-        if !follow_on(events, commit.events.iter().map(|event| event.number), head.events)
-            || !follow_on(attempts, commit.attempts.iter().map(|attempt| attempt.number), head.attempts)
-        {
-            let cause = std::io::Error::other("its events or attempts are not numbered on from the order's last");
-            return Err(StoreError::failed("take a commit", cause).into());
-        }
-        Ok(Verdict::Apply)
-    }
-
-    /// The receipt of a commit that was applied before.
-    pub(crate) fn receipt_again(
-        &mut self,
-        commit: &Commit,
-        current: &Current,
-        held: Option<comanda_model::Token>,
-    ) -> Result<Receipt, Failure> {
-        let position: Option<i64> = self
-            .connection
-            .prepare_cached("SELECT position FROM events WHERE seq = ?1 ORDER BY number DESC LIMIT 1")?
-            .query_row([current.seq], |row| row.get(0))
-            .optional()?;
-        let claimed = matches!(commit.claim, ClaimMove::Take { token, .. } if held == Some(token));
-        let position = position.unwrap_or(0) as u64;
-        Ok(Receipt { claimed, queued: !current.is_active(), promoted: None, position })
-    }
-
     /// Writes a commit that has passed the checks. `rest` is the head's rest as JSON.
     pub(crate) fn apply(
         &mut self,
@@ -178,15 +25,21 @@ impl Writer<'_> {
         now: i64,
     ) -> Result<Receipt, Failure> {
         let head = &commit.order.head;
-        let order_type = self.dictionary.intern_name(self.connection, &commit.order.accepted.order_type)?;
-        let state = self.dictionary.intern_state(self.connection, order_type, &head.status, head.phase)?;
+        let order_type = self
+            .dictionary
+            .intern_name(self.connection, &commit.order.accepted.order_type)?;
+        let state = self
+            .dictionary
+            .intern_state(self.connection, order_type, &head.status, head.phase)?;
         let type_row = self.dictionary.intern_type(self.connection, head.type_hash)?;
         let is_new = before.is_none();
         let mut current = match &before {
             Some(before) => {
                 if commit.data_changed {
                     let data = commit.order.data.as_str();
-                    self.statements.update_data.execute(params![before.seq, row::data_sum(before.seq, data), data])?;
+                    self.statements
+                        .update_data
+                        .execute(params![before.seq, row::data_sum(before.seq, data), data])?;
                 }
                 before.clone()
             }
@@ -227,7 +80,9 @@ impl Writer<'_> {
         let receipt = Receipt {
             claimed,
             queued: !current.is_active(),
-            promoted: promoted.filter(|(_, due)| due.is_some_and(|due| due <= now)).map(|(id, _)| id),
+            promoted: promoted
+                .filter(|(_, due)| due.is_some_and(|due| due <= now))
+                .map(|(id, _)| id),
             position: self.counters.position as u64,
         };
         if current.phase != Phase::Final {
@@ -285,69 +140,6 @@ impl Writer<'_> {
         })
     }
 
-    /// Moves the order between lanes. Answers the order that was promoted in the lane that it left, and when that is
-    /// due.
-    fn move_lanes(
-        &mut self,
-        commit: &Commit,
-        current: &mut Current,
-    ) -> Result<Option<(OrderId, Option<i64>)>, Failure> {
-        let (leave, enter) = (&commit.lane.leave, &commit.lane.enter);
-        let mut promoted = None;
-        // An order stands in one lane at a time: whoever enters another leaves the first.
-        let leaves = current.member.take_if(|member| {
-            leave.as_ref() == Some(&member.lane) || enter.as_ref().is_some_and(|entry| entry.name != member.lane)
-        });
-        if let Some(member) = leaves {
-            self.statements.lane_leave.execute(params![member.lane, !member.at_head, member.position])?;
-            if member.at_head {
-                promoted = self.promote(&member.lane)?;
-            }
-        }
-        let Some(entry) = enter.as_ref().filter(|_| current.member.is_none()) else { return Ok(promoted) };
-        let position = match current.lane_position.filter(|_| entry.resume) {
-            Some(position) => position,
-            None => {
-                self.counters.lane_position += 1;
-                self.counters.lane_position
-            }
-        };
-        let at_head = !self.statements.lane_head.exists([&entry.name])?;
-        self.statements.lane_enter.execute(params![entry.name, !at_head, position, current.seq])?;
-        current.lane_position = Some(position);
-        current.member = Some(Member { lane: entry.name.clone(), position, at_head });
-        Ok(promoted)
-    }
-
-    /// Puts the first of those that wait at the head of a lane that has none.
-    fn promote(&mut self, lane: &str) -> Result<Option<(OrderId, Option<i64>)>, Failure> {
-        let next: Option<(i64, i64)> =
-            self.statements.lane_next.query_row([lane], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
-        let Some((position, seq)) = next else { return Ok(None) };
-        let id = self.id_of(seq)?;
-        let mut next = match self.recent.take(id) {
-            Some(current) => current,
-            None => self.current_by_seq(seq, id)?,
-        };
-        self.statements.lane_leave.execute(params![lane, 1, position])?;
-        self.statements.lane_enter.execute(params![lane, 0, position, seq])?;
-        let due_before = next.due();
-        if let Some(member) = &mut next.member {
-            member.at_head = true;
-        }
-        if next.due() != due_before {
-            if let Some(at) = due_before {
-                self.statements.delete_due.execute((at, seq))?;
-            }
-            if let Some(at) = next.due() {
-                self.statements.insert_due.execute((at, seq))?;
-            }
-        }
-        let due = next.due_at_head;
-        self.recent.put(id, next);
-        Ok(Some((id, due)))
-    }
-
     /// Keeps the counts: by state, by type's version, by cause.
     fn count(
         &mut self,
@@ -393,7 +185,9 @@ impl Writer<'_> {
                 self.connection
                     .prepare_cached("INSERT INTO by_cause (cause, seq) VALUES (?1, ?2)")?
                     .execute((cause, seq))?;
-                self.connection.prepare_cached("UPDATE causes SET n = n + 1 WHERE id = ?1")?.execute([cause])?;
+                self.connection
+                    .prepare_cached("UPDATE causes SET n = n + 1 WHERE id = ?1")?
+                    .execute([cause])?;
             }
         }
         Ok(())
@@ -402,14 +196,22 @@ impl Writer<'_> {
     /// Takes a dead letter out of its cause; a cause that nothing died of any more goes.
     pub(crate) fn uncount_cause(&mut self, cause: i64, seq: i64) -> Result<(), Failure> {
         let connection = self.connection;
-        connection.prepare_cached("DELETE FROM by_cause WHERE cause = ?1 AND seq = ?2")?.execute((cause, seq))?;
-        connection.prepare_cached("UPDATE causes SET n = n - 1 WHERE id = ?1")?.execute([cause])?;
-        connection.prepare_cached("DELETE FROM causes WHERE id = ?1 AND n <= 0")?.execute([cause])?;
+        connection
+            .prepare_cached("DELETE FROM by_cause WHERE cause = ?1 AND seq = ?2")?
+            .execute((cause, seq))?;
+        connection
+            .prepare_cached("UPDATE causes SET n = n - 1 WHERE id = ?1")?
+            .execute([cause])?;
+        connection
+            .prepare_cached("DELETE FROM causes WHERE id = ?1 AND n <= 0")?
+            .execute([cause])?;
         Ok(())
     }
 
-    fn cause_id(&mut self, cause: &str, order_type: &str) -> Result<Option<i64>, Failure> {
-        let Some(order_type) = self.dictionary.name_id(self.connection, order_type)? else { return Ok(None) };
+    pub(crate) fn cause_id(&mut self, cause: &str, order_type: &str) -> Result<Option<i64>, Failure> {
+        let Some(order_type) = self.dictionary.name_id(self.connection, order_type)? else {
+            return Ok(None);
+        };
         Ok(self
             .connection
             .prepare_cached("SELECT id FROM causes WHERE cause = ?1 AND type = ?2")?
@@ -450,7 +252,7 @@ impl Writer<'_> {
                 attempt.undo,
                 Time(attempt.started_at),
                 Time(attempt.ended_at),
-                row::outcome_number(attempt.outcome),
+                outcome_number(attempt.outcome),
                 row::attempt_sum(current.seq, attempt),
                 attempt.reason,
                 attempt.result.as_ref().map(|result| result.as_str()),
@@ -490,10 +292,11 @@ impl Writer<'_> {
         for event in &commit.events {
             let position = self.counters.position + 1;
             self.counters.position = position;
-            let mut name =
-                |text: &Option<std::sync::Arc<str>>| -> Result<Option<i64>, Failure> {
-                    text.as_ref().map(|text| self.dictionary.intern_name(self.connection, text)).transpose()
-                };
+            let mut name = |text: &Option<std::sync::Arc<str>>| -> Result<Option<i64>, Failure> {
+                text.as_ref()
+                    .map(|text| self.dictionary.intern_name(self.connection, text))
+                    .transpose()
+            };
             let (from, to) = (name(&event.from)?, name(&event.to)?);
             let by = self.dictionary.intern_name(self.connection, &event.by)?;
             let changed = if event.changed.is_empty() {
@@ -507,7 +310,7 @@ impl Writer<'_> {
                 seq,
                 event.number as i64,
                 Time(event.at),
-                row::kind_number(event.kind),
+                kind_number(event.kind),
                 from,
                 to,
                 by,
@@ -519,8 +322,10 @@ impl Writer<'_> {
         Ok(())
     }
 
-    fn key(&mut self, scope: &str, key: &str) -> Result<Option<row::KeyRow>, Failure> {
-        let Some(scope_id) = self.dictionary.name_id(self.connection, scope)? else { return Ok(None) };
+    pub(crate) fn key(&mut self, scope: &str, key: &str) -> Result<Option<row::KeyRow>, Failure> {
+        let Some(scope_id) = self.dictionary.name_id(self.connection, scope)? else {
+            return Ok(None);
+        };
         let mut rows = self.statements.key.query(params![scope_id, key])?;
         rows.next()?.map(|row| row::key(row, scope, key)).transpose()
     }
@@ -534,7 +339,9 @@ impl Writer<'_> {
             }
             let expires_at = claim.expires_at.map(due_micros);
             let sum = row::key_sum(seq, &claim.scope, &claim.key, &claim.fingerprint, expires_at);
-            self.statements.write_key.execute(params![scope, claim.key, seq, claim.fingerprint, expires_at, sum])?;
+            self.statements
+                .write_key
+                .execute(params![scope, claim.key, seq, claim.fingerprint, expires_at, sum])?;
             if let Some(at) = expires_at {
                 self.statements.insert_expiring.execute(params![at, scope, claim.key])?;
             }
@@ -554,13 +361,14 @@ impl Writer<'_> {
     fn acceptance(&mut self, seq: i64) -> Result<(comanda_model::Acceptance, Option<String>), Failure> {
         let mut statement = self.connection.prepare_cached(ACCEPTANCE_OF_SEQ)?;
         let mut rows = statement.query([seq])?;
-        let row =
-            rows.next()?.ok_or_else(|| corrupt(row::of_order("the acceptance", seq), "it is missing"))?;
+        let row = rows
+            .next()?
+            .ok_or_else(|| corrupt(row::of_order("the acceptance", seq), "it is missing"))?;
         row::acceptance(self.connection, &mut self.dictionary, row, 0, seq)
     }
 
     /// The id of the order with this number.
-    fn id_of(&mut self, seq: i64) -> Result<OrderId, Failure> {
+    pub(crate) fn id_of(&mut self, seq: i64) -> Result<OrderId, Failure> {
         Ok(self.acceptance(seq)?.0.id)
     }
 
@@ -579,16 +387,12 @@ impl Writer<'_> {
     }
 }
 
-/// Whether numbers go on after `before` without gaps, and end with `after`.
-fn follow_on(before: u64, mut numbers: impl Iterator<Item = u64>, after: u64) -> bool {
-    numbers.try_fold(before, |last, number| (number == last + 1).then_some(number)) == Some(after)
-}
-
 /// The list by which an order's keys are found again when it is removed: JSON, `[[scope, key], …]`.
 fn key_list(before: Option<&str>, claims: &[comanda_store::KeyClaim]) -> Result<Option<String>, Failure> {
     let mut list: Vec<(String, String)> = match before {
-        Some(text) => serde_json::from_str(text)
-            .map_err(|error| corrupt("an order's list of keys", error.to_string()))?,
+        Some(text) => {
+            serde_json::from_str(text).map_err(|error| corrupt("an order's list of keys", error.to_string()))?
+        }
         None => Vec::new(),
     };
     list.extend(claims.iter().map(|claim| (claim.scope.clone(), claim.key.clone())));
@@ -596,5 +400,7 @@ fn key_list(before: Option<&str>, claims: &[comanda_store::KeyClaim]) -> Result<
         return Ok(None);
     }
     let text = serde_json::to_string(&list);
-    Ok(Some(text.map_err(|error| StoreError::failed("write an order's keys as JSON", error))?))
+    Ok(Some(text.map_err(|error| {
+        StoreError::failed("write an order's keys as JSON", error)
+    })?))
 }

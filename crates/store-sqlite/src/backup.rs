@@ -19,12 +19,7 @@ const CACHE_KIB: u32 = 4096;
 
 /// Copies the database at `from`, as it stands at one moment, to the new file `to`. The file appears only when it is
 /// whole and durable. `still` says that nobody writes to it meanwhile.
-pub(crate) fn copy(
-    from: &Path,
-    still: bool,
-    to: &Path,
-    progress: &mut dyn FnMut(u64, u64),
-) -> Result<(), StoreError> {
+pub(crate) fn copy(from: &Path, still: bool, to: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<(), StoreError> {
     const WHAT: &str = "write the backup";
     if to.exists() {
         let cause = std::io::Error::new(std::io::ErrorKind::AlreadyExists, format!("{} is there", to.display()));
@@ -73,6 +68,15 @@ fn copy_pages(source: &Connection, to: &Path, progress: &mut dyn FnMut(u64, u64)
     target.close().map_err(|(_, error)| error).context(WHAT)
 }
 
+/// Copies the store in a directory, as it stands at one moment, to a new file, also while another process has it open.
+/// `progress` is told the pages done and the pages there are.
+///
+/// # Errors
+/// [`StoreError::Failed`] if there is no store, or the file is there or cannot be written.
+pub fn backup(directory: &Path, to: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<(), StoreError> {
+    copy(&database_of(directory), false, to, progress)
+}
+
 /// Makes a store in `to_directory` out of a backup: checks it, copies it, and gives it a new epoch, so that readers
 /// of the old feed notice that history may have changed.
 ///
@@ -88,7 +92,10 @@ pub fn restore(from: &Path, to_directory: &Path) -> Result<(), StoreError> {
     let to = to_directory.join(schema::FILE);
     if to.exists() {
         let detail = format!("there is a store in {}", to_directory.display());
-        return Err(StoreError::failed(WHAT, std::io::Error::new(std::io::ErrorKind::AlreadyExists, detail)));
+        return Err(StoreError::failed(
+            WHAT,
+            std::io::Error::new(std::io::ErrorKind::AlreadyExists, detail),
+        ));
     }
     let report = verify(from, &|_, _| {})?;
     if let Some(fault) = report.faults.first() {
@@ -106,7 +113,9 @@ pub fn restore(from: &Path, to_directory: &Path) -> Result<(), StoreError> {
     let connection = schema::connect(&made, Use::Write, CACHE_KIB)?;
     schema::migrate(&connection)?;
     schema::set_epoch(&connection).context(WHAT)?;
-    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).context(WHAT)?;
+    connection
+        .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+        .context(WHAT)?;
     connection.close().map_err(|(_, error)| error).context(WHAT)?;
     File::open(&made).and_then(|file| file.sync_all()).context(WHAT)?;
     std::fs::rename(&made, &to).context(WHAT)?;
@@ -115,14 +124,22 @@ pub fn restore(from: &Path, to_directory: &Path) -> Result<(), StoreError> {
 
 /// The database's file: of a store's directory, or the file itself.
 pub(crate) fn database_of(path: &Path) -> PathBuf {
-    if path.is_dir() { path.join(schema::FILE) } else { path.to_owned() }
+    if path.is_dir() {
+        path.join(schema::FILE)
+    } else {
+        path.to_owned()
+    }
 }
 
 /// How to read a file: with its log if it has one, and else as one that nobody writes to, so that a backup can be read
 /// from a place that cannot be written to.
 pub(crate) fn reading(path: &Path) -> Use {
     let log = std::fs::metadata(beside(path, "-wal"));
-    if log.is_ok_and(|log| log.len() > 0) { Use::Read } else { Use::Frozen }
+    if log.is_ok_and(|log| log.len() > 0) {
+        Use::Read
+    } else {
+        Use::Frozen
+    }
 }
 
 fn beside(path: &Path, ending: &str) -> PathBuf {
@@ -133,6 +150,11 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
 
 /// Makes a file's name durable.
 pub(crate) fn sync_directory_of(path: &Path) -> Result<(), StoreError> {
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(directory).and_then(|directory| directory.sync_all()).context("make the file's name durable")
+    let directory = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    File::open(directory)
+        .and_then(|directory| directory.sync_all())
+        .context("make the file's name durable")
 }

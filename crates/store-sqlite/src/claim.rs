@@ -8,9 +8,9 @@ use comanda_store::{Claim, Claims, Place, StoreError};
 use jiff::Timestamp;
 
 use crate::claims::Reserved;
+use crate::column::due_micros;
 use crate::failure::Failure;
 use crate::readers::Reader;
-use crate::row::due_micros;
 use crate::writer::Shared;
 
 /// The most claims of one call.
@@ -42,19 +42,17 @@ impl Drop for Granted {
 
 impl Reader {
     /// Claims up to `max` due orders.
-    pub(crate) fn claim(
-        &mut self,
-        shared: &Arc<Shared>,
-        max: usize,
-        lease: Duration,
-    ) -> Result<Granted, Failure> {
+    pub(crate) fn claim(&mut self, shared: &Arc<Shared>, max: usize, lease: Duration) -> Result<Granted, Failure> {
         let max = max.min(CLAIMS_MAX);
         let now = shared.clock.micros();
         let lease_micros = i64::try_from(lease.as_micros()).unwrap_or(i64::MAX);
         let due = self.free_due(shared, max, now)?;
         let (reserved, next) = shared.claims.reserve(&due, max, now, lease_micros);
         let mut granted = Granted {
-            claims: Claims { claims: Vec::new(), next_due_at: next.and_then(time) },
+            claims: Claims {
+                claims: Vec::new(),
+                next_due_at: next.and_then(time),
+            },
             shared: shared.clone(),
             taken: false,
         };
@@ -113,7 +111,9 @@ impl Reader {
                 for (at, seq) in free {
                     match reader.id_of(seq)? {
                         Some(id) => found.push((at, seq, id)),
-                        None => tracing::error!(seq, "an entry of the due list leads to no order; run `comanda verify`"),
+                        None => {
+                            tracing::error!(seq, "an entry of the due list leads to no order; run `comanda verify`")
+                        }
                     }
                 }
                 return Ok(found);
@@ -123,16 +123,24 @@ impl Reader {
 
     /// Reads a reserved order again, and claims it if it is still due.
     fn claimed(&mut self, shared: &Shared, reserved: Reserved, now: i64) -> Result<Option<Claim>, Failure> {
-        let Some(loaded) = self.order_by_seq(reserved.seq)? else { return Ok(None) };
+        let Some(loaded) = self.order_by_seq(reserved.seq)? else {
+            return Ok(None);
+        };
         let active = !matches!(loaded.place, Place::Behind(_));
         let head = &loaded.order.head;
         if head.due_at(active).is_none_or(|due| due_micros(due) > now) {
             return Ok(None);
         }
         let (visit, attempt) = head.work.as_ref().map_or((0, 0), |work| (work.visit, work.attempt));
-        let Some((token, lease_until)) = shared.claims.confirm(reserved, visit, attempt) else { return Ok(None) };
+        let Some((token, lease_until)) = shared.claims.confirm(reserved, visit, attempt) else {
+            return Ok(None);
+        };
         let lease_until = time(lease_until).unwrap_or(Timestamp::MAX);
-        Ok(Some(Claim { order: loaded.order, token, lease_until }))
+        Ok(Some(Claim {
+            order: loaded.order,
+            token,
+            lease_until,
+        }))
     }
 }
 
@@ -145,11 +153,20 @@ pub(crate) fn time(micros: i64) -> Option<Timestamp> {
 pub(crate) fn oldest_due(reader: &mut Reader, shared: &Shared) -> Result<Option<Timestamp>, Failure> {
     let now = shared.clock.micros();
     let free = reader.free_due(shared, 0, now)?;
-    Ok(free.first().filter(|(at, ..)| *at <= now).and_then(|(at, ..)| time(*at)))
+    Ok(free
+        .first()
+        .filter(|(at, ..)| *at <= now)
+        .and_then(|(at, ..)| time(*at)))
 }
 
 /// Extends a claim; answers when it now ends.
 pub(crate) fn renew(shared: &Shared, token: &Token, lease: Duration) -> Option<Timestamp> {
-    let until = shared.clock.micros().saturating_add(i64::try_from(lease.as_micros()).unwrap_or(i64::MAX));
-    shared.claims.renew(token, until).then(|| time(until).unwrap_or(Timestamp::MAX))
+    let until = shared
+        .clock
+        .micros()
+        .saturating_add(i64::try_from(lease.as_micros()).unwrap_or(i64::MAX));
+    shared
+        .claims
+        .renew(token, until)
+        .then(|| time(until).unwrap_or(Timestamp::MAX))
 }

@@ -77,7 +77,11 @@ impl Claims {
         if let Some(seq) = seq {
             inner.moving.insert(seq);
         }
-        inner.held.get(&order).filter(|held| !held.reserved).map(|held| held.token)
+        inner
+            .held
+            .get(&order)
+            .filter(|held| !held.reserved)
+            .map(|held| held.token)
     }
 
     /// Applies what a durable batch did, and takes its marks off.
@@ -87,7 +91,15 @@ impl Claims {
             inner.remove(*order);
             if let Some(Moved { token, lease_micros }) = *moved {
                 let lease_until = now.saturating_add(lease_micros);
-                inner.held.insert(*order, Held { token, lease_until, seq: *seq, reserved: false });
+                inner.held.insert(
+                    *order,
+                    Held {
+                        token,
+                        lease_until,
+                        seq: *seq,
+                        reserved: false,
+                    },
+                );
                 inner.by_seq.insert(*seq, *order);
             }
         }
@@ -126,23 +138,41 @@ impl Claims {
                 break;
             }
             let secret = Uuid::new_v4();
-            let token = Token { order, visit: 0, attempt: 0, secret };
+            let token = Token {
+                order,
+                visit: 0,
+                attempt: 0,
+                secret,
+            };
             inner.remove(order);
             inner.held.insert(
                 order,
-                Held { token, lease_until: now.saturating_add(lease_micros), seq, reserved: true },
+                Held {
+                    token,
+                    lease_until: now.saturating_add(lease_micros),
+                    seq,
+                    reserved: true,
+                },
             );
             inner.by_seq.insert(seq, order);
             reserved.push(Reserved { seq, order, secret });
         }
-        let ends = inner.held.values().map(|held| held.lease_until).filter(|until| *until > now).min();
+        let ends = inner
+            .held
+            .values()
+            .map(|held| held.lease_until)
+            .filter(|until| *until > now)
+            .min();
         (reserved, next.into_iter().chain(ends).min())
     }
 
     /// Makes a reservation a claim, unless a commit has ended it meanwhile. Answers its token and end.
     pub(crate) fn confirm(&self, reserved: Reserved, visit: u32, attempt: u32) -> Option<(Token, i64)> {
         let mut inner = self.0.lock();
-        let held = inner.held.get_mut(&reserved.order).filter(|held| held.token.secret == reserved.secret)?;
+        let held = inner
+            .held
+            .get_mut(&reserved.order)
+            .filter(|held| held.token.secret == reserved.secret)?;
         held.token.visit = visit;
         held.token.attempt = attempt;
         held.reserved = false;
@@ -152,7 +182,11 @@ impl Claims {
     /// Gives a reservation back.
     pub(crate) fn drop_reserved(&self, reserved: Reserved) {
         let mut inner = self.0.lock();
-        if inner.held.get(&reserved.order).is_some_and(|held| held.token.secret == reserved.secret) {
+        if inner
+            .held
+            .get(&reserved.order)
+            .is_some_and(|held| held.token.secret == reserved.secret)
+        {
             inner.remove(reserved.order);
         }
     }
@@ -167,7 +201,11 @@ impl Claims {
     /// Extends a claim to `until`; `false` if it is not held under this token.
     pub(crate) fn renew(&self, token: &Token, until: i64) -> bool {
         let mut inner = self.0.lock();
-        match inner.held.get_mut(&token.order).filter(|held| held.token == *token && !held.reserved) {
+        match inner
+            .held
+            .get_mut(&token.order)
+            .filter(|held| held.token == *token && !held.reserved)
+        {
             Some(held) => {
                 held.lease_until = until;
                 true
@@ -189,13 +227,20 @@ impl Claims {
     /// The claim on an order, if its lease has not ended.
     pub(crate) fn on(&self, order: OrderId, now: i64) -> Option<(Token, i64)> {
         let inner = self.0.lock();
-        let held = inner.held.get(&order).filter(|held| !held.reserved && held.lease_until > now)?;
+        let held = inner
+            .held
+            .get(&order)
+            .filter(|held| !held.reserved && held.lease_until > now)?;
         Some((held.token, held.lease_until))
     }
 
     /// The first `max` of the given entries of the due list whose orders are with nobody.
     pub(crate) fn free(&self, due: &[(i64, i64)], max: usize, now: i64) -> Vec<(i64, i64)> {
         let inner = self.0.lock();
-        due.iter().filter(|(_, seq)| !inner.is_taken(*seq, now)).take(max).copied().collect()
+        due.iter()
+            .filter(|(_, seq)| !inner.is_taken(*seq, now))
+            .take(max)
+            .copied()
+            .collect()
     }
 }

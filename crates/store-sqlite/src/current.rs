@@ -7,7 +7,8 @@ use std::collections::HashMap;
 
 use comanda_model::{CommitId, Head, OrderId, Phase};
 
-use crate::row::{self, Results};
+use crate::column::due_micros;
+use crate::row::Results;
 
 /// An order as the writer knows it.
 #[derive(Clone, Debug)]
@@ -49,7 +50,11 @@ impl Current {
 
     /// The entry that it has in the due list.
     pub(crate) fn due(&self) -> Option<i64> {
-        if self.is_active() { self.due_at_head } else { self.due_waiting }
+        if self.is_active() {
+            self.due_at_head
+        } else {
+            self.due_waiting
+        }
     }
 
     /// Its entry in `final`.
@@ -65,8 +70,8 @@ impl Current {
         self.attempts = head.attempts;
         self.phase = head.phase;
         self.updated_at = head.updated_at.as_microsecond();
-        self.due_at_head = head.due_at(true).map(row::due_micros);
-        self.due_waiting = head.due_at(false).map(row::due_micros);
+        self.due_at_head = head.due_at(true).map(due_micros);
+        self.due_waiting = head.due_at(false).map(due_micros);
     }
 }
 

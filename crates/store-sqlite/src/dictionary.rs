@@ -9,8 +9,8 @@ use std::sync::Arc;
 use comanda_model::{Phase, TypeHash};
 use rusqlite::{Connection, OptionalExtension};
 
+use crate::column::{phase_from, phase_number};
 use crate::failure::{Failure, corrupt};
-use crate::row::{phase_from, phase_number};
 
 /// Where an order can stand.
 #[derive(Clone, Debug)]
@@ -49,7 +49,9 @@ impl Dictionary {
             .prepare_cached("SELECT text FROM names WHERE id = ?1")?
             .query_row([id], |row| row.get(0))
             .optional()?;
-        let text: Arc<str> = text.ok_or_else(|| corrupt(format!("name {id}"), "it is missing"))?.into();
+        let text: Arc<str> = text
+            .ok_or_else(|| corrupt(format!("name {id}"), "it is missing"))?
+            .into();
         self.learn_name(id, text.clone());
         Ok(text)
     }
@@ -74,7 +76,9 @@ impl Dictionary {
         if let Some(id) = self.name_id(connection, text)? {
             return Ok(id);
         }
-        let id = connection.prepare_cached("INSERT INTO names (text) VALUES (?1)")?.insert([text])?;
+        let id = connection
+            .prepare_cached("INSERT INTO names (text) VALUES (?1)")?
+            .insert([text])?;
         self.learn_name(id, text.into());
         Ok(id)
     }
@@ -95,8 +99,11 @@ impl Dictionary {
             .optional()?;
         let (order_type, status, phase) = row.ok_or_else(|| corrupt(format!("state {id}"), "it is missing"))?;
         let phase = phase_from(phase)?;
-        let state =
-            State { order_type: self.name(connection, order_type)?, status: self.name(connection, status)?, phase };
+        let state = State {
+            order_type: self.name(connection, order_type)?,
+            status: self.name(connection, status)?,
+            phase,
+        };
         self.states.insert(id, state.clone());
         self.state_ids.insert((order_type, status, phase), id);
         Ok(state)
@@ -154,7 +161,9 @@ impl Dictionary {
             .optional()?;
         let id = match found {
             Some(id) => id,
-            None => connection.prepare_cached("INSERT INTO types (hash, live) VALUES (?1, 0)")?.insert([hash.0])?,
+            None => connection
+                .prepare_cached("INSERT INTO types (hash, live) VALUES (?1, 0)")?
+                .insert([hash.0])?,
         };
         self.hashes.insert(id, hash);
         self.hash_ids.insert(hash, id);

@@ -81,7 +81,10 @@ impl Failure {
 
 /// Says that what is stored is not what was written.
 pub(crate) fn corrupt(what: impl Into<String>, detail: impl Into<String>) -> StoreError {
-    StoreError::Corrupt { what: what.into(), detail: detail.into() }
+    StoreError::Corrupt {
+        what: what.into(),
+        detail: detail.into(),
+    }
 }
 
 /// Gives SQLite's and the file system's errors the port's words.

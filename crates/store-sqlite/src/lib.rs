@@ -1,19 +1,22 @@
 //! Comanda's embedded store: one SQLite file, one thread that writes, many commits per fsync.
 //!
-//! A commit is staged in memory ([`queue`]), taken by the writer together with all others that wait ([`writer`]),
-//! checked and written ([`apply`]), and answered when the transaction that holds it is on the disk. Reads have
-//! connections and threads of their own ([`readers`]) and see only what is durable. Claims live in memory
-//! ([`claims`]), which is safe because one process at a time has the store open ([`lock`]). The file's layout stands in
-//! [`schema`]; every row of content carries a checksum that is proved whenever it is read ([`row`]).
+//! A commit is staged in memory (`queue`), taken by the writer together with all others that wait (`writer`),
+//! checked (`check`) and written (`apply`), and answered when the transaction that holds it is on the disk. Reads have
+//! connections and threads of their own (`readers`) and see only what is durable. Claims live in memory
+//! (`claims`), which is safe because one process at a time has the store open (`lock`). The file's layout stands in
+//! `schema`; every row of content carries a checksum that is proved whenever it is read (`row`).
 
 mod apply;
 mod backup;
+mod check;
 mod claim;
 mod claims;
 mod clock;
+mod column;
 mod current;
 mod dictionary;
 mod failure;
+mod lanes;
 mod list;
 mod lock;
 mod log;
@@ -45,7 +48,7 @@ use crate::readers::Readers;
 use crate::schema::Use;
 use crate::writer::{CommitCounters, Shared};
 
-pub use backup::restore;
+pub use backup::{backup, restore};
 pub use verify::{FAULTS_MAX, Fault, Report, verify};
 
 /// How a store is opened.
@@ -97,7 +100,9 @@ struct Inner {
 
 impl std::fmt::Debug for SqliteStore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SqliteStore").field("path", &self.inner.path).finish_non_exhaustive()
+        f.debug_struct("SqliteStore")
+            .field("path", &self.inner.path)
+            .finish_non_exhaustive()
     }
 }
 
@@ -171,7 +176,11 @@ impl SqliteStore {
     /// # Errors
     /// [`StoreError::Failed`] if the store is closed.
     pub async fn set_size_bytes_max(&self, size_bytes_max: Option<u64>) -> Result<(), StoreError> {
-        self.inner.write("bound the database", move |writer| set_size_max(writer.connection, size_bytes_max)).await
+        self.inner
+            .write("bound the database", move |writer| {
+                set_size_max(writer.connection, size_bytes_max)
+            })
+            .await
     }
 }
 

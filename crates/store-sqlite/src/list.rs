@@ -10,10 +10,11 @@ use comanda_store::ListQuery;
 use jiff::Timestamp;
 use rusqlite::params;
 
+use crate::column::{Time, phase_number};
 use crate::failure::{Failure, corrupt};
 use crate::read::{Loaded, bound};
 use crate::readers::Reader;
-use crate::row::{self, Time, phase_number};
+use crate::row;
 
 /// The most candidates that a page looks at.
 const ROWS_PER_PAGE_MAX: usize = 10_000;
@@ -148,9 +149,10 @@ impl Reader {
             Ok(all)
         };
         match source {
-            Source::All => {
-                read("SELECT seq FROM orders WHERE seq < ?1 ORDER BY seq DESC LIMIT ?2", params![below, max])
-            }
+            Source::All => read(
+                "SELECT seq FROM orders WHERE seq < ?1 ORDER BY seq DESC LIMIT ?2",
+                params![below, max],
+            ),
             Source::Customer(customer) => read(
                 "SELECT seq FROM by_customer WHERE customer = ?1 AND seq < ?2 ORDER BY seq DESC LIMIT ?3",
                 params![customer, below, max],
@@ -178,8 +180,9 @@ impl Reader {
             "SELECT h.state, o.customer, o.group_key, o.at FROM orders o JOIN heads h ON h.seq = o.seq WHERE o.seq = ?1",
         )?;
         let mut rows = statement.query([seq])?;
-        let row =
-            rows.next()?.ok_or_else(|| corrupt(row::of_order("the acceptance or head", seq), "it is missing"))?;
+        let row = rows
+            .next()?
+            .ok_or_else(|| corrupt(row::of_order("the acceptance or head", seq), "it is missing"))?;
         if let Some(states) = &filter.states
             && !states.contains(&row.get(0)?)
         {

@@ -25,8 +25,13 @@ impl Lock {
     pub(crate) fn take(directory: &Path) -> Result<Self, StoreError> {
         const WHAT: &str = "lock the store";
         let path = directory.join(FILE);
-        let mut file =
-            File::options().create(true).truncate(false).read(true).write(true).open(&path).context(WHAT)?;
+        let mut file = File::options()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(&path)
+            .context(WHAT)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -34,7 +39,10 @@ impl Lock {
                 // A process that has only just locked it may not have written its id yet.
                 let _ = file.take(32).read_to_string(&mut pid);
                 let pid = if pid.trim().is_empty() { "unknown" } else { pid.trim() };
-                return Err(StoreError::Locked { path: directory.display().to_string(), pid: pid.to_owned() });
+                return Err(StoreError::Locked {
+                    path: directory.display().to_string(),
+                    pid: pid.to_owned(),
+                });
             }
             Err(TryLockError::Error(error)) => return Err(error).context(WHAT),
         }

@@ -6,7 +6,7 @@
 //! log anew (`RESTART`). If a long read (a backup) forbids that, the log grows until the read ends; past
 //! [`PAGES_HARD`] the writer waits a while for it each time the log has grown by a part more.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
@@ -59,7 +59,11 @@ fn checkpoint(connection: &Connection, mode: &str) -> rusqlite::Result<Checkpoin
     // The mode cannot be bound; it is one of this file's constants.
     connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| {
         let (busy, pages, copied): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
-        Ok(Checkpoint { busy: busy != 0, pages: pages.max(0) as u64, copied: copied.max(0) as u64 })
+        Ok(Checkpoint {
+            busy: busy != 0,
+            pages: pages.max(0) as u64,
+            copied: copied.max(0) as u64,
+        })
     })
 }
 
@@ -101,7 +105,9 @@ impl Log {
     }
 
     fn restart(&self, connection: &Connection, wait: Duration) -> bool {
-        let answer = connection.busy_timeout(wait).and_then(|()| checkpoint(connection, "RESTART"));
+        let answer = connection
+            .busy_timeout(wait)
+            .and_then(|()| checkpoint(connection, "RESTART"));
         let reset = connection.busy_timeout(WAIT_LOCK);
         match answer.and_then(|answer| reset.map(|()| answer)) {
             Ok(answer) => !answer.busy,
@@ -127,7 +133,7 @@ impl Log {
     }
 
     /// What the second thread does.
-    pub(crate) fn copy_beside(&self, path: &PathBuf) {
+    pub(crate) fn copy_beside(&self, path: &Path) {
         let connection = match schema::connect(path, Use::Write, 2048) {
             Ok(connection) => connection,
             Err(error) => {

@@ -52,7 +52,11 @@ pub(crate) struct Work {
 impl Queue {
     /// A queue that holds up to `commits_max` commits.
     pub(crate) fn new(commits_max: usize) -> Self {
-        Self { inner: Mutex::default(), filled: Condvar::new(), commits_max }
+        Self {
+            inner: Mutex::default(),
+            filled: Condvar::new(),
+            commits_max,
+        }
     }
 
     /// Stages commits in the order given. Never waits.
@@ -67,7 +71,9 @@ impl Queue {
                     tickets.push(ticket);
                 }
                 Err(error) => {
-                    tickets.push(Ticket::failed(StoreError::failed("write the order's head as JSON", error).into()));
+                    tickets.push(Ticket::failed(
+                        StoreError::failed("write the order's head as JSON", error).into(),
+                    ));
                 }
             }
         }
@@ -117,7 +123,11 @@ impl Queue {
         let count = inner.commits.len().min(max);
         let commits = inner.commits.drain(..count).collect();
         let jobs = inner.jobs.drain(..).collect();
-        Work { commits, jobs, last: inner.closing && inner.commits.is_empty() }
+        Work {
+            commits,
+            jobs,
+            last: inner.closing && inner.commits.is_empty(),
+        }
     }
 
     /// Takes nothing more; what is staged is still made durable.

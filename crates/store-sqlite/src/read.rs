@@ -12,25 +12,45 @@ use crate::readers::Reader;
 use crate::row::{self, EVENT_COLUMNS_COUNT, ORDER_COLUMNS_COUNT, Results};
 
 const ORDER_BY_ID: &str = concat!(
-    "SELECT ", row::order_columns!(), ", ", row::data_columns!(), ", ", row::head_columns!(), ", i.seq, o.seq, h.seq \
+    "SELECT ",
+    row::order_columns!(),
+    ", ",
+    row::data_columns!(),
+    ", ",
+    row::head_columns!(),
+    ", i.seq, o.seq, h.seq \
      FROM ids i LEFT JOIN orders o ON o.seq = i.seq LEFT JOIN heads h ON h.seq = i.seq WHERE i.id = ?1"
 );
 const ORDER_BY_SEQ: &str = concat!(
-    "SELECT ", row::order_columns!(), ", ", row::data_columns!(), ", ", row::head_columns!(), ", ?1, o.seq, h.seq \
+    "SELECT ",
+    row::order_columns!(),
+    ", ",
+    row::data_columns!(),
+    ", ",
+    row::head_columns!(),
+    ", ?1, o.seq, h.seq \
      FROM orders o LEFT JOIN heads h ON h.seq = o.seq WHERE o.seq = ?1"
 );
-const ATTEMPT_BY_NUMBER: &str =
-    concat!("SELECT ", row::attempt_columns!(), " FROM attempts a WHERE a.seq = ?1 AND a.number = ?2");
+const ATTEMPT_BY_NUMBER: &str = concat!(
+    "SELECT ",
+    row::attempt_columns!(),
+    " FROM attempts a WHERE a.seq = ?1 AND a.number = ?2"
+);
 const ATTEMPTS_AFTER: &str = concat!(
-    "SELECT ", row::attempt_columns!(),
+    "SELECT ",
+    row::attempt_columns!(),
     " FROM attempts a WHERE a.seq = ?1 AND a.number > ?2 ORDER BY a.number LIMIT ?3"
 );
 const EVENTS_AFTER: &str = concat!(
-    "SELECT ", row::event_columns!(),
+    "SELECT ",
+    row::event_columns!(),
     " FROM events e WHERE e.seq = ?1 AND e.number > ?2 ORDER BY e.number LIMIT ?3"
 );
 const FEED_AFTER: &str = concat!(
-    "SELECT ", row::event_columns!(), ", ", row::order_columns!(),
+    "SELECT ",
+    row::event_columns!(),
+    ", ",
+    row::order_columns!(),
     " FROM events e LEFT JOIN orders o ON o.seq = e.seq WHERE e.position > ?1 ORDER BY e.position LIMIT ?2"
 );
 
@@ -56,12 +76,7 @@ impl Reader {
         self.load(ORDER_BY_SEQ, seq, None)
     }
 
-    fn load(
-        &mut self,
-        sql: &str,
-        by: impl rusqlite::ToSql,
-        id: Option<OrderId>,
-    ) -> Result<Option<Loaded>, Failure> {
+    fn load(&mut self, sql: &str, by: impl rusqlite::ToSql, id: Option<OrderId>) -> Result<Option<Loaded>, Failure> {
         let (seq, accepted, data, found) = {
             let mut statement = self.connection.prepare_cached(sql)?;
             let mut rows = statement.query([by])?;
@@ -79,8 +94,7 @@ impl Reader {
                 return Err(corrupt(row::of_order("the acceptance", name()), detail).into());
             }
             let data = row::data(row, DATA_AT, seq, accepted.id)?;
-            let found =
-                row::head(&self.connection, &mut self.dictionary, row, HEAD_AT, seq, accepted.id)?;
+            let found = row::head(&self.connection, &mut self.dictionary, row, HEAD_AT, seq, accepted.id)?;
             (seq, accepted, data, found)
         };
         let place = match found.head.lane.as_ref().filter(|lane| lane.standing) {
@@ -88,7 +102,12 @@ impl Reader {
             None => Place::Alone,
         };
         let results = self.results(seq, accepted.id, &found.results)?;
-        let order = Order { accepted: Arc::new(accepted), head: found.head, data, results };
+        let order = Order {
+            accepted: Arc::new(accepted),
+            head: found.head,
+            data,
+            results,
+        };
         Ok(Some(Loaded { order, place }))
     }
 
@@ -107,7 +126,9 @@ impl Reader {
                 "SELECT count(*) FROM (SELECT 1 FROM lanes WHERE lane = ?1 AND waiting = 1 AND position < ?2 LIMIT ?3)",
             )?
             .query_row(params![lane, position, Place::BEHIND_MAX], |row| row.get(0))?;
-        Ok(Place::Behind((before + u32::from(head.is_some())).min(Place::BEHIND_MAX)))
+        Ok(Place::Behind(
+            (before + u32::from(head.is_some())).min(Place::BEHIND_MAX),
+        ))
     }
 
     fn results(&mut self, seq: i64, id: OrderId, numbers: &Results) -> Result<Vec<(Arc<str>, Json)>, Failure> {
@@ -144,30 +165,34 @@ impl Reader {
     }
 
     /// The order that a key belongs to, unless the key has expired.
-    pub(crate) fn key(
-        &mut self,
-        scope: &str,
-        key: &str,
-        now: i64,
-    ) -> Result<Option<(OrderId, [u8; 32])>, Failure> {
-        let Some(scope_id) = self.dictionary.name_id(&self.connection, scope)? else { return Ok(None) };
+    pub(crate) fn key(&mut self, scope: &str, key: &str, now: i64) -> Result<Option<(OrderId, [u8; 32])>, Failure> {
+        let Some(scope_id) = self.dictionary.name_id(&self.connection, scope)? else {
+            return Ok(None);
+        };
         let found = {
-            let mut statement = self.connection.prepare_cached(
-                "SELECT seq, fingerprint, expires_at, crc FROM keys WHERE scope = ?1 AND key = ?2",
-            )?;
+            let mut statement = self
+                .connection
+                .prepare_cached("SELECT seq, fingerprint, expires_at, crc FROM keys WHERE scope = ?1 AND key = ?2")?;
             let mut rows = statement.query(params![scope_id, key])?;
             rows.next()?.map(|row| row::key(row, scope, key)).transpose()?
         };
-        let Some(found) = found.filter(|found| !found.is_expired(now)) else { return Ok(None) };
-        let order = self
-            .id_of(found.seq)?
-            .ok_or_else(|| corrupt(format!("the key `{key}` of `{scope}`"), "the order that it leads to is missing"))?;
+        let Some(found) = found.filter(|found| !found.is_expired(now)) else {
+            return Ok(None);
+        };
+        let order = self.id_of(found.seq)?.ok_or_else(|| {
+            corrupt(
+                format!("the key `{key}` of `{scope}`"),
+                "the order that it leads to is missing",
+            )
+        })?;
         Ok(Some((order, found.fingerprint)))
     }
 
     /// A part of an order's events.
     pub(crate) fn history(&mut self, id: OrderId, after: u64, max: usize) -> Result<Vec<Event>, Failure> {
-        let Some(seq) = self.seq_of(id)? else { return Ok(Vec::new()) };
+        let Some(seq) = self.seq_of(id)? else {
+            return Ok(Vec::new());
+        };
         let mut statement = self.connection.prepare_cached(EVENTS_AFTER)?;
         let mut rows = statement.query(params![seq, bound(after), bound(max as u64)])?;
         let mut events = Vec::new();
@@ -179,7 +204,9 @@ impl Reader {
 
     /// A part of an order's attempts.
     pub(crate) fn attempts(&mut self, id: OrderId, after: u64, max: usize) -> Result<Vec<Attempt>, Failure> {
-        let Some(seq) = self.seq_of(id)? else { return Ok(Vec::new()) };
+        let Some(seq) = self.seq_of(id)? else {
+            return Ok(Vec::new());
+        };
         let mut statement = self.connection.prepare_cached(ATTEMPTS_AFTER)?;
         let mut rows = statement.query(params![seq, bound(after), bound(max as u64)])?;
         let mut attempts = Vec::new();
@@ -220,24 +247,30 @@ impl Reader {
                 let detail = format!("its event at {position} is there, but it is missing");
                 return Err(corrupt(row::of_order("the acceptance", seq), detail).into());
             }
-            let (accepted, _) =
-                row::acceptance(&self.connection, &mut self.dictionary, row, EVENT_COLUMNS_COUNT, seq)?;
+            let (accepted, _) = row::acceptance(&self.connection, &mut self.dictionary, row, EVENT_COLUMNS_COUNT, seq)?;
             let (position, _, event) = row::event(&self.connection, &mut self.dictionary, row, accepted.id)?;
             events.push(FeedEvent {
                 order: accepted.id,
                 order_type: accepted.order_type,
                 customer: accepted.customer,
                 event,
-                cursor: Cursor { epoch, position: position as u64 },
+                cursor: Cursor {
+                    epoch,
+                    position: position as u64,
+                },
             });
         }
-        let next = events.last().map_or(Cursor { epoch, position: after }, |event| event.cursor);
+        let next = events
+            .last()
+            .map_or(Cursor { epoch, position: after }, |event| event.cursor);
         Ok(FeedPage { events, next })
     }
 
     /// The first entries of the due list: when, and the order's number.
     pub(crate) fn due(&self, max: usize) -> Result<Vec<(i64, i64)>, Failure> {
-        let mut statement = self.connection.prepare_cached("SELECT at, seq FROM due ORDER BY at, seq LIMIT ?1")?;
+        let mut statement = self
+            .connection
+            .prepare_cached("SELECT at, seq FROM due ORDER BY at, seq LIMIT ?1")?;
         let rows = statement.query_map([bound(max as u64)], |row| Ok((row.get(0)?, row.get(1)?)))?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
@@ -249,7 +282,9 @@ impl Reader {
             .prepare_cached("SELECT name, source, crc FROM types WHERE hash = ?1")?
             .query_row([hash.0], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
             .optional()?;
-        let Some((Some(name), Some(source), crc)) = found else { return Ok(None) };
+        let Some((Some(name), Some(source), crc)) = found else {
+            return Ok(None);
+        };
         if crc != Some(row::type_sum(hash, &name, &source)) {
             return Err(corrupt(format!("the type {hash}"), "its checksum does not match").into());
         }
@@ -258,8 +293,9 @@ impl Reader {
 
     /// The versions of types that orders live on.
     pub(crate) fn live_types(&self) -> Result<Vec<(TypeHash, u64)>, Failure> {
-        let mut statement =
-            self.connection.prepare_cached("SELECT hash, live FROM types WHERE live > 0 ORDER BY id")?;
+        let mut statement = self
+            .connection
+            .prepare_cached("SELECT hash, live FROM types WHERE live > 0 ORDER BY id")?;
         let rows = statement.query_map([], |row| Ok((TypeHash(row.get(0)?), row.get::<_, i64>(1)? as u64)))?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
@@ -269,7 +305,9 @@ impl Reader {
         let mut statement = self
             .connection
             .prepare_cached("SELECT id, cause, type, n FROM causes WHERE n > 0 ORDER BY n DESC, id LIMIT ?1")?;
-        let mut newest = self.connection.prepare_cached("SELECT max(seq) FROM by_cause WHERE cause = ?1")?;
+        let mut newest = self
+            .connection
+            .prepare_cached("SELECT max(seq) FROM by_cause WHERE cause = ?1")?;
         let mut rows = statement.query([bound(max as u64)])?;
         let mut causes = Vec::new();
         while let Some(row) = rows.next()? {

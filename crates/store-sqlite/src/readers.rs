@@ -27,7 +27,10 @@ pub(crate) struct Reader {
 impl Reader {
     /// Opens a reader.
     pub(crate) fn open(path: &Path, purpose: Use, cache_kib: u32) -> Result<Self, StoreError> {
-        Ok(Self { connection: schema::connect(path, purpose, cache_kib)?, dictionary: Dictionary::default() })
+        Ok(Self {
+            connection: schema::connect(path, purpose, cache_kib)?,
+            dictionary: Dictionary::default(),
+        })
     }
 
     /// Runs reads that must all see the same moment.

@@ -5,6 +5,7 @@ use comanda_store::StoreError;
 use rusqlite::{OptionalExtension, params};
 use uuid::Uuid;
 
+use crate::column::Time;
 use crate::failure::{Context, Failure, corrupt};
 use crate::row;
 use crate::writer::{Aborted, Writer};
@@ -22,6 +23,9 @@ pub(crate) struct Bite {
     pub(crate) keys: usize,
 }
 
+/// What leads to an order: its id, customer, group and list of keys.
+type Leads = (Vec<u8>, Option<String>, Option<String>, Option<String>);
+
 impl Writer<'_> {
     /// Removes up to `max` orders that have been final since before `before` (microseconds), at most [`BITE_MAX`], and
     /// as many expired keys.
@@ -29,9 +33,9 @@ impl Writer<'_> {
         let now = self.shared.clock.micros();
         let removed = self.within_transaction(|writer| {
             let seqs: Vec<i64> = {
-                let mut statement = writer.connection.prepare_cached(
-                    "SELECT seq FROM final WHERE updated_at < ?1 ORDER BY updated_at, seq LIMIT ?2",
-                )?;
+                let mut statement = writer
+                    .connection
+                    .prepare_cached("SELECT seq FROM final WHERE updated_at < ?1 ORDER BY updated_at, seq LIMIT ?2")?;
                 let rows = statement.query_map(params![before, max.min(BITE_MAX) as i64], |row| row.get(0))?;
                 rows.collect::<Result<_, _>>()?
             };
@@ -39,7 +43,13 @@ impl Writer<'_> {
                 writer.remove(*seq)?;
             }
             let keys = writer.remove_expired_keys(now)?;
-            Ok((Bite { orders: seqs.len(), keys }, !seqs.is_empty() || keys > 0))
+            Ok((
+                Bite {
+                    orders: seqs.len(),
+                    keys,
+                },
+                !seqs.is_empty() || keys > 0,
+            ))
         });
         let bite = removed.map_err(|aborted| match aborted {
             Aborted::Failed(failure) | Aborted::Unknown(failure) => failure.into_store_error("remove old orders"),
@@ -51,7 +61,9 @@ impl Writer<'_> {
     }
 
     fn give_pages_back(&self) -> Result<(), Failure> {
-        let mut statement = self.connection.prepare(&format!("PRAGMA incremental_vacuum({PAGES_PER_BITE})"))?;
+        let mut statement = self
+            .connection
+            .prepare(&format!("PRAGMA incremental_vacuum({PAGES_PER_BITE})"))?;
         let mut rows = statement.query([])?;
         // One page is given back per step.
         while rows.next()?.is_some() {}
@@ -61,12 +73,14 @@ impl Writer<'_> {
     /// Removes one order and everything that belongs to it. Damage does not hinder it: it reads only what leads on.
     fn remove(&mut self, seq: i64) -> Result<(), Failure> {
         let connection = self.connection;
-        let order: Option<(Vec<u8>, Option<String>, Option<String>, Option<String>)> = connection
+        let order: Option<Leads> = connection
             .prepare_cached("SELECT id, customer, group_key, keys FROM orders WHERE seq = ?1")?
             .query_row([seq], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
             .optional()?;
         if let Some((id, customer, group, keys)) = order {
-            connection.prepare_cached("DELETE FROM ids WHERE id = ?1 AND seq = ?2")?.execute(params![id, seq])?;
+            connection
+                .prepare_cached("DELETE FROM ids WHERE id = ?1 AND seq = ?2")?
+                .execute(params![id, seq])?;
             connection
                 .prepare_cached("DELETE FROM by_customer WHERE customer = ?1 AND seq = ?2")?
                 .execute(params![customer, seq])?;
@@ -83,7 +97,9 @@ impl Writer<'_> {
         }
         let head: Option<(i64, i64)> = connection
             .prepare_cached("SELECT state, updated_at FROM heads WHERE seq = ?1")?
-            .query_row([seq], |row| Ok((row.get(0)?, row.get::<_, row::Time>(1)?.0.as_microsecond())))
+            .query_row([seq], |row| {
+                Ok((row.get(0)?, row.get::<_, Time>(1)?.0.as_microsecond()))
+            })
             .optional()?;
         if let Some((state, updated_at)) = head {
             self.statements.delete_state.execute((state, seq))?;
@@ -93,7 +109,9 @@ impl Writer<'_> {
         let newest: Option<i64> = connection
             .prepare_cached("SELECT max(position) FROM events WHERE seq = ?1")?
             .query_row([seq], |row| row.get(0))?;
-        connection.prepare_cached("UPDATE state SET retained = max(retained, ?1)")?.execute([newest.unwrap_or(0)])?;
+        connection
+            .prepare_cached("UPDATE state SET retained = max(retained, ?1)")?
+            .execute([newest.unwrap_or(0)])?;
         for sql in [
             "DELETE FROM events WHERE seq = ?1",
             "DELETE FROM attempts WHERE seq = ?1",
@@ -109,7 +127,9 @@ impl Writer<'_> {
         let keys: Vec<(String, String)> = serde_json::from_str(keys)
             .map_err(|error| corrupt(row::of_order("the list of keys", seq), error.to_string()))?;
         for (scope, key) in keys {
-            let Some(scope) = self.dictionary.name_id(self.connection, &scope)? else { continue };
+            let Some(scope) = self.dictionary.name_id(self.connection, &scope)? else {
+                continue;
+            };
             // A key that had expired may lead to another order by now.
             let expires_at: Option<Option<i64>> = self
                 .connection
@@ -137,8 +157,9 @@ impl Writer<'_> {
             let mut statement = self.connection.prepare_cached(
                 "SELECT expires_at, scope, key FROM keys_expiring WHERE expires_at <= ?1 ORDER BY expires_at LIMIT ?2",
             )?;
-            let rows = statement
-                .query_map(params![now, BITE_MAX as i64], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+            let rows = statement.query_map(params![now, BITE_MAX as i64], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+            })?;
             rows.collect::<Result<_, _>>()?
         };
         for (at, scope, key) in &expired {

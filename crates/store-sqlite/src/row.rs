@@ -4,95 +4,16 @@ use std::fmt::Display;
 use std::sync::Arc;
 
 use comanda_model::order::{AfterUndo, DeadLetter, Done, Intent, Lane};
-use comanda_model::{
-    Acceptance, Attempt, CommitId, Event, EventKind, Head, Json, OrderId, Outcome, Phase, TypeHash, Work,
-};
+use comanda_model::{Acceptance, Attempt, CommitId, Event, Head, Json, OrderId, TypeHash, Work};
 use comanda_store::StoreError;
 use jiff::Timestamp;
-use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, Value, ValueRef};
 use rusqlite::{Connection, Row};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::column::{Sum, Time, kind_from, kind_number, outcome_from, outcome_number, phase_number};
 use crate::dictionary::Dictionary;
 use crate::failure::{Failure, corrupt};
-
-/// The sum over one row.
-pub(crate) struct Sum(crc32fast::Hasher);
-
-impl Sum {
-    /// Begins with what the row is and which one it is, so that a row in another's place is found out.
-    pub(crate) fn new(kind: u8, number: i64) -> Self {
-        let mut hasher = crc32fast::Hasher::new();
-        hasher.update(&[kind]);
-        hasher.update(&number.to_le_bytes());
-        Self(hasher)
-    }
-
-    pub(crate) fn int(mut self, number: i64) -> Self {
-        self.0.update(&number.to_le_bytes());
-        self
-    }
-
-    /// The length goes in first, so that no text can borrow from its neighbour.
-    pub(crate) fn bytes(mut self, bytes: &[u8]) -> Self {
-        self.0.update(&(bytes.len() as u64).to_le_bytes());
-        self.0.update(bytes);
-        self
-    }
-
-    pub(crate) fn text(self, text: &str) -> Self {
-        self.bytes(text.as_bytes())
-    }
-
-    /// Nothing is told from an empty text by a length that no text has.
-    pub(crate) fn maybe(self, text: Option<&str>) -> Self {
-        match text {
-            Some(text) => self.text(text),
-            None => self.int(-1),
-        }
-    }
-
-    fn time(mut self, time: Timestamp) -> Self {
-        self.0.update(&time.as_nanosecond().to_le_bytes());
-        self
-    }
-
-    pub(crate) fn finish(self) -> i64 {
-        i64::from(self.0.finalize())
-    }
-}
-
-/// A time in a column: whole microseconds as a number; anything finer, which is rare, as text, so that nothing is lost.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Time(pub(crate) Timestamp);
-
-impl ToSql for Time {
-    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        Ok(ToSqlOutput::Owned(if self.0.subsec_nanosecond() % 1000 == 0 {
-            Value::Integer(self.0.as_microsecond())
-        } else {
-            Value::Text(self.0.to_string())
-        }))
-    }
-}
-
-impl FromSql for Time {
-    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
-        match value {
-            ValueRef::Integer(micros) => Timestamp::from_microsecond(micros).map_err(FromSqlError::other),
-            ValueRef::Text(_) => value.as_str()?.parse().map_err(FromSqlError::other),
-            _ => Err(FromSqlError::InvalidType),
-        }
-        .map(Self)
-    }
-}
-
-/// When something is due, in microseconds. Rounded up: nothing is due before its time.
-pub(crate) fn due_micros(time: Timestamp) -> i64 {
-    let micros = time.as_microsecond();
-    if time.subsec_nanosecond() % 1000 > 0 { micros + 1 } else { micros }
-}
 
 /// A number that was written from one without a sign.
 fn unsigned(number: i64, what: &'static str) -> Result<u64, Failure> {
@@ -101,77 +22,6 @@ fn unsigned(number: i64, what: &'static str) -> Result<u64, Failure> {
 
 fn small(number: i64, what: &'static str) -> Result<u32, Failure> {
     u32::try_from(number).map_err(|_| corrupt(what, format!("{number} is out of range")).into())
-}
-
-pub(crate) const fn phase_number(phase: Phase) -> i64 {
-    match phase {
-        Phase::Scheduled => 0,
-        Phase::Active => 1,
-        Phase::Undoing => 2,
-        Phase::Dead => 3,
-        Phase::Final => 4,
-    }
-}
-
-pub(crate) fn phase_from(number: i64) -> Result<Phase, StoreError> {
-    Ok(match number {
-        0 => Phase::Scheduled,
-        1 => Phase::Active,
-        2 => Phase::Undoing,
-        3 => Phase::Dead,
-        4 => Phase::Final,
-        other => return Err(corrupt("a phase", format!("there is none with number {other}"))),
-    })
-}
-
-pub(crate) const fn outcome_number(outcome: Outcome) -> i64 {
-    match outcome {
-        Outcome::Done => 0,
-        Outcome::Failed => 1,
-        Outcome::Refused => 2,
-        Outcome::Stale => 3,
-        Outcome::Lost => 4,
-    }
-}
-
-fn outcome_from(number: i64) -> Result<Outcome, StoreError> {
-    Ok(match number {
-        0 => Outcome::Done,
-        1 => Outcome::Failed,
-        2 => Outcome::Refused,
-        3 => Outcome::Stale,
-        4 => Outcome::Lost,
-        other => return Err(corrupt("an outcome", format!("there is none with number {other}"))),
-    })
-}
-
-pub(crate) const fn kind_number(kind: EventKind) -> i64 {
-    match kind {
-        EventKind::Accepted => 0,
-        EventKind::StatusChanged => 1,
-        EventKind::Edited => 2,
-        EventKind::DeadLettered => 3,
-        EventKind::Redriven => 4,
-        EventKind::Discarded => 5,
-        EventKind::CancelRequested => 6,
-        EventKind::UndoFailed => 7,
-        EventKind::Undone => 8,
-    }
-}
-
-fn kind_from(number: i64) -> Result<EventKind, StoreError> {
-    Ok(match number {
-        0 => EventKind::Accepted,
-        1 => EventKind::StatusChanged,
-        2 => EventKind::Edited,
-        3 => EventKind::DeadLettered,
-        4 => EventKind::Redriven,
-        5 => EventKind::Discarded,
-        6 => EventKind::CancelRequested,
-        7 => EventKind::UndoFailed,
-        8 => EventKind::Undone,
-        other => return Err(corrupt("a kind of event", format!("there is none with number {other}"))),
-    })
 }
 
 /// What a damaged row of an order is called.
@@ -193,7 +43,11 @@ fn proved(found: i64, expected: i64, what: &str, order: impl Display) -> Result<
     if found == expected {
         return Ok(());
     }
-    Err(corrupt(of_order(what, order), format!("its checksum is {found:08x} and should be {expected:08x}")).into())
+    Err(corrupt(
+        of_order(what, order),
+        format!("its checksum is {found:08x} and should be {expected:08x}"),
+    )
+    .into())
 }
 
 // ---- orders
@@ -252,18 +106,29 @@ pub(crate) fn acceptance(
             group: row.get(at + 6)?,
             traceparent: row.get(at + 7)?,
         };
-        Ok((accepted, row.get::<_, Option<String>>(at + 8)?, row.get::<_, i64>(at + 9)?))
+        Ok((
+            accepted,
+            row.get::<_, Option<String>>(at + 8)?,
+            row.get::<_, i64>(at + 9)?,
+        ))
     };
     let (accepted, keys, sum) = read(dictionary).map_err(|failure| naming(failure, "the acceptance", seq))?;
-    proved(sum, acceptance_sum(seq, &accepted, keys.as_deref()), "the acceptance", accepted.id)?;
+    proved(
+        sum,
+        acceptance_sum(seq, &accepted, keys.as_deref()),
+        "the acceptance",
+        accepted.id,
+    )?;
     Ok((accepted, keys))
 }
 
 /// Reads the data from the columns that begin at `at`.
 pub(crate) fn data(row: &Row<'_>, at: usize, seq: i64, id: OrderId) -> Result<Json, Failure> {
     let sum: i64 = row.get(at)?;
-    let text =
-        row.get_ref(at + 1)?.as_str().map_err(|error| corrupt(of_order("the data", id), error.to_string()))?;
+    let text = row
+        .get_ref(at + 1)?
+        .as_str()
+        .map_err(|error| corrupt(of_order("the data", id), error.to_string()))?;
     proved(sum, data_sum(seq, text), "the data", id)?;
     Ok(Json::from_valid(text))
 }
@@ -303,7 +168,16 @@ struct RestIn {
 
 /// The parts of a head that have no column of their own, if it has any.
 pub(crate) fn rest_of(head: &Head) -> Result<Option<String>, serde_json::Error> {
-    let Head { work, status_until, lane, done, intent, after_undo, dead, .. } = head;
+    let Head {
+        work,
+        status_until,
+        lane,
+        done,
+        intent,
+        after_undo,
+        dead,
+        ..
+    } = head;
     if work.is_none()
         && status_until.is_none()
         && lane.is_none()
@@ -314,7 +188,16 @@ pub(crate) fn rest_of(head: &Head) -> Result<Option<String>, serde_json::Error> 
     {
         return Ok(None);
     }
-    serde_json::to_string(&RestOut { work, status_until, lane, done, intent, after_undo, dead }).map(Some)
+    serde_json::to_string(&RestOut {
+        work,
+        status_until,
+        lane,
+        done,
+        intent,
+        after_undo,
+        dead,
+    })
+    .map(Some)
 }
 
 /// The attempts whose results stand, by step, in the order in which the steps were done.
@@ -400,14 +283,18 @@ pub(crate) fn head(
         let results = row.get_ref(at + 11)?.as_str_or_null().map_err(rusqlite::Error::from)?;
         let rest = row.get_ref(at + 12)?.as_str_or_null().map_err(rusqlite::Error::from)?;
         // The sum is proved before the texts are parsed: what parses may still not be what was written.
-        proved(sum, head_sum(seq, &head, lane_position, results, rest), "the head", order)?;
+        proved(
+            sum,
+            head_sum(seq, &head, lane_position, results, rest),
+            "the head",
+            order,
+        )?;
         let results = match results {
             Some(text) => serde_json::from_str(text).map_err(|error| corrupt("its results", error.to_string()))?,
             None => Vec::new(),
         };
         if let Some(text) = rest {
-            let rest: RestIn =
-                serde_json::from_str(text).map_err(|error| corrupt("its rest", error.to_string()))?;
+            let rest: RestIn = serde_json::from_str(text).map_err(|error| corrupt("its rest", error.to_string()))?;
             head.work = rest.work;
             head.status_until = rest.status_until;
             head.lane = rest.lane;
@@ -416,7 +303,14 @@ pub(crate) fn head(
             head.after_undo = rest.after_undo;
             head.dead = rest.dead;
         }
-        Ok(HeadRow { head, order_type: state.order_type, state: state_id, type_row, lane_position, results })
+        Ok(HeadRow {
+            head,
+            order_type: state.order_type,
+            state: state_id,
+            type_row,
+            lane_position,
+            results,
+        })
     };
     read(dictionary).map_err(|failure| naming(failure, "the head", order))
 }
@@ -457,9 +351,8 @@ pub(crate) fn event(
     let read = |dictionary: &mut Dictionary| -> Result<_, Failure> {
         let position: i64 = row.get(0)?;
         let seq: i64 = row.get(1)?;
-        let status = |dictionary: &mut Dictionary, id: Option<i64>| {
-            id.map(|id| dictionary.name(connection, id)).transpose()
-        };
+        let status =
+            |dictionary: &mut Dictionary, id: Option<i64>| id.map(|id| dictionary.name(connection, id)).transpose();
         let mut event = Event {
             number: unsigned(row.get(2)?, "its number")?,
             at: row.get::<_, Time>(3)?.0,
@@ -471,7 +364,12 @@ pub(crate) fn event(
             changed: Vec::new(),
         };
         let changed: Option<String> = row.get(10)?;
-        proved(row.get(8)?, event_sum(position, seq, &event, changed.as_deref()), "an event", order)?;
+        proved(
+            row.get(8)?,
+            event_sum(position, seq, &event, changed.as_deref()),
+            "an event",
+            order,
+        )?;
         if let Some(text) = changed {
             event.changed =
                 serde_json::from_str(&text).map_err(|error| corrupt("what it changed", error.to_string()))?;
@@ -537,7 +435,12 @@ pub(crate) fn attempt(
 // ---- keys
 
 pub(crate) fn key_sum(seq: i64, scope: &str, key: &str, fingerprint: &[u8; 32], expires_at: Option<i64>) -> i64 {
-    Sum::new(b'k', seq).text(scope).text(key).bytes(fingerprint).int(expires_at.unwrap_or(-1)).finish()
+    Sum::new(b'k', seq)
+        .text(scope)
+        .text(key)
+        .bytes(fingerprint)
+        .int(expires_at.unwrap_or(-1))
+        .finish()
 }
 
 /// A key as it is stored.
@@ -549,7 +452,11 @@ pub(crate) struct KeyRow {
 
 /// Reads the row of a key: `seq, fingerprint, expires_at, crc`.
 pub(crate) fn key(row: &Row<'_>, scope: &str, key: &str) -> Result<KeyRow, Failure> {
-    let found = KeyRow { seq: row.get(0)?, fingerprint: row.get(1)?, expires_at: row.get(2)? };
+    let found = KeyRow {
+        seq: row.get(0)?,
+        fingerprint: row.get(1)?,
+        expires_at: row.get(2)?,
+    };
     let sum = key_sum(found.seq, scope, key, &found.fingerprint, found.expires_at);
     if row.get::<_, i64>(3)? != sum {
         return Err(corrupt(format!("the key `{key}` of `{scope}`"), "its checksum does not match").into());

@@ -159,10 +159,15 @@ pub(crate) fn connect(path: &Path, purpose: Use, cache_kib: u32) -> Result<Conne
     connection.busy_timeout(Duration::from_secs(5)).context(WHAT)?;
     if matches!(purpose, Use::Write) {
         // Both must be set before the first page is written; in a file that has pages they change nothing.
-        connection.pragma_update(None, "page_size", PAGE_BYTES as i64).context(WHAT)?;
-        connection.pragma_update(None, "auto_vacuum", "INCREMENTAL").context(WHAT)?;
-        let mode: String =
-            connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0)).context(WHAT)?;
+        connection
+            .pragma_update(None, "page_size", PAGE_BYTES as i64)
+            .context(WHAT)?;
+        connection
+            .pragma_update(None, "auto_vacuum", "INCREMENTAL")
+            .context(WHAT)?;
+        let mode: String = connection
+            .pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))
+            .context(WHAT)?;
         if mode != "wal" {
             let cause = std::io::Error::other(format!("the file system allows only journal mode `{mode}`"));
             return Err(StoreError::failed(WHAT, cause));
@@ -176,7 +181,9 @@ pub(crate) fn connect(path: &Path, purpose: Use, cache_kib: u32) -> Result<Conne
     connection.pragma_update(None, "foreign_keys", false).context(WHAT)?;
     connection.pragma_update(None, "temp_store", "MEMORY").context(WHAT)?;
     // A negative size is in KiB.
-    connection.pragma_update(None, "cache_size", -i64::from(cache_kib)).context(WHAT)?;
+    connection
+        .pragma_update(None, "cache_size", -i64::from(cache_kib))
+        .context(WHAT)?;
     Ok(connection)
 }
 
@@ -221,10 +228,15 @@ pub(crate) fn migrate(connection: &Connection) -> Result<(), StoreError> {
 /// The file's format; 0 for a new file. Refuses files of others, and formats from the future.
 pub(crate) fn format(connection: &Connection) -> Result<u32, StoreError> {
     const WHAT: &str = "read the database's format";
-    let application: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0)).context(WHAT)?;
-    let found: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).context(WHAT)?;
-    let tables: i64 =
-        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).context(WHAT)?;
+    let application: i32 = connection
+        .pragma_query_value(None, "application_id", |row| row.get(0))
+        .context(WHAT)?;
+    let found: u32 = connection
+        .pragma_query_value(None, "user_version", |row| row.get(0))
+        .context(WHAT)?;
+    let tables: i64 = connection
+        .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
+        .context(WHAT)?;
     if tables == 0 && found == 0 {
         return Ok(0);
     }
@@ -241,7 +253,10 @@ pub(crate) fn format(connection: &Connection) -> Result<u32, StoreError> {
 pub(crate) fn set_epoch(connection: &Connection) -> rusqlite::Result<()> {
     // The low bits of a random UUID are all random; 53 of them survive a reader that takes numbers for doubles.
     let epoch = (Uuid::new_v4().as_u128() as u64 & ((1 << 53) - 1)).max(1);
-    connection.execute("INSERT OR REPLACE INTO meta (name, value) VALUES ('epoch', ?1)", [epoch as i64])?;
+    connection.execute(
+        "INSERT OR REPLACE INTO meta (name, value) VALUES ('epoch', ?1)",
+        [epoch as i64],
+    )?;
     Ok(())
 }
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use comanda_model::{Attempt, Event, OrderId, Token, TypeHash};
 use comanda_store::{
-    Capabilities, Cause, Claims, Commit, CommitError, Counters, FeedPage, FeedStart, ListQuery, OrderPage,
-    StatusCount, Store, StoreError, Stored, Ticket, TypeSource,
+    Capabilities, Cause, Claims, Commit, CommitError, Counters, FeedPage, FeedStart, ListQuery, OrderPage, StatusCount,
+    Store, StoreError, Stored, Ticket, TypeSource,
 };
 use jiff::Timestamp;
 use rusqlite::{Connection, params};
@@ -58,7 +58,11 @@ impl Inner {
 fn stored(shared: &Shared, loaded: Loaded) -> Stored {
     let claim = shared.claims.on(loaded.order.id(), shared.clock.micros());
     let claim = claim.map(|(token, until)| (token, claim::time(until).unwrap_or(Timestamp::MAX)));
-    Stored { order: loaded.order, claim, place: loaded.place }
+    Stored {
+        order: loaded.order,
+        claim,
+        place: loaded.place,
+    }
 }
 
 /// How many orders stand where, by the row of `states`.
@@ -66,8 +70,9 @@ pub(crate) fn counts(connection: &Connection) -> Result<HashMap<i64, StatusCount
     let read = || -> Result<_, Failure> {
         let mut dictionary = Dictionary::default();
         let mut statement = connection.prepare("SELECT id, n FROM states")?;
-        let rows: Vec<(i64, i64)> =
-            statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
+        let rows: Vec<(i64, i64)> = statement
+            .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+            .collect::<Result<_, _>>()?;
         let mut counts = HashMap::new();
         for (id, n) in rows {
             let state = dictionary.state(connection, id)?;
@@ -95,8 +100,11 @@ impl Store for SqliteStore {
 
     async fn claim(&self, max: usize, lease: Duration) -> Result<Claims, StoreError> {
         let shared = self.inner.shared.clone();
-        let granted =
-            self.inner.readers.run("claim due orders", move |reader| reader.claim(&shared, max, lease)).await?;
+        let granted = self
+            .inner
+            .readers
+            .run("claim due orders", move |reader| reader.claim(&shared, max, lease))
+            .await?;
         Ok(granted.take())
     }
 
@@ -110,24 +118,39 @@ impl Store for SqliteStore {
     }
 
     async fn order(&self, id: OrderId) -> Result<Option<Stored>, StoreError> {
-        let loaded = self.inner.readers.read("read an order", move |reader| reader.order(id)).await?;
+        let loaded = self
+            .inner
+            .readers
+            .read("read an order", move |reader| reader.order(id))
+            .await?;
         Ok(loaded.map(|loaded| stored(&self.inner.shared, loaded)))
     }
 
     async fn key(&self, scope: &str, key: &str) -> Result<Option<(OrderId, [u8; 32])>, StoreError> {
         let (scope, key) = (scope.to_owned(), key.to_owned());
         let now = self.inner.shared.clock.micros();
-        self.inner.readers.read("read a key", move |reader| reader.key(&scope, &key, now)).await
+        self.inner
+            .readers
+            .read("read a key", move |reader| reader.key(&scope, &key, now))
+            .await
     }
 
     async fn history(&self, id: OrderId, after: u64, max: usize) -> Result<Vec<Event>, StoreError> {
         let max = max.min(ROWS_MAX);
-        self.inner.readers.read("read an order's events", move |reader| reader.history(id, after, max)).await
+        self.inner
+            .readers
+            .read("read an order's events", move |reader| reader.history(id, after, max))
+            .await
     }
 
     async fn attempts(&self, id: OrderId, after: u64, max: usize) -> Result<Vec<Attempt>, StoreError> {
         let max = max.min(ROWS_MAX);
-        self.inner.readers.read("read an order's attempts", move |reader| reader.attempts(id, after, max)).await
+        self.inner
+            .readers
+            .read("read an order's attempts", move |reader| {
+                reader.attempts(id, after, max)
+            })
+            .await
     }
 
     async fn put_type(&self, source: &TypeSource) -> Result<(), StoreError> {
@@ -154,37 +177,66 @@ impl Store for SqliteStore {
     }
 
     async fn type_source(&self, hash: TypeHash) -> Result<Option<TypeSource>, StoreError> {
-        self.inner.readers.read("read a type's source", move |reader| reader.type_source(hash)).await
+        self.inner
+            .readers
+            .read("read a type's source", move |reader| reader.type_source(hash))
+            .await
     }
 
     async fn live_types(&self) -> Result<Vec<(TypeHash, u64)>, StoreError> {
-        self.inner.readers.read("read the types in use", |reader| reader.live_types()).await
+        self.inner
+            .readers
+            .read("read the types in use", |reader| reader.live_types())
+            .await
     }
 
     async fn feed(&self, from: FeedStart, max: usize) -> Result<FeedPage, StoreError> {
         let (epoch, max) = (self.inner.epoch, max.min(ROWS_MAX));
-        self.inner.readers.read("read the feed", move |reader| reader.feed(epoch, from, max)).await
+        self.inner
+            .readers
+            .read("read the feed", move |reader| reader.feed(epoch, from, max))
+            .await
     }
 
     async fn list(&self, query: &ListQuery) -> Result<OrderPage, StoreError> {
         let query = query.clone();
-        let (page, next) = self.inner.readers.read("list orders", move |reader| reader.list(&query)).await?;
-        let orders = page.into_iter().map(|loaded| stored(&self.inner.shared, loaded)).collect();
+        let (page, next) = self
+            .inner
+            .readers
+            .read("list orders", move |reader| reader.list(&query))
+            .await?;
+        let orders = page
+            .into_iter()
+            .map(|loaded| stored(&self.inner.shared, loaded))
+            .collect();
         Ok(OrderPage { orders, next })
     }
 
     async fn causes(&self, max: usize) -> Result<Vec<Cause>, StoreError> {
         let max = max.min(ROWS_MAX);
-        self.inner.readers.read("read the causes of dead letters", move |reader| reader.causes(max)).await
+        self.inner
+            .readers
+            .read("read the causes of dead letters", move |reader| reader.causes(max))
+            .await
     }
 
     async fn counters(&self) -> Result<Counters, StoreError> {
         let shared = self.inner.shared.clone();
         let what = "read the oldest due work";
-        let oldest_due_at =
-            self.inner.readers.run(what, move |reader| claim::oldest_due(reader, &shared)).await?;
-        let mut counts: Vec<_> =
-            self.inner.shared.counts.lock().values().filter(|count| count.count > 0).cloned().collect();
+        let oldest_due_at = self
+            .inner
+            .readers
+            .run(what, move |reader| claim::oldest_due(reader, &shared))
+            .await?;
+        let mut counts: Vec<_> = self
+            .inner
+            .shared
+            .counts
+            .lock()
+            .values()
+            .filter(|count| count.count > 0)
+            .cloned()
+            .collect();
         counts.sort_by(|one, other| {
             (&one.order_type, &one.status, one.phase.name()).cmp(&(
                 &other.order_type,
@@ -192,7 +244,11 @@ impl Store for SqliteStore {
                 other.phase.name(),
             ))
         });
-        Ok(Counters { as_of: Some(self.now()), counts, oldest_due_at })
+        Ok(Counters {
+            as_of: Some(self.now()),
+            counts,
+            oldest_due_at,
+        })
     }
 
     async fn retain(&self, before: Timestamp, max: usize) -> Result<usize, StoreError> {
@@ -229,7 +285,9 @@ impl Store for SqliteStore {
             last = (done, all);
             progress(done, all);
         }
-        copied.await.map_err(|error| StoreError::failed("write the backup", error))??;
+        copied
+            .await
+            .map_err(|error| StoreError::failed("write the backup", error))??;
         if last.0 != last.1 {
             progress(last.1, last.1);
         }
@@ -245,7 +303,12 @@ impl Store for SqliteStore {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { name: "sqlite", durable: true, many_nodes: false, backup: true }
+        Capabilities {
+            name: "sqlite",
+            durable: true,
+            many_nodes: false,
+            backup: true,
+        }
     }
 
     async fn health(&self) -> Result<(), StoreError> {
@@ -256,7 +319,11 @@ impl Store for SqliteStore {
             // Whoever is refused because of this writes nothing, so nothing else would find out that it is over.
             return self.inner.write("write", |writer| writer.check_health()).await;
         }
-        if self.inner.shared.queue.is_open() { Ok(()) } else { Err(closed("take commits")) }
+        if self.inner.shared.queue.is_open() {
+            Ok(())
+        } else {
+            Err(closed("take commits"))
+        }
     }
 
     async fn close(&self) -> Result<(), StoreError> {

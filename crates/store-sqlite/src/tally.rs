@@ -58,7 +58,10 @@ impl Tally {
 
     /// The states whose counts have changed since the last time, with the counts; called once they are durable.
     pub(crate) fn take_changed(&mut self) -> Vec<(i64, i64)> {
-        self.changed_states.drain().map(|state| (state, self.states.get(&state).copied().unwrap_or(0))).collect()
+        self.changed_states
+            .drain()
+            .map(|state| (state, self.states.get(&state).copied().unwrap_or(0)))
+            .collect()
     }
 
     /// All states with their counts.

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use rusqlite::Connection;
 use tokio::sync::watch;
 
-use crate::apply::Verdict;
+use crate::check::Verdict;
 use crate::claims::{Claims, Moves};
 use crate::clock::Clock;
 use crate::current::Recent;
@@ -127,7 +127,9 @@ pub(crate) fn run(mut connection: Connection, shared: &Arc<Shared>) {
         log.log.grown_to(pages.max(0) as u64);
         Ok(())
     }));
-    let writer = watched.map_err(Failure::from).and_then(|()| Writer::new(&connection, shared.clone()));
+    let writer = watched
+        .map_err(Failure::from)
+        .and_then(|()| Writer::new(&connection, shared.clone()));
     match writer {
         Ok(mut writer) => writer.work(),
         Err(failure) => {
@@ -204,7 +206,11 @@ impl<'c> Writer<'c> {
         };
         let error = failure.into_store_error("write a commit");
         *self.shared.ailment.lock() = Some(error.clone());
-        let error = if unknown { CommitError::Unknown } else { CommitError::Store(error) };
+        let error = if unknown {
+            CommitError::Unknown
+        } else {
+            CommitError::Store(error)
+        };
         for one in staged {
             let _ = one.answer.send(Err(error.clone()));
         }
@@ -314,9 +320,16 @@ impl<'c> Writer<'c> {
 
     fn write_counters(&mut self) -> Result<(), Failure> {
         self.counters.batch += 1;
-        let CommitCounters { batch, seq, position, lane_position } = self.counters;
+        let CommitCounters {
+            batch,
+            seq,
+            position,
+            lane_position,
+        } = self.counters;
         let clock = self.shared.clock.micros();
-        self.statements.write_counters.execute((batch, seq, position, lane_position, clock))?;
+        self.statements
+            .write_counters
+            .execute((batch, seq, position, lane_position, clock))?;
         self.tally.write(&mut self.statements)
     }
 
@@ -348,12 +361,12 @@ impl<'c> Writer<'c> {
 
     /// Writes nothing but the counters, to see whether writing works.
     fn probe(&mut self) -> Result<(), Failure> {
-        self.connection.execute_batch("BEGIN IMMEDIATE; UPDATE state SET batch = batch + 1; COMMIT").map_err(
-            |error| {
+        self.connection
+            .execute_batch("BEGIN IMMEDIATE; UPDATE state SET batch = batch + 1; COMMIT")
+            .map_err(|error| {
                 self.roll_back();
                 Failure::from(error)
-            },
-        )?;
+            })?;
         self.counters.batch += 1;
         Ok(())
     }

@@ -1,5 +1,11 @@
 //! The rules of a commit, on this store: checks, lanes, claims, keys, and what comes back.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "a test's panic is its failure")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    missing_docs,
+    reason = "a test's panic is its failure"
+)]
 
 mod support;
 
@@ -43,7 +49,13 @@ async fn a_whole_life_is_read_back_to_the_letter() {
     assert_eq!(store.history(id, 0, 10).await.unwrap().len(), 2);
     assert_eq!(store.attempts(id, 0, 10).await.unwrap(), second.attempts);
     let feed = store.feed(FeedStart::Oldest, 10).await.unwrap();
-    assert_eq!(feed.events.iter().map(|event| event.cursor.position).collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(
+        feed.events
+            .iter()
+            .map(|event| event.cursor.position)
+            .collect::<Vec<_>>(),
+        [1, 2]
+    );
     let counters = store.counters().await.unwrap();
     assert_eq!(counters.counts.len(), 1);
     assert_eq!((counters.counts[0].phase, counters.counts[0].count), (Phase::Final, 1));
@@ -77,8 +89,10 @@ async fn one_bad_commit_of_a_batch_fails_alone_and_leaves_nothing() {
         answers.push(ticket.await);
     }
     assert!(answers[0].is_ok());
-    assert!(matches!(&answers[1], Err(CommitError::KeyTaken { order, fingerprint, .. })
-        if *order == one.order.id() && *fingerprint == [7; 32]));
+    assert!(
+        matches!(&answers[1], Err(CommitError::KeyTaken { order, fingerprint, .. })
+        if *order == one.order.id() && *fingerprint == [7; 32])
+    );
     assert!(answers[2].is_ok());
     assert!(matches!(answers[3], Err(CommitError::VersionMoved { actual: 2 })));
     assert!(matches!(answers[4], Err(CommitError::TooLarge { .. })));
@@ -87,8 +101,14 @@ async fn one_bad_commit_of_a_batch_fails_alone_and_leaves_nothing() {
     let again = commit(&store, accepted_again(&one, now)).await;
     assert!(matches!(again, Err(CommitError::VersionMoved { actual: 2 })));
     let mut absent = next(&accepted(now, now, None).order, now);
-    absent.expect = Expect::At { version: 1, token: None };
-    assert!(matches!(commit(&store, absent).await, Err(CommitError::VersionMoved { actual: 0 })));
+    absent.expect = Expect::At {
+        version: 1,
+        token: None,
+    };
+    assert!(matches!(
+        commit(&store, absent).await,
+        Err(CommitError::VersionMoved { actual: 0 })
+    ));
     store.close().await.unwrap();
     assert_clean(directory.path());
 }
@@ -112,7 +132,10 @@ async fn a_lane_is_worked_in_the_order_of_acceptance() {
     let claims = store.claim(10, LEASE).await.unwrap();
     assert_eq!(claims.claims.len(), 1, "only the head of a lane is claimed");
     assert_eq!(claims.claims[0].order.id(), orders[0].order.id());
-    assert_eq!(store.order(orders[3].order.id()).await.unwrap().unwrap().place, Place::Behind(3));
+    assert_eq!(
+        store.order(orders[3].order.id()).await.unwrap().unwrap().place,
+        Place::Behind(3)
+    );
 
     // The second is cancelled where it queues, and just goes.
     let receipt = commit(&store, finished(&orders[1].order, store.now())).await.unwrap();
@@ -120,15 +143,23 @@ async fn a_lane_is_worked_in_the_order_of_acceptance() {
     // The head dies and leaves its lane: the third is next.
     let mut dead = died(&orders[0].order, store.now(), "record: no");
     leave(&mut dead);
-    let receipt = commit(&store, with_token(dead.clone(), claims.claims[0].token)).await.unwrap();
+    let receipt = commit(&store, with_token(dead.clone(), claims.claims[0].token))
+        .await
+        .unwrap();
     assert_eq!(receipt.promoted, Some(orders[2].order.id()));
     // It returns at its old place: behind the one at work, before the fourth.
     let mut back = redriven(&dead.order, store.now());
     resume(&mut back);
     let receipt = commit(&store, back.clone()).await.unwrap();
     assert!(receipt.queued);
-    assert_eq!(store.order(orders[0].order.id()).await.unwrap().unwrap().place, Place::Behind(1));
-    assert_eq!(store.order(orders[3].order.id()).await.unwrap().unwrap().place, Place::Behind(2));
+    assert_eq!(
+        store.order(orders[0].order.id()).await.unwrap().unwrap().place,
+        Place::Behind(1)
+    );
+    assert_eq!(
+        store.order(orders[3].order.id()).await.unwrap().unwrap().place,
+        Place::Behind(2)
+    );
     let (done, _) = taking(finished(&orders[2].order, store.now()));
     let receipt = commit(&store, done).await.unwrap();
     assert_eq!(receipt.promoted, Some(orders[0].order.id()));
@@ -166,7 +197,9 @@ async fn claims_fence_and_can_be_given_back() {
     let third = store.claim(10, LEASE).await.unwrap().claims[0].token;
     let stale = with_token(attempted(&due.order, now, Outcome::Done), second);
     assert!(matches!(commit(&store, stale).await, Err(CommitError::TokenStale)));
-    commit(&store, with_token(finished(&due.order, now), third)).await.unwrap();
+    commit(&store, with_token(finished(&due.order, now), third))
+        .await
+        .unwrap();
     assert_eq!(store.claim(10, LEASE).await.unwrap().next_due_at, Some(later));
 }
 
@@ -212,7 +245,9 @@ async fn lists_causes_and_counts_follow_the_orders() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path());
     let now = store.now();
-    let orders: Vec<_> = (0..30).map(|index| accepted(now, now, Some(&format!("g{}", index % 3)))).collect();
+    let orders: Vec<_> = (0..30)
+        .map(|index| accepted(now, now, Some(&format!("g{}", index % 3))))
+        .collect();
     for ticket in store.commit(orders.clone()) {
         ticket.await.unwrap();
     }
@@ -220,7 +255,11 @@ async fn lists_causes_and_counts_follow_the_orders() {
         commit(&store, finished(&one.order, now)).await.unwrap();
     }
     for (index, one) in orders.iter().enumerate().skip(9).take(6) {
-        let cause = if index % 3 == 0 { "record: timeout" } else { "record: refused" };
+        let cause = if index % 3 == 0 {
+            "record: timeout"
+        } else {
+            "record: refused"
+        };
         commit(&store, died(&one.order, now, cause)).await.unwrap();
     }
     let list = |query: ListQuery| {
@@ -228,7 +267,14 @@ async fn lists_causes_and_counts_follow_the_orders() {
         async move {
             let (mut found, mut cursor) = (Vec::new(), None);
             loop {
-                let page = store.list(&ListQuery { limit: 4, cursor, ..query.clone() }).await.unwrap();
+                let page = store
+                    .list(&ListQuery {
+                        limit: 4,
+                        cursor,
+                        ..query.clone()
+                    })
+                    .await
+                    .unwrap();
                 found.extend(page.orders.iter().map(|stored| stored.order.id()));
                 cursor = page.next;
                 if cursor.is_none() {
@@ -239,23 +285,50 @@ async fn lists_causes_and_counts_follow_the_orders() {
     };
     let newest_first: Vec<_> = orders.iter().rev().map(|one| one.order.id()).collect();
     assert_eq!(list(ListQuery::default()).await, newest_first);
-    let completed = ListQuery { status: Some("COMPLETED".into()), ..ListQuery::default() };
+    let completed = ListQuery {
+        status: Some("COMPLETED".into()),
+        ..ListQuery::default()
+    };
     assert_eq!(list(completed).await, newest_first[21..]);
-    let dead = ListQuery { phase: Some(Phase::Dead), order_type: Some("sale".into()), ..ListQuery::default() };
+    let dead = ListQuery {
+        phase: Some(Phase::Dead),
+        order_type: Some("sale".into()),
+        ..ListQuery::default()
+    };
     assert_eq!(list(dead).await, newest_first[15..21]);
-    let cause = ListQuery { cause: Some("record: timeout".into()), ..ListQuery::default() };
+    let cause = ListQuery {
+        cause: Some("record: timeout".into()),
+        ..ListQuery::default()
+    };
     assert_eq!(list(cause).await.len(), 2);
-    let group = ListQuery { group: Some("g1".into()), phase: Some(Phase::Active), ..ListQuery::default() };
+    let group = ListQuery {
+        group: Some("g1".into()),
+        phase: Some(Phase::Active),
+        ..ListQuery::default()
+    };
     assert_eq!(list(group).await.len(), 5);
-    let customer = ListQuery { customer: Some("nobody".into()), ..ListQuery::default() };
+    let customer = ListQuery {
+        customer: Some("nobody".into()),
+        ..ListQuery::default()
+    };
     assert!(list(customer).await.is_empty());
-    let later = ListQuery { accepted_after: Some(now + 1.second()), ..ListQuery::default() };
+    let later = ListQuery {
+        accepted_after: Some(now + 1.second()),
+        ..ListQuery::default()
+    };
     assert!(list(later).await.is_empty());
     let causes = store.causes(10).await.unwrap();
     assert_eq!(causes.iter().map(|cause| cause.count).collect::<Vec<_>>(), [4, 2]);
     assert!(causes[0].example.is_some());
     let counters = store.counters().await.unwrap();
-    let count = |phase| counters.counts.iter().filter(|count| count.phase == phase).map(|count| count.count).sum();
+    let count = |phase| {
+        counters
+            .counts
+            .iter()
+            .filter(|count| count.phase == phase)
+            .map(|count| count.count)
+            .sum()
+    };
     let counts: [u64; 3] = [count(Phase::Active), count(Phase::Final), count(Phase::Dead)];
     assert_eq!(counts, [15, 9, 6]);
     assert_eq!(store.live_types().await.unwrap(), [(type_hash(), 21)]);
@@ -274,7 +347,12 @@ async fn retention_removes_whole_orders_and_resets_cursors_that_it_has_passed() 
     let orders: Vec<_> = (0..250)
         .map(|index| {
             let expires_at = (index % 2 == 0).then_some(now);
-            with_key(accepted(now, now, Some("g")), "idempotency:local", &format!("key-{index}"), expires_at)
+            with_key(
+                accepted(now, now, Some("g")),
+                "idempotency:local",
+                &format!("key-{index}"),
+                expires_at,
+            )
         })
         .collect();
     for ticket in store.commit(orders.clone()) {
@@ -293,7 +371,10 @@ async fn retention_removes_whole_orders_and_resets_cursors_that_it_has_passed() 
     assert!(store.key("idempotency:local", "key-1").await.unwrap().is_none());
     assert!(store.key("idempotency:local", "key-241").await.unwrap().is_some());
     assert!(store.history(orders[0].order.id(), 0, 10).await.unwrap().is_empty());
-    assert!(matches!(store.feed(FeedStart::After(cursor), 10).await, Err(StoreError::CursorReset)));
+    assert!(matches!(
+        store.feed(FeedStart::After(cursor), 10).await,
+        Err(StoreError::CursorReset)
+    ));
     let page = store.feed(FeedStart::Oldest, 10).await.unwrap();
     store.feed(FeedStart::After(page.next), 10).await.unwrap();
     store.close().await.unwrap();
@@ -310,7 +391,10 @@ async fn an_expired_key_may_be_used_again() {
     assert!(store.key("idempotency:local", "k").await.unwrap().is_none());
     let second = with_key(accepted(now, now, None), "idempotency:local", "k", Some(now + 1.hour()));
     commit(&store, second.clone()).await.unwrap();
-    assert_eq!(store.key("idempotency:local", "k").await.unwrap().unwrap().0, second.order.id());
+    assert_eq!(
+        store.key("idempotency:local", "k").await.unwrap().unwrap().0,
+        second.order.id()
+    );
     commit(&store, finished(&first.order, now)).await.unwrap();
     assert_eq!(store.retain(now + 1.second(), 10).await.unwrap(), 1);
     assert!(store.key("idempotency:local", "k").await.unwrap().is_some());
@@ -337,7 +421,11 @@ async fn times_finer_than_a_microsecond_survive() {
 async fn types_are_kept_once() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path());
-    let source = TypeSource { hash: type_hash(), name: "sale".into(), source: "the test type".into() };
+    let source = TypeSource {
+        hash: type_hash(),
+        name: "sale".into(),
+        source: "the test type".into(),
+    };
     assert_eq!(store.type_source(type_hash()).await.unwrap(), None);
     for _ in 0..2 {
         store.put_type(&source).await.unwrap();
@@ -348,7 +436,11 @@ async fn types_are_kept_once() {
 #[tokio::test]
 async fn a_full_queue_and_a_closed_store_say_so() {
     let directory = tempfile::tempdir().unwrap();
-    let store = SqliteStore::open(Options { queue_commits_max: 3, ..options(directory.path()) }).unwrap();
+    let store = SqliteStore::open(Options {
+        queue_commits_max: 3,
+        ..options(directory.path())
+    })
+    .unwrap();
     let now = store.now();
     let tickets = store.commit((0..5).map(|_| accepted(now, now, None)).collect());
     let mut busy = 0;

@@ -78,6 +78,9 @@ struct Expected {
     by_cause: HashMap<i64, i64>,
 }
 
+/// One part of a verification.
+type Section = fn(&mut Verifier<'_>) -> Result<(), Failure>;
+
 /// A verification in progress.
 struct Verifier<'p> {
     reader: Reader,
@@ -112,7 +115,7 @@ pub fn verify(path: &Path, progress: &dyn Fn(u64, u64)) -> Result<Report, StoreE
     };
     // One moment for all: should anyone write after all, they do not look like faults.
     verifier.reader.connection.execute_batch("BEGIN").context(WHAT)?;
-    let sections: [(&str, fn(&mut Verifier<'_>) -> Result<(), Failure>); 6] = [
+    let sections: [(&str, Section); 6] = [
         ("the database file", |verifier| verifier.file()),
         ("the orders", |verifier| verifier.orders()),
         ("the events", |verifier| verifier.events()),
@@ -139,7 +142,10 @@ impl Verifier<'_> {
     fn fault(&mut self, what: impl Into<String>, detail: impl Into<String>) {
         self.report.faults_count += 1;
         if self.report.faults.len() < FAULTS_MAX {
-            self.report.faults.push(Fault { what: what.into(), detail: detail.into() });
+            self.report.faults.push(Fault {
+                what: what.into(),
+                detail: detail.into(),
+            });
         }
     }
 
@@ -159,7 +165,7 @@ impl Verifier<'_> {
 
     fn step(&mut self) {
         self.done += 1;
-        if self.done % ROWS_PER_REPORT == 0 {
+        if self.done.is_multiple_of(ROWS_PER_REPORT) {
             (self.progress)(self.done.min(self.all), self.all);
         }
     }
@@ -175,9 +181,8 @@ impl Verifier<'_> {
             self.fault("the database file", line);
         }
         schema::epoch(&self.reader.connection)?;
-        let count = |sql: &str| -> Result<i64, Failure> {
-            Ok(self.reader.connection.query_row(sql, [], |row| row.get(0))?)
-        };
+        let count =
+            |sql: &str| -> Result<i64, Failure> { Ok(self.reader.connection.query_row(sql, [], |row| row.get(0))?) };
         self.all = count(
             "SELECT (SELECT count(*) FROM heads) + (SELECT count(*) FROM events) + (SELECT count(*) FROM attempts) \
              + (SELECT count(*) FROM keys)",

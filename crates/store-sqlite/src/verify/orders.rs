@@ -4,11 +4,18 @@ use comanda_model::{Acceptance, Outcome, Phase};
 use rusqlite::{OptionalExtension, ToSql, params};
 
 use super::Verifier;
+use crate::column::{due_micros, outcome_number};
 use crate::failure::Failure;
-use crate::row::{self, HeadRow, ORDER_COLUMNS_COUNT, due_micros, outcome_number};
+use crate::row::{self, HeadRow, ORDER_COLUMNS_COUNT};
 
 const ORDERS: &str = concat!(
-    "SELECT ", row::order_columns!(), ", ", row::data_columns!(), ", ", row::head_columns!(), ", o.seq, h.seq, i.seq \
+    "SELECT ",
+    row::order_columns!(),
+    ", ",
+    row::data_columns!(),
+    ", ",
+    row::head_columns!(),
+    ", o.seq, h.seq, i.seq \
      FROM orders o LEFT JOIN heads h ON h.seq = o.seq LEFT JOIN ids i ON i.id = o.id WHERE o.seq > ?1 ORDER BY o.seq LIMIT ?2"
 );
 const HEAD_AT: usize = ORDER_COLUMNS_COUNT + 2;
@@ -104,25 +111,35 @@ impl Verifier<'_> {
             let detail = format!("its state is one of the type `{}`", found.order_type);
             self.fault(row::of_order("the head", accepted.id), detail);
         }
-        let by_state = self.exists("SELECT 1 FROM by_state WHERE state = ?1 AND seq = ?2", params![found.state, seq])?;
+        let by_state = self.exists(
+            "SELECT 1 FROM by_state WHERE state = ?1 AND seq = ?2",
+            params![found.state, seq],
+        )?;
         self.expect_row(by_state, "the entry by state", order);
         *self.expected.by_state.entry(found.state).or_default() += 1;
         if let Some(customer) = &accepted.customer {
             self.expected.customers += 1;
-            let there =
-                self.exists("SELECT 1 FROM by_customer WHERE customer = ?1 AND seq = ?2", params![customer, seq])?;
+            let there = self.exists(
+                "SELECT 1 FROM by_customer WHERE customer = ?1 AND seq = ?2",
+                params![customer, seq],
+            )?;
             self.expect_row(there, "the entry by customer", order);
         }
         if let Some(group) = &accepted.group {
             self.expected.groups += 1;
-            let there =
-                self.exists("SELECT 1 FROM by_group WHERE group_key = ?1 AND seq = ?2", params![group, seq])?;
+            let there = self.exists(
+                "SELECT 1 FROM by_group WHERE group_key = ?1 AND seq = ?2",
+                params![group, seq],
+            )?;
             self.expect_row(there, "the entry by group", order);
         }
         if head.phase == Phase::Final {
             self.expected.finals += 1;
             let at = head.updated_at.as_microsecond();
-            let there = self.exists("SELECT 1 FROM final WHERE updated_at = ?1 AND seq = ?2", params![at, seq])?;
+            let there = self.exists(
+                "SELECT 1 FROM final WHERE updated_at = ?1 AND seq = ?2",
+                params![at, seq],
+            )?;
             self.expect_row(there, "the entry among the final ones", order);
         } else {
             *self.expected.live.entry(found.type_row).or_default() += 1;
@@ -139,7 +156,10 @@ impl Verifier<'_> {
         // outside. Work without a time is none of these: nobody would ever look at it.
         let waits = head.work.is_none() && head.phase == Phase::Active;
         if due.is_none() && active && !waits && !matches!(head.phase, Phase::Dead | Phase::Final) {
-            self.fault(row::of_order("the work", accepted.id), "it is never due, and the order waits for nobody");
+            self.fault(
+                row::of_order("the work", accepted.id),
+                "it is never due, and the order waits for nobody",
+            );
         }
         self.numbered(order)
     }
@@ -173,7 +193,9 @@ impl Verifier<'_> {
     /// Checks the order's place in its lane. Answers whether its work may be done now.
     fn lane(&mut self, order: &Whole) -> Result<bool, Failure> {
         let Whole { seq, accepted, found } = order;
-        let Some(lane) = found.head.lane.as_ref().filter(|lane| lane.standing) else { return Ok(true) };
+        let Some(lane) = found.head.lane.as_ref().filter(|lane| lane.standing) else {
+            return Ok(true);
+        };
         self.expected.members += 1;
         let member = |waiting: bool| {
             self.exists(
@@ -183,7 +205,10 @@ impl Verifier<'_> {
         };
         let (at_head, waiting) = (member(false)?, member(true)?);
         if !at_head && !waiting {
-            self.fault(row::of_order("the place in the lane", accepted.id), "the entry is missing");
+            self.fault(
+                row::of_order("the place in the lane", accepted.id),
+                "the entry is missing",
+            );
         }
         Ok(at_head)
     }
@@ -244,10 +269,15 @@ impl Verifier<'_> {
             ("lanes", expected.members),
         ];
         for (table, expected) in tables {
-            let there: i64 =
-                self.reader.connection.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0))?;
+            let there: i64 = self
+                .reader
+                .connection
+                .query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0))?;
             if there != expected as i64 {
-                self.fault(format!("the table `{table}`"), format!("it has {there} rows and should have {expected}"));
+                self.fault(
+                    format!("the table `{table}`"),
+                    format!("it has {there} rows and should have {expected}"),
+                );
             }
         }
         let lanes: Vec<(String, i64)> = {

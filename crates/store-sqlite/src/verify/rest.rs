@@ -7,7 +7,11 @@ use crate::failure::Failure;
 use crate::row;
 
 const EVENTS: &str = concat!("SELECT ", row::event_columns!(), " FROM events e ORDER BY e.position");
-const ATTEMPTS: &str = concat!("SELECT ", row::attempt_columns!(), " FROM attempts a ORDER BY a.seq, a.number");
+const ATTEMPTS: &str = concat!(
+    "SELECT ",
+    row::attempt_columns!(),
+    " FROM attempts a ORDER BY a.seq, a.number"
+);
 const KEYS: &str = "SELECT k.seq, k.fingerprint, k.expires_at, k.crc, n.text, k.key, o.keys, o.seq, e.expires_at \
     FROM keys k LEFT JOIN names n ON n.id = k.scope LEFT JOIN orders o ON o.seq = k.seq \
     LEFT JOIN keys_expiring e ON e.expires_at = k.expires_at AND e.scope = k.scope AND e.key = k.key";
@@ -29,7 +33,7 @@ impl Verifier<'_> {
                 }
                 self.report.events += 1;
                 self.done += 1;
-                if self.done % super::ROWS_PER_REPORT == 0 {
+                if self.done.is_multiple_of(super::ROWS_PER_REPORT) {
                     (self.progress)(self.done.min(self.all), self.all);
                 }
             }
@@ -37,7 +41,10 @@ impl Verifier<'_> {
         };
         self.note_all(damaged)?;
         if self.report.events != self.expected.events && self.report.faults_count == 0 {
-            let detail = format!("there are {}; the heads count {}", self.report.events, self.expected.events);
+            let detail = format!(
+                "there are {}; the heads count {}",
+                self.report.events, self.expected.events
+            );
             self.fault("the events", detail);
         }
         Ok(())
@@ -59,7 +66,7 @@ impl Verifier<'_> {
                 }
                 self.report.attempts += 1;
                 self.done += 1;
-                if self.done % super::ROWS_PER_REPORT == 0 {
+                if self.done.is_multiple_of(super::ROWS_PER_REPORT) {
                     (self.progress)(self.done.min(self.all), self.all);
                 }
             }
@@ -67,7 +74,10 @@ impl Verifier<'_> {
         };
         self.note_all(damaged)?;
         if self.report.attempts != self.expected.attempts && self.report.faults_count == 0 {
-            let detail = format!("there are {}; the heads count {}", self.report.attempts, self.expected.attempts);
+            let detail = format!(
+                "there are {}; the heads count {}",
+                self.report.attempts, self.expected.attempts
+            );
             self.fault("the attempts", detail);
         }
         Ok(())
@@ -116,10 +126,15 @@ impl Verifier<'_> {
         for (what, detail) in faults {
             self.fault(what, detail);
         }
-        let there: i64 =
-            self.reader.connection.query_row("SELECT count(*) FROM keys_expiring", [], |row| row.get(0))?;
+        let there: i64 = self
+            .reader
+            .connection
+            .query_row("SELECT count(*) FROM keys_expiring", [], |row| row.get(0))?;
         if there != expiring {
-            self.fault("the table `keys_expiring`", format!("it has {there} rows and should have {expiring}"));
+            self.fault(
+                "the table `keys_expiring`",
+                format!("it has {there} rows and should have {expiring}"),
+            );
         }
         Ok(())
     }
@@ -128,7 +143,11 @@ impl Verifier<'_> {
         let expected = std::mem::take(&mut self.expected);
         for (what, sql, expected) in [
             ("the count of state", "SELECT id, n FROM states", &expected.by_state),
-            ("the count of live orders of type", "SELECT id, live FROM types", &expected.live),
+            (
+                "the count of live orders of type",
+                "SELECT id, live FROM types",
+                &expected.live,
+            ),
             ("the count of cause", "SELECT id, n FROM causes", &expected.by_cause),
         ] {
             let rows: Vec<(i64, i64)> = {
@@ -173,7 +192,10 @@ impl Verifier<'_> {
 
     fn types(&mut self) -> Result<(), Failure> {
         let hashes: Vec<[u8; 32]> = {
-            let mut statement = self.reader.connection.prepare("SELECT hash FROM types WHERE source IS NOT NULL")?;
+            let mut statement = self
+                .reader
+                .connection
+                .prepare("SELECT hash FROM types WHERE source IS NOT NULL")?;
             let rows = statement.query_map([], |row| row.get(0))?;
             rows.collect::<Result<_, _>>()?
         };
@@ -187,6 +209,8 @@ impl Verifier<'_> {
 
 /// Whether an order's list of keys names this one.
 fn listed(keys: Option<&str>, scope: &str, key: &str) -> bool {
-    let list: Vec<(String, String)> = keys.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+    let list: Vec<(String, String)> = keys
+        .and_then(|text| serde_json::from_str(text).ok())
+        .unwrap_or_default();
     list.iter().any(|(a, b)| a == scope && b == key)
 }

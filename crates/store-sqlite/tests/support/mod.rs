@@ -9,8 +9,8 @@ use std::time::Duration;
 use comanda_model::decision::{LaneEntry, LaneMove};
 use comanda_model::order::{DeadLetter, Lane, StepAt};
 use comanda_model::{
-    Acceptance, Attempt, CommitId, Event, EventKind, Head, Json, Order, OrderId, Outcome, Phase, Token, TypeHash,
-    Work, WorkKind,
+    Acceptance, Attempt, CommitId, Event, EventKind, Head, Json, Order, OrderId, Outcome, Phase, Token, TypeHash, Work,
+    WorkKind,
 };
 use comanda_store::{ClaimMove, Commit, CommitError, Expect, KeyClaim, Receipt, Store};
 use comanda_store_sqlite::{Options, Report, SqliteStore, verify};
@@ -28,7 +28,11 @@ pub fn open(directory: &Path) -> SqliteStore {
 }
 
 pub fn options(directory: &Path) -> Options {
-    Options { readers: 2, cache_kib: 4096, ..Options::new(directory) }
+    Options {
+        readers: 2,
+        cache_kib: 4096,
+        ..Options::new(directory)
+    }
 }
 
 /// Commits one and waits until it is durable.
@@ -61,7 +65,10 @@ fn event(number: u64, at: Timestamp, kind: EventKind, from: Option<&str>, to: Op
 
 fn step_work(due_at: Timestamp) -> Work {
     Work {
-        kind: WorkKind::Step(StepAt { index: 0, name: "record".into() }),
+        kind: WorkKind::Step(StepAt {
+            index: 0,
+            name: "record".into(),
+        }),
         visit: 1,
         attempt: 1,
         round_start: 1,
@@ -113,7 +120,10 @@ pub fn accepted(now: Timestamp, due_at: Timestamp, group: Option<&str>) -> Commi
         data_changed: true,
         events: vec![event(1, now, EventKind::Accepted, None, Some("ACCEPTED"))],
         attempts: Vec::new(),
-        lane: LaneMove { leave: None, enter: lane.map(|name| LaneEntry { name, resume: false }) },
+        lane: LaneMove {
+            leave: None,
+            enter: lane.map(|name| LaneEntry { name, resume: false }),
+        },
         keys: Vec::new(),
         claim: ClaimMove::Keep,
     }
@@ -122,7 +132,10 @@ pub fn accepted(now: Timestamp, due_at: Timestamp, group: Option<&str>) -> Commi
 /// The same order one commit further, with nothing else changed.
 pub fn next(order: &Order, now: Timestamp) -> Commit {
     let mut order = order.clone();
-    let expect = Expect::At { version: order.head.version, token: None };
+    let expect = Expect::At {
+        version: order.head.version,
+        token: None,
+    };
     order.head.version += 1;
     order.head.commit_id = CommitId(Uuid::new_v4());
     order.head.updated_at = now;
@@ -140,21 +153,37 @@ pub fn next(order: &Order, now: Timestamp) -> Commit {
 
 pub fn with_token(mut commit: Commit, token: Token) -> Commit {
     if let Expect::At { version, .. } = commit.expect {
-        commit.expect = Expect::At { version, token: Some(token) };
+        commit.expect = Expect::At {
+            version,
+            token: Some(token),
+        };
     }
     commit
 }
 
 pub fn with_key(mut commit: Commit, scope: &str, key: &str, expires_at: Option<Timestamp>) -> Commit {
-    commit.keys.push(KeyClaim { scope: scope.into(), key: key.into(), fingerprint: [7; 32], expires_at });
+    commit.keys.push(KeyClaim {
+        scope: scope.into(),
+        key: key.into(),
+        fingerprint: [7; 32],
+        expires_at,
+    });
     commit
 }
 
 /// The order takes its own next work.
 pub fn taking(mut commit: Commit) -> (Commit, Token) {
     let order = commit.order.id();
-    let token = Token { order, visit: 1, attempt: 1, secret: Uuid::new_v4() };
-    commit.claim = ClaimMove::Take { token, lease: Duration::from_secs(60) };
+    let token = Token {
+        order,
+        visit: 1,
+        attempt: 1,
+        secret: Uuid::new_v4(),
+    };
+    commit.claim = ClaimMove::Take {
+        token,
+        lease: Duration::from_secs(60),
+    };
     (commit, token)
 }
 
@@ -186,7 +215,13 @@ pub fn finished(order: &Order, now: Timestamp) -> Commit {
     let head = &mut commit.order.head;
     let from = head.status.clone();
     head.events += 1;
-    commit.events.push(event(head.events, now, EventKind::StatusChanged, Some(&from), Some("COMPLETED")));
+    commit.events.push(event(
+        head.events,
+        now,
+        EventKind::StatusChanged,
+        Some(&from),
+        Some("COMPLETED"),
+    ));
     head.status = "COMPLETED".into();
     head.phase = Phase::Final;
     head.etag_version = head.version;
@@ -210,7 +245,10 @@ pub fn leave(commit: &mut Commit) {
 pub fn resume(commit: &mut Commit) {
     if let Some(lane) = &mut commit.order.head.lane {
         lane.standing = true;
-        commit.lane.enter = Some(LaneEntry { name: lane.name.clone(), resume: true });
+        commit.lane.enter = Some(LaneEntry {
+            name: lane.name.clone(),
+            resume: true,
+        });
     }
 }
 
@@ -219,7 +257,9 @@ pub fn died(order: &Order, now: Timestamp, cause: &str) -> Commit {
     let mut commit = attempted(order, now, Outcome::Failed);
     let head = &mut commit.order.head;
     head.events += 1;
-    commit.events.push(event(head.events, now, EventKind::DeadLettered, None, None));
+    commit
+        .events
+        .push(event(head.events, now, EventKind::DeadLettered, None, None));
     head.phase = Phase::Dead;
     if let Some(work) = &mut head.work {
         work.due_at = None;
@@ -240,7 +280,9 @@ pub fn redriven(order: &Order, now: Timestamp) -> Commit {
     let mut commit = next(order, now);
     let head = &mut commit.order.head;
     head.events += 1;
-    commit.events.push(event(head.events, now, EventKind::Redriven, None, None));
+    commit
+        .events
+        .push(event(head.events, now, EventKind::Redriven, None, None));
     head.phase = Phase::Active;
     head.dead = None;
     head.work = Some(step_work(now));

@@ -1,0 +1,505 @@
+//! What goes wrong below the store: crashes, full disks, flipped bits, rows that are missing or too many.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    missing_docs,
+    reason = "a test's panic is its failure"
+)]
+
+mod support;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use comanda_model::{Outcome, Phase};
+use comanda_store::{ClaimMove, CommitError, FeedStart, Store, StoreError, TypeSource};
+use comanda_store_sqlite::{Options, SqliteStore, restore, verify};
+use support::*;
+
+#[tokio::test]
+async fn what_was_answered_survives_a_kill() {
+    let directory = tempfile::tempdir().unwrap();
+    let killed = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let now = store.now();
+    let one = accepted(now, now, Some("g"));
+    let (two, token) = taking(accepted(now, now, None));
+    commit(&store, one.clone()).await.unwrap();
+    assert!(commit(&store, two.clone()).await.unwrap().claimed);
+    commit(&store, attempted(&one.order, now, Outcome::Done)).await.unwrap();
+    // Nothing was closed: all of it still stands in the log.
+    copy_as_killed(directory.path(), killed.path());
+    let reopened = open(killed.path());
+    let stored = reopened.order(one.order.id()).await.unwrap().unwrap();
+    assert_eq!((stored.order.head.version, stored.order.results.len()), (2, 1));
+    assert!(reopened.now() >= now);
+    assert_eq!(*reopened.position().borrow(), 2);
+    // The dead process's claim is void: its token no longer counts, and the work is due.
+    let late = with_token(attempted(&two.order, now, Outcome::Done), token);
+    assert!(matches!(commit(&reopened, late).await, Err(CommitError::TokenStale)));
+    assert_eq!(
+        reopened
+            .claim(10, std::time::Duration::from_secs(9))
+            .await
+            .unwrap()
+            .claims
+            .len(),
+        2
+    );
+    drop(reopened);
+    assert_clean(killed.path());
+}
+
+#[tokio::test]
+async fn a_copy_at_any_moment_of_writing_is_whole() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let now = store.now();
+    let mut answered = Vec::new();
+    for round in 0..5 {
+        let commits: Vec<_> = (0..100).map(|_| accepted(now, now, Some("g"))).collect();
+        let ids: Vec<_> = commits.iter().map(|one| one.order.id()).collect();
+        let tickets = store.commit(commits);
+        // Copied while the batch is on its way: it is there wholly or not at all.
+        let killed = tempfile::tempdir().unwrap();
+        copy_as_killed(directory.path(), killed.path());
+        let reopened = open(killed.path());
+        for id in &answered {
+            assert!(reopened.order(*id).await.unwrap().is_some(), "round {round}");
+        }
+        drop(reopened);
+        assert_clean(killed.path());
+        for ticket in tickets {
+            ticket.await.unwrap();
+        }
+        answered.extend(ids);
+    }
+}
+
+#[tokio::test]
+async fn one_process_at_a_time() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let second = SqliteStore::open(options(directory.path()));
+    let Err(StoreError::Locked { pid, .. }) = second else {
+        panic!("it must be locked")
+    };
+    assert_eq!(pid, std::process::id().to_string());
+    assert!(matches!(
+        verify(directory.path(), &|_, _| {}),
+        Err(StoreError::Locked { .. })
+    ));
+    store.close().await.unwrap();
+    open(directory.path());
+}
+
+#[tokio::test]
+async fn a_newer_format_and_a_foreign_file_are_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    drop(open(directory.path()));
+    tamper(directory.path(), "PRAGMA user_version = 2");
+    let newer = SqliteStore::open(options(directory.path()));
+    assert!(matches!(newer, Err(StoreError::Newer { found: 2, known: 1 })));
+    tamper(directory.path(), "PRAGMA user_version = 1; PRAGMA application_id = 7");
+    assert!(matches!(
+        SqliteStore::open(options(directory.path())),
+        Err(StoreError::Corrupt { .. })
+    ));
+    let foreign = tempfile::tempdir().unwrap();
+    std::fs::write(
+        foreign.path().join("comanda.db"),
+        "not a database, but long enough to look at it".repeat(99),
+    )
+    .unwrap();
+    assert!(matches!(
+        SqliteStore::open(options(foreign.path())),
+        Err(StoreError::Corrupt { .. })
+    ));
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_and_recovers() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(Options {
+        size_bytes_max: Some(400 * 1024),
+        ..options(directory.path())
+    })
+    .unwrap();
+    let now = store.now();
+    let mut kept = Vec::new();
+    let mut refused = Vec::new();
+    let mut full = false;
+    for _ in 0..200 {
+        let commits: Vec<_> = (0..20).map(|_| accepted(now, now, Some("g"))).collect();
+        let ids: Vec<_> = commits.iter().map(|one| one.order.id()).collect();
+        for (ticket, id) in store.commit(commits).into_iter().zip(ids) {
+            match ticket.await {
+                Ok(_) => kept.push(id),
+                Err(CommitError::Store(StoreError::Full(_))) => {
+                    full = true;
+                    refused.push(id);
+                }
+                Err(error) => panic!("{error:?}"),
+            }
+        }
+        if full {
+            break;
+        }
+    }
+    assert!(full && !kept.is_empty());
+    assert!(matches!(store.health().await, Err(StoreError::Full(_)) | Ok(())));
+    assert!(store.order(kept[0]).await.unwrap().is_some(), "reads go on");
+    for id in refused {
+        assert!(
+            store.order(id).await.unwrap().is_none(),
+            "nothing of a refused commit is there"
+        );
+    }
+    let counted: u64 = store
+        .counters()
+        .await
+        .unwrap()
+        .counts
+        .iter()
+        .map(|count| count.count)
+        .sum();
+    assert_eq!(counted, kept.len() as u64);
+    store.set_size_bytes_max(None).await.unwrap();
+    store.health().await.unwrap();
+    let receipt = commit(&store, accepted(now, now, Some("g"))).await.unwrap();
+    assert_eq!(
+        receipt.position,
+        kept.len() as u64 + 1,
+        "refused events took no positions"
+    );
+    store.close().await.unwrap();
+    assert_clean(directory.path());
+}
+
+/// A closed store with one order of each kind. Answers their numbers' ids in order: alone, in a lane at its head,
+/// behind it, dead, final with a result.
+async fn sample(directory: &Path) -> Vec<comanda_model::OrderId> {
+    let store = open(directory);
+    let now = store.now();
+    let source = TypeSource {
+        hash: type_hash(),
+        name: "sale".into(),
+        source: "the test type".into(),
+    };
+    store.put_type(&source).await.unwrap();
+    let key = |one, key: &str| with_key(one, "type:sale", key, Some(now + jiff::SignedDuration::from_hours(1)));
+    let orders = [
+        key(accepted(now, now, None), "a"),
+        accepted(now, now, Some("g")),
+        accepted(now, now, Some("g")),
+        accepted(now, now, None),
+        accepted(now, now, None),
+    ];
+    for one in &orders {
+        commit(&store, one.clone()).await.unwrap();
+    }
+    commit(&store, died(&orders[3].order, now, "record: no")).await.unwrap();
+    let done = attempted(&orders[4].order, now, Outcome::Done);
+    commit(&store, done.clone()).await.unwrap();
+    commit(&store, finished(&done.order, now)).await.unwrap();
+    store.close().await.unwrap();
+    orders.iter().map(|one| one.order.id()).collect()
+}
+
+#[tokio::test]
+async fn each_kind_of_damage_is_found() {
+    let pristine = tempfile::tempdir().unwrap();
+    sample(pristine.path()).await;
+    assert_clean(pristine.path());
+    for sql in [
+        // Content.
+        "UPDATE orders SET data = replace(data, '12.50', '12.51') WHERE seq = 1",
+        "UPDATE orders SET customer = 'customer-2' WHERE seq = 1",
+        "UPDATE orders SET id = randomblob(16) WHERE seq = 2",
+        "UPDATE heads SET version = version + 1 WHERE seq = 1",
+        "UPDATE heads SET rest = replace(rest, 'record', 'recorc') WHERE seq = 1",
+        "UPDATE heads SET results = NULL WHERE seq = 5",
+        "UPDATE heads SET state = (SELECT max(id) FROM states) WHERE seq = 1",
+        "UPDATE names SET text = 'ACCEPTEC' WHERE text = 'ACCEPTED'",
+        "UPDATE events SET at = at + 1 WHERE position = 1",
+        "UPDATE events SET seq = 99 WHERE position = 2",
+        "UPDATE attempts SET reason = 'another' WHERE seq = 4",
+        "UPDATE attempts SET result = '{}' WHERE seq = 5",
+        "UPDATE keys SET seq = 2",
+        "UPDATE keys SET fingerprint = zeroblob(32)",
+        "UPDATE types SET source = 'another'",
+        // Rows that are missing.
+        "DELETE FROM orders WHERE seq = 1",
+        "DELETE FROM heads WHERE seq = 1",
+        "DELETE FROM ids WHERE seq = 1",
+        "DELETE FROM by_state WHERE seq = 1",
+        "DELETE FROM by_customer WHERE seq = 1",
+        "DELETE FROM by_group WHERE seq = 2",
+        "DELETE FROM by_cause",
+        "DELETE FROM due WHERE seq = 1",
+        "DELETE FROM final",
+        "DELETE FROM lanes WHERE waiting = 0",
+        "DELETE FROM lanes WHERE waiting = 1",
+        "DELETE FROM events WHERE position = 1",
+        "DELETE FROM attempts WHERE seq = 4",
+        "DELETE FROM keys_expiring",
+        "DELETE FROM state",
+        // Rows that are too many, or in the wrong place.
+        "INSERT INTO ids VALUES (randomblob(16), 1)",
+        "INSERT INTO by_state VALUES (1, 99)",
+        "INSERT INTO by_customer VALUES ('nobody', 1)",
+        "INSERT INTO by_group VALUES ('g', 1)",
+        "INSERT INTO by_cause VALUES (1, 1)",
+        "INSERT INTO due VALUES (1, 3)",
+        "INSERT INTO final VALUES (1, 1)",
+        "UPDATE due SET at = at + 1 WHERE seq = 1",
+        "UPDATE lanes SET waiting = 0 WHERE waiting = 1",
+        "UPDATE lanes SET waiting = 1 - waiting",
+        "UPDATE keys SET expires_at = NULL",
+        // Counts.
+        "UPDATE states SET n = n + 1 WHERE id = 1",
+        "UPDATE types SET live = live - 1",
+        "UPDATE causes SET n = n + 1",
+        "UPDATE state SET position = 1",
+        "UPDATE state SET seq = 1",
+    ] {
+        let damaged = tempfile::tempdir().unwrap();
+        std::fs::copy(pristine.path().join("comanda.db"), damaged.path().join("comanda.db")).unwrap();
+        tamper(damaged.path(), sql);
+        let report = verified(damaged.path());
+        assert!(!report.is_clean(), "not found: {sql}");
+    }
+}
+
+#[tokio::test]
+async fn damage_is_told_on_reading_and_names_the_order() {
+    let directory = tempfile::tempdir().unwrap();
+    let ids = sample(directory.path()).await;
+    tamper(
+        directory.path(),
+        "UPDATE orders SET data = replace(data, '12.50', '12.51') WHERE seq = 1;
+         UPDATE heads SET version = version + 1 WHERE seq = 2;
+         UPDATE events SET at = at + 1 WHERE seq = 4;
+         UPDATE attempts SET result = '{}' WHERE seq = 5;",
+    );
+    let store = open(directory.path());
+    let names = |error: StoreError, id: usize| match error {
+        StoreError::Corrupt { what, detail } => {
+            assert!(what.contains(&ids[id].to_string()), "{what}: {detail}");
+        }
+        other => panic!("{other:?}"),
+    };
+    for id in [0, 1, 4] {
+        names(store.order(ids[id]).await.unwrap_err(), id);
+    }
+    names(store.history(ids[3], 0, 10).await.unwrap_err(), 3);
+    names(store.attempts(ids[4], 0, 10).await.unwrap_err(), 4);
+    assert!(matches!(
+        store.feed(FeedStart::Oldest, 100).await,
+        Err(StoreError::Corrupt { .. })
+    ));
+    // A due order that cannot be read is told, and then does not stand in the way.
+    let lease = std::time::Duration::from_secs(60);
+    assert!(matches!(store.claim(10, lease).await, Err(StoreError::Corrupt { .. })));
+    let now = store.now();
+    let fresh = accepted(now, now, None);
+    // Nor does a commit to it take its neighbours along.
+    let broken = next(&accepted_like(ids[1], now), now);
+    let mut tickets = store.commit(vec![broken, fresh.clone()]).into_iter();
+    assert!(matches!(
+        tickets.next().unwrap().await,
+        Err(CommitError::Store(StoreError::Corrupt { .. }))
+    ));
+    tickets.next().unwrap().await.unwrap();
+    let claims = store.claim(10, lease).await.unwrap().claims;
+    assert_eq!(
+        claims.iter().map(|claim| claim.order.id()).collect::<Vec<_>>(),
+        [fresh.order.id()]
+    );
+}
+
+fn accepted_like(id: comanda_model::OrderId, now: jiff::Timestamp) -> comanda_model::Order {
+    let mut order = accepted(now, now, None).order;
+    let mut acceptance = (*order.accepted).clone();
+    acceptance.id = id;
+    order.accepted = Arc::new(acceptance);
+    order
+}
+
+#[tokio::test]
+async fn a_damaged_neighbour_fails_only_those_who_need_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let ids = sample(directory.path()).await;
+    // Whoever leaves the lane has to promote order 3, whose head is damaged.
+    tamper(directory.path(), "UPDATE heads SET version = 9 WHERE seq = 3");
+    let store = open(directory.path());
+    let now = store.now();
+    let head = store.order(ids[1]).await.unwrap().unwrap().order;
+    let fresh = accepted(now, now, None);
+    let (fresh, _) = taking(fresh);
+    let tickets = store.commit(vec![fresh.clone(), finished(&head, now), accepted(now, now, None)]);
+    let mut answers = Vec::new();
+    for ticket in tickets {
+        answers.push(ticket.await);
+    }
+    assert!(answers[0].as_ref().unwrap().claimed);
+    assert!(matches!(
+        answers[1],
+        Err(CommitError::Store(StoreError::Corrupt { .. }))
+    ));
+    assert!(answers[2].is_ok());
+    assert_eq!(
+        store.order(ids[1]).await.unwrap().unwrap().order.head.phase,
+        Phase::Active
+    );
+    assert!(store.order(fresh.order.id()).await.unwrap().unwrap().claim.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_backup_under_writes_is_whole_and_restores_with_another_epoch() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Arc::new(open(directory.path()));
+    let now = store.now();
+    let tickets = store.commit((0..3000).map(|_| accepted(now, now, Some("g"))).collect());
+    let mut ids = Vec::new();
+    for ticket in tickets {
+        ids.push(ticket.await.unwrap());
+    }
+    let stop = Arc::new(AtomicU64::new(0));
+    let writing = {
+        let (store, stop) = (store.clone(), stop.clone());
+        tokio::spawn(async move {
+            let mut written = 0;
+            while stop.load(Ordering::Relaxed) == 0 {
+                let (one, _) = taking(accepted(now, now, None));
+                commit(&store, one.clone()).await.unwrap();
+                commit(&store, finished(&one.order, now)).await.unwrap();
+                written += 1;
+            }
+            written
+        })
+    };
+    let backups = tempfile::tempdir().unwrap();
+    let file = backups.path().join("copy.db");
+    let told = AtomicU64::new(0);
+    store
+        .backup(&file, &|done, all| {
+            assert!(done <= all);
+            told.store(all, Ordering::Relaxed);
+        })
+        .await
+        .unwrap();
+    stop.store(1, Ordering::Relaxed);
+    assert!(writing.await.unwrap() > 0);
+    assert!(told.load(Ordering::Relaxed) > 100);
+    assert!(
+        store.backup(&file, &|_, _| {}).await.is_err(),
+        "an existing file is not overwritten"
+    );
+    assert_eq!(
+        std::fs::read_dir(backups.path()).unwrap().count(),
+        1,
+        "nothing is left beside it"
+    );
+    let report = verified(&file);
+    assert!(report.is_clean(), "{:#?}", report.faults);
+    assert!(report.orders >= 3000);
+
+    let cursor = store.feed(FeedStart::Oldest, 1).await.unwrap().next;
+    let restored = tempfile::tempdir().unwrap();
+    restore(&file, &restored.path().join("new")).unwrap();
+    assert!(
+        restore(&file, &restored.path().join("new")).is_err(),
+        "a store is not overwritten"
+    );
+    let again = open(&restored.path().join("new"));
+    assert!(matches!(
+        again.feed(FeedStart::After(cursor), 1).await,
+        Err(StoreError::CursorReset)
+    ));
+    assert_eq!(again.feed(FeedStart::Oldest, 10).await.unwrap().events.len(), 10);
+    commit(&again, accepted(now, now, Some("g"))).await.unwrap();
+    again.close().await.unwrap();
+    assert_clean(&restored.path().join("new"));
+    tamper_file(&file);
+    assert!(matches!(
+        restore(&file, &restored.path().join("bad")),
+        Err(StoreError::Corrupt { .. })
+    ));
+}
+
+fn tamper_file(file: &Path) {
+    let connection = rusqlite::Connection::open(file).unwrap();
+    connection
+        .execute_batch("UPDATE orders SET customer = 'x' WHERE seq = 5")
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_store_opened_for_reading_reads_and_refuses_commits() {
+    let directory = tempfile::tempdir().unwrap();
+    let ids = sample(directory.path()).await;
+    let store = SqliteStore::open_read_only(options(directory.path())).unwrap();
+    assert!(store.order(ids[0]).await.unwrap().is_some());
+    assert_eq!(
+        store
+            .counters()
+            .await
+            .unwrap()
+            .counts
+            .iter()
+            .map(|count| count.count)
+            .sum::<u64>(),
+        5
+    );
+    let now = store.now();
+    let mut one = accepted(now, now, None);
+    one.claim = ClaimMove::End;
+    assert!(matches!(
+        commit(&store, one).await,
+        Err(CommitError::Store(StoreError::ReadOnly(_)))
+    ));
+    assert!(store.retain(now, 1).await.is_err());
+    store
+        .backup(&directory.path().join("backup.db"), &|_, _| {})
+        .await
+        .unwrap();
+    drop(store);
+    // What a killed process left can be read too, with all that stands in its log.
+    let live = open(directory.path());
+    let one = accepted(live.now(), live.now(), None);
+    commit(&live, one.clone()).await.unwrap();
+    let killed = tempfile::tempdir().unwrap();
+    copy_as_killed(directory.path(), killed.path());
+    let store = SqliteStore::open_read_only(options(killed.path())).unwrap();
+    assert!(store.order(one.order.id()).await.unwrap().is_some());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_log_is_begun_anew_while_commits_keep_coming() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let now = store.now();
+    let log = directory.path().join("comanda.db-wal");
+    let data = format!("{{\"text\":\"{}\"}}", "x".repeat(100_000));
+    let mut written = 0_u64;
+    let mut largest = 0;
+    while written < 200 * 1024 * 1024 {
+        let commits: Vec<_> = (0..50)
+            .map(|_| {
+                let mut one = accepted(now, now, None);
+                one.order.data = comanda_model::Json::from_valid(data.as_str());
+                one
+            })
+            .collect();
+        for ticket in store.commit(commits) {
+            ticket.await.unwrap();
+        }
+        written += 50 * data.len() as u64;
+        largest = largest.max(std::fs::metadata(&log).unwrap().len());
+    }
+    assert!(largest < 128 * 1024 * 1024, "the log grew to {largest} bytes");
+    store.close().await.unwrap();
+}
