@@ -2,11 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use comanda_store::Store;
-use comanda_store_sqlite::SqliteStore;
 use serde_json::json;
 
-use super::on_runtime;
 use crate::cli::{Backup, Restore, Verify};
 use crate::config::Config;
 use crate::failure::Failure;
@@ -15,15 +12,10 @@ use crate::output::{Output, progress};
 pub(super) fn backup(config: &Config, args: Backup, output: &mut Output) -> Result<(), Failure> {
     let data = directory(args.data, config)?;
     let bar = progress(1, "backing up");
-    let told = |done, all| {
+    // SQLite's backup takes a moment's view of the store, so it works beside a server that has it open.
+    comanda_store_sqlite::backup(&data, &args.file, &mut |done, all| {
         bar.set_length(all);
         bar.set_position(done);
-    };
-    on_runtime(async {
-        // Read-only, so that it works beside a server: SQLite's online backup takes a moment's view of the store.
-        let store = SqliteStore::open_read_only(comanda_store_sqlite::Options::new(&data))?;
-        store.backup(&args.file, &told).await?;
-        Ok::<_, Failure>(store.close().await?)
     })?;
     bar.finish_and_clear();
     output.line(&args.file.display().to_string())?;
@@ -57,7 +49,8 @@ pub(super) fn verify(config: &Config, args: Verify, output: &mut Output) -> Resu
             .map(|fault| json!({"what": fault.what, "detail": fault.detail}))
             .collect();
         output.json(
-            &json!({"orders": report.orders, "events": report.events, "attempts": report.attempts, "faults": listed}),
+            &json!({"orders": report.orders, "events": report.events, "attempts": report.attempts,
+            "keys": report.keys, "faults": listed, "faultsCount": report.faults_count}),
         )?;
     } else {
         for fault in faults {
@@ -68,14 +61,14 @@ pub(super) fn verify(config: &Config, args: Verify, output: &mut Output) -> Resu
             report.orders,
             report.events,
             report.attempts,
-            if faults.is_empty() {
+            if report.is_clean() {
                 "sound".to_owned()
             } else {
-                format!("{} faults", faults.len())
+                format!("{} faults", report.faults_count)
             }
         ))?;
     }
-    if faults.is_empty() {
+    if report.is_clean() {
         Ok(())
     } else {
         Err(Failure::Reported)

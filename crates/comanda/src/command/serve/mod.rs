@@ -148,7 +148,7 @@ fn check_mounts(config: &Config, definitions: &[Definition]) -> Result<(), Failu
 
 async fn open_store(config: &Config) -> Result<Arc<dyn Store>, Failure> {
     match config.store {
-        StoreKind::Memory => Ok(Arc::new(MemoryStore::new())),
+        StoreKind::Memory => Ok(Arc::new(MemoryStore::default())),
         StoreKind::Sqlite => {
             let options = comanda_store_sqlite::Options::new(&config.data);
             // Opening reads and may recover; it must not hold up a thread that others need.
