@@ -1,1 +1,240 @@
-//! stub
+//! The HTTP API: `/v1`, the types' mounts in their own wire form, problems, keys, limits, live streams, OpenAPI.
+//!
+//! [`Server`] is its face. A request passes the frame (request id, trace, host check, key, time limit), then its route,
+//! and goes out through the frame again, where a [`Problem`] gets its body.
+
+mod body;
+mod dead_letters;
+mod frame;
+mod keys;
+mod mount;
+mod openapi;
+mod orders;
+mod pages;
+mod problem;
+mod request;
+mod streams;
+mod types;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::{get, post};
+use comanda_engine::Service;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+pub use keys::{Key, KeyError, KeyRing, Scope};
+pub use openapi::openapi;
+pub use problem::{Advice, CODES, Problem};
+
+/// How long a stop waits for answers that are under way.
+const STOP_GRACE: Duration = Duration::from_secs(10);
+
+/// How the server listens and what it bounds.
+#[derive(Clone)]
+pub struct Options {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// The largest body, in bytes. Default 1 MiB; a batch may be eight times as large.
+    pub body_bytes_max: usize,
+    /// The largest head of a request, in bytes.
+    pub header_bytes_max: usize,
+    /// The most connections at once; others wait to be accepted.
+    pub connections_max: usize,
+    /// How long a client may take to send the head of a request.
+    pub header_read_timeout: Duration,
+    /// How long a request may take, the client's waiting not counted.
+    pub request_timeout: Duration,
+    /// The most live streams at once.
+    pub streams_max: usize,
+    /// Types at further paths: `("/orders", "sale")`.
+    pub mounts: Vec<(String, String)>,
+    /// Answer without keys on any address.
+    pub insecure: bool,
+    /// The API keys.
+    pub keys: Arc<KeyRing>,
+    /// Only for measuring: mounts validate and answer, and nothing is stored.
+    pub bench_no_store: bool,
+    /// Renders `/metrics`.
+    pub metrics: Option<Arc<dyn Fn() -> String + Send + Sync>>,
+    /// The program's version, for OpenAPI.
+    pub version: String,
+}
+
+/// Why the server could not listen.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Another program listens there.
+    #[error("{addr} is in use")]
+    PortInUse {
+        /// The address.
+        addr: SocketAddr,
+    },
+    /// The address can be reached from elsewhere, and there are no keys.
+    #[error("{addr} can be reached from elsewhere, and there are no API keys")]
+    KeysNeeded {
+        /// The address.
+        addr: SocketAddr,
+    },
+    /// Anything else.
+    #[error("{addr} could not be listened on")]
+    Io {
+        /// The address.
+        addr: SocketAddr,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// What all routes share.
+#[derive(Clone)]
+pub(crate) struct App(pub(crate) Arc<Shared>);
+
+pub(crate) struct Shared {
+    pub(crate) service: Service,
+    pub(crate) options: Options,
+    pub(crate) streams: Arc<Semaphore>,
+    /// Whether the server is on a loopback address, where no key is needed and the Host header is checked.
+    pub(crate) loopback: bool,
+    pub(crate) stopping: CancellationToken,
+}
+
+impl std::ops::Deref for App {
+    type Target = Shared;
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+/// A server that listens and has not begun to answer.
+pub struct Server {
+    listener: TcpListener,
+    address: SocketAddr,
+    app: App,
+}
+
+impl Server {
+    /// Begins to listen. Refuses an address that can be reached from elsewhere if there are no keys.
+    pub async fn bind(options: Options, service: Service) -> Result<Self, BindError> {
+        let addr = options.listen;
+        if !addr.ip().is_loopback() && options.keys.is_empty() && !options.insecure {
+            return Err(BindError::KeysNeeded { addr });
+        }
+        let listener = TcpListener::bind(addr).await.map_err(|source| match source.kind() {
+            std::io::ErrorKind::AddrInUse => BindError::PortInUse { addr },
+            _ => BindError::Io { addr, source },
+        })?;
+        let address = listener.local_addr().map_err(|source| BindError::Io { addr, source })?;
+        Ok(Self { listener, address, app: App::new(options, service, address.ip().is_loopback()) })
+    }
+
+    /// Where it listens; the port is the real one also where any was asked for.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Answers until `shutdown`; then accepts no more, ends streams, and lets what is under way end.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let options = &self.app.options;
+        let mut builder = auto::Builder::new(TokioExecutor::new());
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(options.header_read_timeout)
+            .max_buf_size(options.header_bytes_max.max(8 * 1024))
+            .keep_alive(true);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .max_header_list_size(u32::try_from(options.header_bytes_max).unwrap_or(16 * 1024))
+            .max_concurrent_streams(256)
+            .keep_alive_interval(Some(Duration::from_secs(30)));
+        let builder = Arc::new(builder);
+        let connections = Arc::new(Semaphore::new(options.connections_max));
+        let service = TowerToHyperService::new(self.app.clone().router());
+        let graceful = GracefulShutdown::new();
+        loop {
+            let permit = tokio::select! {
+                permit = connections.clone().acquire_owned() => permit,
+                () = shutdown.cancelled() => break,
+            };
+            let Ok(permit) = permit else { break };
+            let accepted = tokio::select! {
+                accepted = self.listener.accept() => accepted,
+                () = shutdown.cancelled() => break,
+            };
+            let stream = match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    // Out of file descriptors, most likely: some are given back soon.
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            // Answers are written whole, so waiting to fill a packet would only delay them.
+            if let Err(error) = stream.set_nodelay(true) {
+                tracing::debug!(%error, "TCP_NODELAY could not be set");
+            }
+            let connection = builder.serve_connection(TokioIo::new(stream), service.clone()).into_owned();
+            let connection = graceful.watch(connection);
+            tokio::spawn(async move {
+                if let Err(error) = connection.await {
+                    tracing::debug!(%error, "a connection ended early");
+                }
+                drop(permit);
+            });
+        }
+        drop(self.listener);
+        self.app.stopping.cancel();
+        if tokio::time::timeout(STOP_GRACE, graceful.shutdown()).await.is_err() {
+            tracing::warn!("some connections were still open after {STOP_GRACE:?}; they are cut");
+        }
+    }
+}
+
+impl App {
+    pub(crate) fn new(options: Options, service: Service, loopback: bool) -> Self {
+        let streams = Arc::new(Semaphore::new(options.streams_max));
+        Self(Arc::new(Shared { service, options, streams, loopback, stopping: CancellationToken::new() }))
+    }
+
+    pub(crate) fn router(self) -> Router {
+        Router::new()
+            .route("/v1/orders", get(orders::list).post(orders::submit))
+            .route("/v1/orders/batch", post(orders::batch))
+            .route("/v1/orders/{id}", get(orders::get).patch(orders::patch))
+            .route("/v1/orders/{id}/transition", post(orders::transition))
+            .route("/v1/orders/{id}/cancel", post(orders::cancel))
+            .route("/v1/orders/{id}/events", get(streams::of_order))
+            .route("/v1/orders/{id}/attempts", get(orders::attempts))
+            .route("/v1/events", get(streams::of_all))
+            .route("/v1/order-types", get(types::list))
+            .route("/v1/order-types/{name}", get(types::one))
+            .route("/v1/dead-letters", get(dead_letters::list))
+            .route("/v1/dead-letters/{id}", get(dead_letters::one))
+            .route("/v1/dead-letters/redrive", post(dead_letters::redrive))
+            .route("/v1/dead-letters/discard", post(dead_letters::discard))
+            .route("/v1/dead-letter-causes", get(dead_letters::causes))
+            .route("/healthz", get(pages::health))
+            .route("/readyz", get(pages::ready))
+            .route("/metrics", get(pages::metrics))
+            .route("/openapi.json", get(pages::openapi))
+            .route("/docs", get(pages::docs))
+            .route("/docs/problems/{code}", get(pages::problem))
+            .route("/", get(pages::home))
+            .fallback(mount::handle)
+            .method_not_allowed_fallback(pages::method_not_allowed)
+            .layer(axum::middleware::from_fn_with_state(self.clone(), frame::frame))
+            .with_state(self)
+    }
+}
