@@ -324,8 +324,16 @@ impl Core {
 
     fn spawn_run(self: &Arc<Self>, ready: Ready) {
         let core = self.clone();
-        let span =
-            tracing::info_span!("attempt", order = %ready.order.id(), order_type = %ready.order.accepted.order_type);
+        let span = tracing::info_span!(
+            "attempt",
+            otel.kind = "client",
+            order = %ready.order.id(),
+            order_type = %ready.order.accepted.order_type,
+            step = tracing::field::Empty,
+            parent = ready.order.accepted.traceparent.as_deref(),
+            traceparent = tracing::field::Empty,
+            error = tracing::field::Empty,
+        );
         self.tasks.spawn(
             async move {
                 let slot = tokio::select! {
@@ -372,6 +380,10 @@ impl Core {
             undoes: run.undo.then_some(forward),
             traceparent: self.child_trace(ready.order.accepted.traceparent.as_deref()),
         };
+        // The span is the one that the receiver is told as its parent, so that both sides' traces join.
+        let span = tracing::Span::current();
+        span.record("step", call.name);
+        span.record("traceparent", call.traceparent.as_str());
         let started_at = self.store.now();
         let attempt = tokio::time::timeout(run.step.timeout, self.steps.run(call));
         let outcome = tokio::select! {
@@ -382,6 +394,9 @@ impl Core {
             // Whether it happened outside is not known: the next process makes the attempt again, under the same key.
             () = self.aborting.cancelled() => return self.give_back(ready.token).await,
         };
+        if let StepOutcome::Failed { reason, .. } | StepOutcome::Refused { reason } = &outcome {
+            span.record("error", reason.as_str());
+        }
         let ended_at = self.store.now();
         let name = run.name.clone();
         let took = Duration::try_from(ended_at.duration_since(started_at)).unwrap_or_default();
