@@ -117,6 +117,8 @@ impl Ticket {
 impl Future for Ticket {
     type Output = Result<Receipt, CommitError>;
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.0).poll(context).map(|answer| answer.unwrap_or(Err(CommitError::Unknown)))
+        Pin::new(&mut self.0)
+            .poll(context)
+            .map(|answer| answer.unwrap_or(Err(CommitError::Unknown)))
     }
 }

@@ -116,7 +116,10 @@ pub type Source = Arc<dyn std::error::Error + Send + Sync>;
 impl StoreError {
     /// Wraps a cause.
     pub fn failed(what: &'static str, source: impl std::error::Error + Send + Sync + 'static) -> Self {
-        Self::Failed { what, source: Arc::new(source) }
+        Self::Failed {
+            what,
+            source: Arc::new(source),
+        }
     }
 
     /// Whether waiting may mend it, so that a client is told to try again.

@@ -73,9 +73,16 @@ impl FromStr for Cursor {
         let (epoch, position) = text.split_once('-').ok_or(InvalidCursor)?;
         let number = |text: &str| {
             // A sign would be taken by the parser and is nothing that we ever wrote.
-            if text.starts_with('+') { None } else { u64::from_str_radix(text, 16).ok() }
+            if text.starts_with('+') {
+                None
+            } else {
+                u64::from_str_radix(text, 16).ok()
+            }
         };
-        Ok(Self { epoch: number(epoch).ok_or(InvalidCursor)?, position: number(position).ok_or(InvalidCursor)? })
+        Ok(Self {
+            epoch: number(epoch).ok_or(InvalidCursor)?,
+            position: number(position).ok_or(InvalidCursor)?,
+        })
     }
 }
 

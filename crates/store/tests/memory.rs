@@ -1,4 +1,4 @@
-//! The in-memory store keeps every promise of the port, and fails as it is told to.
+//! The in-memory store keeps every promise of the port.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -17,3 +17,8 @@ async fn make() -> Arc<dyn Store> {
 }
 
 comanda_store::conformance_tests!(make);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_at_once() {
+    comanda_store::conformance::run_all(make).await;
+}
