@@ -11,9 +11,15 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("comanda-order-type", &["comanda-model"]),
     ("comanda-store", &["comanda-model"]),
     ("comanda-store-sqlite", &["comanda-store", "comanda-model"]),
-    ("comanda-engine", &["comanda-store", "comanda-order-type", "comanda-model"]),
+    (
+        "comanda-engine",
+        &["comanda-store", "comanda-order-type", "comanda-model"],
+    ),
     ("comanda-steps", &["comanda-engine", "comanda-model"]),
-    ("comanda-http", &["comanda-engine", "comanda-store", "comanda-order-type", "comanda-model"]),
+    (
+        "comanda-http",
+        &["comanda-engine", "comanda-store", "comanda-order-type", "comanda-model"],
+    ),
     (
         "comanda",
         &[
@@ -36,7 +42,10 @@ pub fn check() -> Result<(), String> {
         .output()
         .map_err(|error| format!("cargo could not be started: {error}"))?;
     if !output.status.success() {
-        return Err(format!("cargo metadata failed: {}", String::from_utf8_lossy(&output.stderr)));
+        return Err(format!(
+            "cargo metadata failed: {}",
+            String::from_utf8_lossy(&output.stderr)
+        ));
     }
     let metadata: Value = serde_json::from_slice(&output.stdout).map_err(|error| error.to_string())?;
     let faults = faults(&metadata);
@@ -44,7 +53,10 @@ pub fn check() -> Result<(), String> {
         println!("direction: every crate uses only what it may");
         return Ok(());
     }
-    Err(format!("the direction of dependencies is broken:\n  {}", faults.join("\n  ")))
+    Err(format!(
+        "the direction of dependencies is broken:\n  {}",
+        faults.join("\n  ")
+    ))
 }
 
 fn faults(metadata: &Value) -> Vec<String> {
@@ -58,7 +70,11 @@ fn faults(metadata: &Value) -> Vec<String> {
             faults.push(format!("{name} is not in the table of xtask/src/direction.rs"));
             continue;
         };
-        for dependency in package["dependencies"].as_array().map(Vec::as_slice).unwrap_or_default() {
+        for dependency in package["dependencies"]
+            .as_array()
+            .map(Vec::as_slice)
+            .unwrap_or_default()
+        {
             let used = dependency["name"].as_str().unwrap_or_default();
             // Tests may reach further: a store's tests drive it through the engine.
             if dependency["kind"].as_str() != Some("dev") && ours.contains(used) && !allowed.contains(&used) {
@@ -82,7 +98,10 @@ mod tests {
         ]});
         assert_eq!(
             faults(&metadata),
-            ["comanda-model must not use comanda-engine", "comanda-new is not in the table of xtask/src/direction.rs"]
+            [
+                "comanda-model must not use comanda-engine",
+                "comanda-new is not in the table of xtask/src/direction.rs"
+            ]
         );
     }
 }

@@ -22,12 +22,19 @@ pub fn cargo_deny() -> Result<(), String> {
 }
 
 fn is_there(program: &str) -> bool {
-    Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
+    Command::new(program)
+        .arg("--version")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok()
 }
 
 fn install_package(package: &str) -> Result<(), String> {
     if !is_there("apt-get") {
-        return Err(format!("{package} is needed; install it with this system's package manager"));
+        return Err(format!(
+            "{package} is needed; install it with this system's package manager"
+        ));
     }
     // The lists may be old or absent on a fresh machine; an install that then fails says so itself.
     shown("apt-get", &["update", "-qq"])?;

@@ -16,7 +16,15 @@ pub fn test() -> Result<(), String> {
 pub fn check() -> Result<(), String> {
     cargo(&["fmt", "--all", "--check"])?;
     direction::check()?;
-    cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])?;
+    cargo(&[
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--locked",
+        "--",
+        "-D",
+        "warnings",
+    ])?;
     install::cargo_deny()?;
     // Advisories are left out: their database is fetched from a place that not every machine reaches.
     cargo(&["deny", "--offline", "check", "bans", "licenses", "sources"])
@@ -26,11 +34,24 @@ pub fn check() -> Result<(), String> {
 pub fn crash(rounds: &str) -> Result<(), String> {
     println!("$ COMANDA_CRASH_ROUNDS={rounds} cargo test --release -p comanda --test crash");
     let status = Command::new("cargo")
-        .args(["test", "--release", "-p", "comanda", "--test", "crash", "--", "--nocapture"])
+        .args([
+            "test",
+            "--release",
+            "-p",
+            "comanda",
+            "--test",
+            "crash",
+            "--",
+            "--nocapture",
+        ])
         .env("COMANDA_CRASH_ROUNDS", rounds)
         .status()
         .map_err(|error| format!("cargo could not be started: {error}"))?;
-    if status.success() { Ok(()) } else { Err("the crash test failed".to_owned()) }
+    if status.success() {
+        Ok(())
+    } else {
+        Err("the crash test failed".to_owned())
+    }
 }
 
 /// The figures of `docs/performance.md`.
@@ -49,5 +70,9 @@ pub fn shown(program: &str, arguments: &[&str]) -> Result<(), String> {
         .args(arguments)
         .status()
         .map_err(|error| format!("{program} could not be started: {error}"))?;
-    if status.success() { Ok(()) } else { Err(format!("`{program} {}` failed: {status}", arguments.join(" "))) }
+    if status.success() {
+        Ok(())
+    } else {
+        Err(format!("`{program} {}` failed: {status}", arguments.join(" ")))
+    }
 }
