@@ -45,6 +45,7 @@ fn copy_pages(source: &Connection, to: &Path, progress: &mut dyn FnMut(u64, u64)
     if to.exists() {
         std::fs::remove_file(to).context(WHAT)?;
     }
+    crate::make_file(to)?;
     let mut target = Connection::open(to).context(WHAT)?;
     // An open read holds the moment: without it, every commit meanwhile would begin the copy anew.
     source.execute_batch("BEGIN; SELECT count(*) FROM meta").context(WHAT)?;

@@ -117,11 +117,13 @@ impl SqliteStore {
         make_directory(&options.directory)?;
         let lock = Lock::take(&options.directory)?;
         let path = options.directory.join(schema::FILE);
+        make_file(&path)?;
         let connection = schema::connect(&path, Use::Write, options.cache_kib)?;
         schema::migrate(&connection)?;
         backup::sync_directory_of(&path)?;
         set_size_max(&connection, options.size_bytes_max)?;
         let (shared, epoch) = share(&connection, options.queue_commits_max)?;
+        let copying = schema::connect(&path, Use::Copy, 2048)?;
         let readers = Readers::start(&path, Use::Read, options.readers, options.cache_kib / 8)?;
         let writing = shared.clone();
         let writer = std::thread::Builder::new()
@@ -132,7 +134,7 @@ impl SqliteStore {
             shared: shared.clone(),
             readers,
             epoch,
-            path: path.clone(),
+            path,
             read_only: false,
             threads: Mutex::new(vec![writer]),
             lock: Mutex::new(Some(lock)),
@@ -140,7 +142,7 @@ impl SqliteStore {
         let store = Self { inner: Arc::new(inner) };
         let copier = std::thread::Builder::new()
             .name("store-log".to_owned())
-            .spawn(move || shared.log.copy_beside(&path))
+            .spawn(move || shared.log.copy_beside(&copying))
             .context("start the thread that tends the log")?;
         store.inner.threads.lock().push(copier);
         Ok(store)
@@ -243,9 +245,23 @@ fn set_size_max(connection: &rusqlite::Connection, size_bytes_max: Option<u64>) 
 
 /// Makes a directory that only its owner can look into: it holds customers' data.
 pub(crate) fn make_directory(directory: &Path) -> Result<(), StoreError> {
+    if directory.is_dir() {
+        return Ok(());
+    }
     let mut builder = std::fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(directory).context("make the store's directory")
+    builder.create(directory).context("make the store's directory")?;
+    // A power cut must not take the directory with all that is durable in it.
+    backup::sync_directory_of(directory)
+}
+
+/// Makes an empty file that only its owner can read, if there is none. SQLite makes the log like the database.
+pub(crate) fn make_file(path: &Path) -> Result<(), StoreError> {
+    let mut options = std::fs::File::options();
+    options.create(true).truncate(false).write(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path).map(drop).context("make the database's file")
 }

@@ -4,27 +4,43 @@
 //! (`PASSIVE`). But while commits keep coming, that never reaches the end, and a log whose end is never reached is
 //! never begun anew. So when only little is left, the writer does the rest itself between two batches, and begins the
 //! log anew (`RESTART`). If a long read (a backup) forbids that, the log grows until the read ends; past
-//! [`PAGES_HARD`] the writer waits a while for it each time the log has grown by a part more.
+//! [`Bounds::hard`] the writer waits a while for it each time the log has grown by a part more.
 
-use std::path::Path;
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 use rusqlite::Connection;
 
-use crate::schema::{self, PAGE_BYTES, Use};
+use crate::schema::PAGE_BYTES;
 
-/// The size of the log, in pages, from which it is copied: 16 MiB.
-const PAGES_SOFT: u64 = 16 * 1024 * 1024 / PAGE_BYTES;
-/// The size of the log, in pages, from which the writer copies all of it itself: 256 MiB.
-const PAGES_HARD: u64 = 256 * 1024 * 1024 / PAGE_BYTES;
-/// So little is left that the writer may do it without being missed: 2 MiB.
-const PAGES_LITTLE: u64 = 2 * 1024 * 1024 / PAGE_BYTES;
+/// Sizes of the log, in pages.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    /// From here on it is copied.
+    soft: u64,
+    /// From here on the writer copies all of it itself, whatever the second thread does.
+    hard: u64,
+    /// So much may be left for the writer without its being missed.
+    little: u64,
+}
+
+impl Default for Bounds {
+    /// 16 MiB, 256 MiB and 2 MiB.
+    fn default() -> Self {
+        let mebibytes = |count: u64| count * 1024 * 1024 / PAGE_BYTES;
+        Self {
+            soft: mebibytes(16),
+            hard: mebibytes(256),
+            little: mebibytes(2),
+        }
+    }
+}
+
 /// How often the second thread tries to come near the end in one go.
 const PASSES_MAX: usize = 4;
 /// How long the writer waits for readers, normally, and when the log is far too long.
 const WAIT_SOFT: Duration = Duration::from_millis(10);
-const WAIT_HARD: Duration = Duration::from_millis(500);
+const WAIT_HARD: Duration = Duration::from_millis(100);
 /// How long every other wait for a lock is.
 pub(crate) const WAIT_LOCK: Duration = Duration::from_secs(5);
 
@@ -44,6 +60,7 @@ struct Inner {
 /// What the writer and the second thread share.
 #[derive(Debug, Default)]
 pub(crate) struct Log {
+    bounds: Bounds,
     inner: Mutex<Inner>,
     changed: Condvar,
 }
@@ -51,17 +68,15 @@ pub(crate) struct Log {
 /// What `PRAGMA wal_checkpoint` answers.
 struct Checkpoint {
     busy: bool,
-    pages: u64,
     copied: u64,
 }
 
 fn checkpoint(connection: &Connection, mode: &str) -> rusqlite::Result<Checkpoint> {
     // The mode cannot be bound; it is one of this file's constants.
     connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| {
-        let (busy, pages, copied): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        let (busy, copied): (i64, i64) = (row.get(0)?, row.get(2)?);
         Ok(Checkpoint {
             busy: busy != 0,
-            pages: pages.max(0) as u64,
             copied: copied.max(0) as u64,
         })
     })
@@ -77,15 +92,16 @@ impl Log {
     pub(crate) fn tend(&self, connection: &Connection) {
         let mut inner = self.inner.lock();
         let pages = inner.pages;
-        if pages < PAGES_SOFT {
+        if pages < self.bounds.soft {
             inner.nearly_done = false;
             inner.blocked_at = 0;
             return;
         }
-        let hard = pages >= PAGES_HARD;
         // After readers were in the way, it is tried again only when the log has grown by a part.
-        let again = pages >= inner.blocked_at + PAGES_SOFT || inner.blocked_at == 0;
-        if !(inner.nearly_done || (hard && !inner.wanted)) || !again {
+        let again = inner.blocked_at == 0 || pages >= inner.blocked_at + self.bounds.soft;
+        // The hard bound asks nobody: should the second thread hang or have ended, the log must not grow on.
+        let hard = pages >= self.bounds.hard;
+        if !again || !(inner.nearly_done || hard) {
             if !inner.wanted && !inner.nearly_done {
                 inner.wanted = true;
                 self.changed.notify_one();
@@ -133,14 +149,7 @@ impl Log {
     }
 
     /// What the second thread does.
-    pub(crate) fn copy_beside(&self, path: &Path) {
-        let connection = match schema::connect(path, Use::Write, 2048) {
-            Ok(connection) => connection,
-            Err(error) => {
-                tracing::warn!(%error, "the store's log will be copied by the writer only");
-                return;
-            }
-        };
+    pub(crate) fn copy_beside(&self, connection: &Connection) {
         loop {
             {
                 let mut inner = self.inner.lock();
@@ -152,21 +161,91 @@ impl Log {
                 }
             }
             for _ in 0..PASSES_MAX {
-                match checkpoint(&connection, "PASSIVE") {
-                    Ok(answer) if answer.pages - answer.copied.min(answer.pages) > PAGES_LITTLE && !answer.busy => {}
-                    Ok(_) => break,
+                let copied = match checkpoint(connection, "PASSIVE") {
+                    Ok(answer) => answer.copied,
                     Err(error) => {
                         tracing::warn!(%error, "the store's log could not be copied into the database");
                         break;
                     }
-                }
-                if self.inner.lock().closing {
-                    return;
+                };
+                let inner = self.inner.lock();
+                // What SQLite answers is how long the log was when it began; meanwhile the writer has gone on.
+                if inner.closing || inner.pages.saturating_sub(copied) <= self.bounds.little {
+                    break;
                 }
             }
             let mut inner = self.inner.lock();
             inner.wanted = false;
             inner.nearly_done = true;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::schema::{self, Use};
+
+    /// A writer without a second thread: what is left is what the writer does by itself.
+    fn alone(path: &Path) -> (Connection, Arc<Log>) {
+        let log = Arc::new(Log {
+            bounds: Bounds {
+                soft: 64,
+                hard: 256,
+                little: 8,
+            },
+            ..Log::default()
+        });
+        let mut connection = schema::connect(path, Use::Write, 1024).unwrap();
+        schema::migrate(&connection).unwrap();
+        let told = log.clone();
+        connection
+            .wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, pages: std::ffi::c_int| {
+                told.grown_to(pages.max(0) as u64);
+                Ok(())
+            }))
+            .unwrap();
+        (connection, log)
+    }
+
+    /// Writes until `rounds` commits are done; answers the most pages that the log had.
+    fn write(connection: &Connection, log: &Log, rounds: usize) -> u64 {
+        let mut most = 0;
+        for _ in 0..rounds {
+            connection
+                .execute(
+                    "INSERT OR REPLACE INTO meta VALUES (abs(random()) % 400, randomblob(9000))",
+                    [],
+                )
+                .unwrap();
+            most = most.max(log.inner.lock().pages);
+            log.tend(connection);
+        }
+        most
+    }
+
+    #[test]
+    fn the_log_stays_bounded_without_the_second_thread() {
+        let directory = tempfile::tempdir().unwrap();
+        let (connection, log) = alone(&directory.path().join("a.db"));
+        let most = write(&connection, &log, 400);
+        assert!((256..256 + 64).contains(&most), "the log had {most} pages");
+        assert!(log.inner.lock().wanted, "the second thread was asked, and did nothing");
+    }
+
+    #[test]
+    fn a_long_read_lets_the_log_grow_only_until_it_ends() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.db");
+        let (connection, log) = alone(&path);
+        let reader = schema::connect(&path, Use::Read, 1024).unwrap();
+        reader.execute_batch("BEGIN; SELECT count(*) FROM meta").unwrap();
+        assert!(write(&connection, &log, 200) > 256 + 64, "the read holds the log");
+        reader.execute_batch("COMMIT").unwrap();
+        write(&connection, &log, 100);
+        assert!(log.inner.lock().pages < 256 + 64, "it was begun anew");
     }
 }

@@ -132,6 +132,9 @@ CREATE VIEW readable AS
 pub(crate) enum Use {
     /// Commits; makes the file if it is not there.
     Write,
+    /// Copies the log into the database, beside the writer. It never asks for the writer's lock, not even while it is
+    /// opened: behind a writer that is never idle it would not get it.
+    Copy,
     /// Only reads, beside a writer.
     Read,
     /// Only reads, from a file that nobody writes to: also from a place that cannot be written to at all.
@@ -147,6 +150,7 @@ pub(crate) fn connect(path: &Path, purpose: Use, cache_kib: u32) -> Result<Conne
             path,
             base | OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE,
         ),
+        Use::Copy => Connection::open_with_flags(path, base | OpenFlags::SQLITE_OPEN_READ_WRITE),
         Use::Read => Connection::open_with_flags(path, base | OpenFlags::SQLITE_OPEN_READ_ONLY),
         Use::Frozen => Connection::open_with_flags(
             frozen_uri(path),
@@ -172,11 +176,13 @@ pub(crate) fn connect(path: &Path, purpose: Use, cache_kib: u32) -> Result<Conne
             let cause = std::io::Error::other(format!("the file system allows only journal mode `{mode}`"));
             return Err(StoreError::failed(WHAT, cause));
         }
-        connection.pragma_update(None, "synchronous", "FULL").context(WHAT)?;
-        connection.pragma_update(None, "wal_autocheckpoint", 0).context(WHAT)?;
         connection
             .pragma_update_and_check(None, "journal_size_limit", LOG_KEPT_BYTES, |_| Ok(()))
             .context(WHAT)?;
+    }
+    if matches!(purpose, Use::Write | Use::Copy) {
+        connection.pragma_update(None, "synchronous", "FULL").context(WHAT)?;
+        connection.pragma_update(None, "wal_autocheckpoint", 0).context(WHAT)?;
     }
     connection.pragma_update(None, "foreign_keys", false).context(WHAT)?;
     connection.pragma_update(None, "temp_store", "MEMORY").context(WHAT)?;
