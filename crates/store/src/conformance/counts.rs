@@ -7,21 +7,8 @@ use comanda_model::decision::{Command, RedriveFrom};
 use comanda_model::order_type::DeadLetterInLane;
 use comanda_model::{OrderId, Phase, TypeHash};
 
-use super::sample::{LONG, Shop, done, failed, laned, named, plain};
+use super::sample::{LONG, Shop, Walk, done, failed, laned, named, plain};
 use crate::{ListQuery, Store, TypeSource};
-
-/// A walk that is the same on every run: a store that fails it fails it again.
-struct Walk(u64);
-
-impl Walk {
-    fn below(&mut self, bound: usize) -> usize {
-        // Xorshift; what matters is only that it wanders.
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % bound as u64) as usize
-    }
-}
 
 async fn check(store: &dyn Store) {
     let (mut counts, mut causes, mut live) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());

@@ -24,6 +24,7 @@ async fn read_all(store: &dyn Store, mut from: FeedStart, size: usize) -> Vec<Fe
         );
         from = FeedStart::After(page.next);
         events.extend(page.events);
+        tokio::task::yield_now().await;
     }
 }
 

@@ -51,6 +51,7 @@ pub async fn events_and_attempts_come_in_pages(store: Arc<dyn Store>) {
                 break;
             }
             read_events.extend(page);
+            tokio::task::yield_now().await;
         }
         loop {
             let page = store.attempts(id, read_attempts.len() as u64, size).await.unwrap();
@@ -59,6 +60,7 @@ pub async fn events_and_attempts_come_in_pages(store: Arc<dyn Store>) {
                 break;
             }
             read_attempts.extend(page);
+            tokio::task::yield_now().await;
         }
         assert_eq!(read_events, events, "the events read back in pages of {size}");
         assert_eq!(read_attempts, attempts, "the attempts read back in pages of {size}");

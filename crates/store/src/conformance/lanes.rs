@@ -285,6 +285,27 @@ pub async fn a_queued_order_keeps_its_deadline(store: Arc<dyn Store>) {
     assert!(shop.claim(10).await.is_empty(), "nothing else is due");
 }
 
+/// An order that is promoted before its work is due is not told of: there is nothing to wake a worker for.
+pub async fn who_is_promoted_too_early_is_not_told_of(store: Arc<dyn Store>) {
+    let shop = Shop::new(&store, laned_with_deadline(LONG));
+    let first = shop.accept(ANN).await;
+    let waiting = shop.accept(r#"{"customer":"ann","status":"waiting"}"#).await;
+    let third = shop.accept(ANN).await;
+    let claim = shop.claim_one().await;
+    assert_eq!(claim.token.order, first, "the head's work is due");
+    assert_eq!(shop.finish(claim).await.promoted, None, "the next only waits");
+    assert_eq!(places(&shop, &[waiting, third]).await, [Place::Head, Place::Behind(1)]);
+    assert!(
+        shop.claim(10).await.is_empty(),
+        "while it waits, nothing of the lane is due"
+    );
+    assert_eq!(
+        shop.cancel(waiting).await.promoted,
+        Some(third),
+        "the one after it has work"
+    );
+}
+
 /// Many submit into a few lanes while many work them: in each lane one order is at work at a time, and they are final in
 /// the order in which the feed says that they were accepted.
 pub async fn a_lane_is_worked_in_the_order_of_acceptance(store: Arc<dyn Store>) {

@@ -24,6 +24,7 @@ async fn listed(store: &dyn Store, query: ListQuery) -> Vec<OrderId> {
             Some(next) => query.cursor = Some(next),
             None => return ids,
         }
+        tokio::task::yield_now().await;
     }
 }
 

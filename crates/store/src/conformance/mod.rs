@@ -32,6 +32,7 @@ pub mod keys;
 pub mod lanes;
 pub mod leases;
 pub mod lists;
+pub mod oracle;
 pub mod retention;
 pub mod sample;
 
@@ -122,6 +123,7 @@ macro_rules! each_conformance_check {
             lanes::a_commit_moves_between_lanes
             lanes::a_scheduled_order_enters_when_due
             lanes::a_queued_order_keeps_its_deadline
+            lanes::who_is_promoted_too_early_is_not_told_of
             lanes::a_lane_is_worked_in_the_order_of_acceptance
             history::events_and_attempts_come_in_pages
             history::results_are_those_that_stand
@@ -139,6 +141,8 @@ macro_rules! each_conformance_check {
             retention::what_is_old_goes_in_bites
             retention::keys_go_with_their_order
             retention::a_cursor_that_was_passed_is_reset
+            oracle::it_does_as_the_memory_store_does
+            oracle::it_does_as_the_memory_store_does_again
         }
     };
 }

@@ -17,6 +17,7 @@ async fn retain_all(store: &dyn Store, before: jiff::Timestamp, max: usize) -> u
             return gone;
         }
         gone += bite;
+        tokio::task::yield_now().await;
     }
 }
 
@@ -118,6 +119,29 @@ pub async fn keys_go_with_their_order(store: Arc<dyn Store>) {
         let found = store.key(scope, name).await.unwrap();
         assert_eq!(found.map(|found| found.0), expected, "the key `{scope}` `{name}`");
     }
+    // An expired key that another order has taken stays with that one when the first goes.
+    let soon = store.now() + Duration::from_millis(10);
+    let reused = |expires_at| KeyClaim {
+        expires_at,
+        ..key("idempotency:k", "C")
+    };
+    let (mut first, mut second) = (shop.accepting("{}"), shop.accepting("{}"));
+    let (first_id, second_id) = (first.order.id(), second.order.id());
+    first.keys = vec![reused(Some(soon))];
+    second.keys = vec![reused(None)];
+    shop.put(first).await.expect("the key is free");
+    pass(&*store, soon).await;
+    shop.put(second).await.expect("the key has expired");
+    shop.cancel(first_id).await;
+    pass(&*store, store.now()).await;
+    assert_eq!(retain_all(&*store, store.now(), 10).await, 1, "the first order is gone");
+    let found = store.key("idempotency:k", "C").await.unwrap();
+    assert_eq!(
+        found.map(|found| found.0),
+        Some(second_id),
+        "the key leads to the second"
+    );
+
     let mut again = shop.accepting("{}");
     again.keys = vec![
         key("type:plain", "A"),

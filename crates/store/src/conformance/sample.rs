@@ -113,10 +113,13 @@ pub fn laned(dead_letter: DeadLetterInLane) -> OrderType {
     }
 }
 
-/// [`laned`], where an order may stand in `open` for so long.
+/// [`laned`], where an order may stand in `open` and in `waiting` for so long.
 pub fn laned_with_deadline(after: Duration) -> OrderType {
     let mut order_type = laned(DeadLetterInLane::Park);
-    if let Some(open) = order_type.statuses.get_mut("open") {
+    for status in ["open", "waiting"] {
+        let Some(open) = order_type.statuses.get_mut(status) else {
+            continue;
+        };
         open.deadline = Some(Deadline {
             after,
             to: "canceled".into(),
@@ -205,6 +208,20 @@ pub async fn pass(store: &dyn Store, moment: Timestamp) {
     }
 }
 
+/// A walk by chance that is the same on every run: a store that fails it fails it again.
+pub struct Walk(pub u64);
+
+impl Walk {
+    /// A number below `bound`.
+    pub fn below(&mut self, bound: usize) -> usize {
+        // Xorshift; what matters is only that it wanders.
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % bound as u64) as usize
+    }
+}
+
 /// A store and a type whose orders it is to keep.
 #[derive(Clone)]
 pub struct Shop {
@@ -274,6 +291,8 @@ impl Shop {
 
     /// An order as it stands, with its claim and place.
     pub async fn stored(&self, id: OrderId) -> Stored {
+        // A store that answers at once never lets go of its task: without this, no check that loops would end in time.
+        tokio::task::yield_now().await;
         let stored = self.store.order(id).await.expect("the order can be read");
         stored.unwrap_or_else(|| panic!("order {id} is there"))
     }
