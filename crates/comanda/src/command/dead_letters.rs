@@ -1,12 +1,14 @@
 //! `comanda dead-letters`: look at them, put them back to work, give them up.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value, json};
 
 use super::get::{attempts_table, show};
 use super::list::pages;
 use crate::cli::{DeadLetterChoice, DeadLetterList, DeadLetters, Discard, Redrive};
 use crate::failure::Failure;
-use crate::output::{Output, cell};
+use crate::output::{Output, cell, clean};
 use crate::remote::{Remote, segment};
 
 /// How many orders one request names; a request handles at most a thousand.
@@ -177,9 +179,14 @@ async fn sweep(
     for filter in filters(choice)? {
         let mut body = body.clone();
         body.insert("filter".to_owned(), filter);
-        loop {
-            let answer = remote.post(path, &Value::Object(body.clone()), &[]).await?.body;
-            let more = total.add(&answer);
+        for round in 0.. {
+            let answer = remote.post_slowly(path, &Value::Object(body.clone())).await?.body;
+            if round == 0 {
+                // What later rounds match is what this one left.
+                total.matched += answer["matched"].as_u64().unwrap_or(0);
+            }
+            total.add(&answer);
+            let more = answer["more"] == true;
             // A dry run changes nothing, and neither do orders that refuse: asking again would answer the same.
             if !more || choice.dry_run || answer["changed"].as_u64() == Some(0) {
                 total.more |= more;
@@ -226,45 +233,41 @@ struct Total {
     matched: u64,
     changed: u64,
     more: bool,
-    refusals: Vec<Value>,
+    /// What was left as it is, by order: one that refuses in every round is told once.
+    refusals: BTreeMap<String, String>,
 }
 
 impl Total {
-    /// Adds an answer; says whether there is more.
-    fn add(&mut self, answer: &Value) -> bool {
-        self.matched += answer["matched"].as_u64().unwrap_or(0);
+    fn add(&mut self, answer: &Value) {
         self.changed += answer["changed"].as_u64().unwrap_or(0);
         for item in answer["items"].as_array().into_iter().flatten() {
-            let refused = !item["error"].is_null() || !item["problem"].is_null();
-            if refused && self.refusals.len() < LISTED_MAX {
-                self.refusals.push(item.clone());
+            if let Some(error) = item["error"].as_str().filter(|_| self.refusals.len() < LISTED_MAX) {
+                self.refusals.insert(cell(&item["orderId"]), clean(error));
             }
         }
-        answer["more"] == true
     }
 
     fn tell(self, dry_run: bool, done: &str, output: &mut Output) -> Result<(), Failure> {
-        for item in &self.refusals {
-            let reason = if item["error"].is_null() {
-                &item["problem"]["detail"]
-            } else {
-                &item["error"]
-            };
-            let id = if item["orderId"].is_null() {
-                &item["id"]
-            } else {
-                &item["orderId"]
-            };
-            eprintln!("{}: {}", cell(id), cell(reason));
+        for (id, error) in &self.refusals {
+            eprintln!("{id}: {error}");
         }
         if output.is_json() {
+            let refused: Vec<Value> = self
+                .refusals
+                .iter()
+                .map(|(id, error)| json!({"orderId": id, "error": error}))
+                .collect();
             output.json(
-                &json!({"matched": self.matched, "changed": self.changed, "dryRun": dry_run, "more": self.more,
-                "refused": self.refusals}),
+                &json!({"matched": self.matched, "changed": self.changed, "dryRun": dry_run,
+                "more": self.more, "refused": refused}),
             )?;
+        } else if dry_run && self.more {
+            output.line(&format!(
+                "{} match; of those looked at, {} would be {done}",
+                self.matched, self.changed
+            ))?;
         } else if dry_run {
-            let at_least = if self.more { "at least " } else { "" };
-            output.line(&format!("{at_least}{} would be {done}", self.matched))?;
+            output.line(&format!("{} would be {done}", self.changed))?;
         } else {
             output.line(&format!("{} {done}", self.changed))?;
         }

@@ -152,6 +152,15 @@ impl Remote {
         self.post_text(path, body.to_string(), headers).await
     }
 
+    /// Tells something that may take as long as it likes, as many orders at a bounded pace do.
+    pub async fn post_slowly(&self, path: &str, body: &Value) -> Result<Answer, RemoteError> {
+        let request = self
+            .request(Method::POST, path, &[])?
+            .header(http::header::CONTENT_TYPE, "application/json")
+            .body(body.to_string());
+        self.answer(request).await
+    }
+
     /// Tells something that is JSON text already.
     pub async fn post_text(
         &self,
