@@ -120,7 +120,8 @@ pub trait Store: Send + Sync + 'static {
 pub struct Claims {
     /// The orders, each under its token.
     pub claims: Vec<Claim>,
-    /// When the next order is due that was not claimed; in the past if `max` cut the list.
+    /// When to come again: when the next order is due that was not claimed (in the past if `max` cut the list), or when
+    /// the first lease ends, whichever comes first.
     pub next_due_at: Option<Timestamp>,
 }
 

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 pub struct Stored {
     /// The order.
     pub order: Order,
-    /// The claim that is held on it, if one is, and when it ends.
+    /// The claim that is held on it and when it ends, if its lease has not ended yet.
     pub claim: Option<(Token, Timestamp)>,
     /// Its place.
     pub place: Place,
@@ -89,7 +89,8 @@ impl FromStr for Cursor {
 /// Where to begin reading the feed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FeedStart {
-    /// At the oldest event that is kept.
+    /// At the oldest event from which on none has been removed: just behind the last one that retention took. From
+    /// there the feed can be followed to its end without a reset.
     Oldest,
     /// After the newest one.
     Newest,

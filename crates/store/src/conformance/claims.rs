@@ -69,15 +69,19 @@ pub async fn each_due_order_is_claimed_once(store: Arc<dyn Store>) {
 pub async fn what_is_due_first_is_claimed_first(store: Arc<dyn Store>) {
     let shop = Shop::new(&store, plain());
     let start = store.now() + Duration::from_millis(30);
+    let mut commits = Vec::new();
     let mut expected = Vec::new();
     for offset in [3_u64, 1, 4, 0, 2] {
-        let due_at = start + Duration::from_micros(offset);
-        let commit = shop.accepting_at("{}", Some(due_at));
+        let commit = shop.accepting_at("{}", Some(start + Duration::from_millis(offset)));
+        let due_at = commit.order.head.due_at(true).expect("the order is due some time");
         expected.push((due_at, commit.order.id()));
-        shop.put(commit).await.expect("the order is accepted");
+        commits.push(commit);
+    }
+    for ticket in store.commit(commits) {
+        ticket.await.expect("the order is accepted");
     }
     expected.sort();
-    pass(&*store, start + Duration::from_micros(4)).await;
+    pass(&*store, expected[4].0).await;
     let mut claimed = Vec::new();
     for _ in 0..3 {
         claimed.extend(shop.claim(2).await.into_iter().map(|claim| claim.token.order));

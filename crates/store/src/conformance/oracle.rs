@@ -14,7 +14,7 @@ use crate::memory::MemoryStore;
 use crate::{ClaimMove, Commit, Expect, FeedStart, ListQuery, Place, Store};
 
 /// How many batches each walk takes.
-const BATCHES: usize = 150;
+const BATCHES: usize = 400;
 
 /// The two stores, and what the walk knows of the orders in them.
 struct Pair {
@@ -122,6 +122,17 @@ impl Pair {
         Some((commit, twin))
     }
 
+    /// An order to change: often one that is claimed, else one of the newest, which may be in the batch already.
+    fn pick(&mut self) -> (usize, OrderId) {
+        let held = self.orders.iter().filter(|(_, id)| self.held.contains_key(id));
+        let held: Vec<(usize, OrderId)> = held.copied().collect();
+        if !held.is_empty() && self.walk.below(2) == 0 {
+            return held[self.walk.below(held.len())];
+        }
+        let among = self.orders.len().min(12);
+        self.orders[self.orders.len() - 1 - self.walk.below(among)]
+    }
+
     async fn batch(&mut self) {
         let mut twins: Vec<(usize, Twins)> = Vec::new();
         let mut latest: HashMap<OrderId, Order> = HashMap::new();
@@ -130,9 +141,7 @@ impl Pair {
                 twins.push(self.accepting());
                 continue;
             }
-            // Mostly the newest, which are still on their way; often one that is in the batch already.
-            let among = self.orders.len().min(12);
-            let (shop, id) = self.orders[self.orders.len() - 1 - self.walk.below(among)];
+            let (shop, id) = self.pick();
             let order = match latest.get(&id) {
                 Some(order) => order.clone(),
                 None => match self.oracle.order(id).await.expect("the oracle can be read") {
@@ -183,7 +192,7 @@ impl Pair {
             .await
             .expect("due orders are claimed")
             .claims;
-        // Orders of one microsecond may come in any order, and where they do any of them may be cut off.
+        // Orders that became due in the same microsecond are claimed in the order of acceptance.
         let same = |a: &crate::Claim, b: &crate::Claim| a.token.order == b.token.order && a.order == b.order;
         assert_eq!(ours.len(), theirs.len(), "as many are due in both stores");
         for (ours, theirs) in ours.iter().zip(&theirs) {
@@ -196,17 +205,10 @@ impl Pair {
     }
 
     async fn release(&mut self) {
-        let Some((id, (ours, theirs))) = self
-            .held
-            .iter()
-            .min_by_key(|(id, _)| **id)
-            .map(|(id, held)| (*id, *held))
-        else {
-            return;
-        };
+        let held = self.orders.iter().find_map(|(_, id)| self.held.remove(id));
+        let Some((ours, theirs)) = held else { return };
         self.store.release(&[ours]).await.expect("claims are given back");
         self.oracle.release(&[theirs]).await.expect("claims are given back");
-        self.held.remove(&id);
     }
 
     /// Compares everything that can be read.
