@@ -35,7 +35,7 @@ pub(super) struct Checked {
     pub(super) dead: u64,
     /// Orders that are still at work.
     pub(super) moving: u64,
-    /// Orders of this run that are there though no answer for them arrived.
+    /// Orders that came meanwhile and are none of these: an answer was lost, or another client submitted them.
     pub(super) unanswered: u64,
     /// Answered ids that are not there.
     pub(super) lost: u64,
@@ -66,7 +66,7 @@ pub(super) async fn run(
     remote: &Remote,
     args: &Bench,
     driven: &Driven,
-    began_at: Timestamp,
+    before: Option<&str>,
 ) -> Result<Checked, Failure> {
     let deadline = Instant::now() + args.settle;
     // Ids are in the order of acceptance: when the last ones rest, nearly all do.
@@ -93,12 +93,16 @@ pub(super) async fn run(
     loop {
         let query = [
             ("type", Some(args.order_type.clone())),
-            ("acceptedAfter", Some(began_at.to_string())),
             ("limit", Some("500".to_owned())),
             ("cursor", cursor.take()),
         ];
         let page = remote.get("/v1/orders", &query).await?.body;
-        for order in page["items"].as_array().into_iter().flatten() {
+        let items = page["items"].as_array().map(Vec::as_slice).unwrap_or_default();
+        // The list is newest first, so everything from this order on was there before the run.
+        let end = items
+            .iter()
+            .position(|order| before.is_some() && order["id"].as_str() == before);
+        for order in &items[..end.unwrap_or(items.len())] {
             let id = order["id"]
                 .as_str()
                 .and_then(|id| Uuid::try_parse(id).ok())
@@ -119,7 +123,7 @@ pub(super) async fn run(
             }
         }
         cursor = page["nextCursor"].as_str().map(str::to_owned);
-        if cursor.is_none() {
+        if cursor.is_none() || end.is_some() {
             break;
         }
     }

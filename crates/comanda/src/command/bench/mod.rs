@@ -24,7 +24,7 @@ pub(super) async fn run(remote: Remote, global: &Global, args: Bench, output: &m
         .body;
     let order = order(&args, &definition)?;
     let target = drive::Target::new(remote.url(), global.api_key.as_deref(), &args, &order)?;
-    let began_at = server_time(&remote).await?;
+    let before = newest(&remote, &args).await?;
     eprintln!(
         "{} connections submit {} for {} to {}",
         args.connections,
@@ -38,7 +38,7 @@ pub(super) async fn run(remote: Remote, global: &Global, args: Bench, output: &m
     let checked = if args.no_check {
         None
     } else {
-        Some(check::run(&remote, &args, &driven, began_at).await?)
+        Some(check::run(&remote, &args, &driven, before.as_deref()).await?)
     };
     report::print(&args, &driven, checked.as_ref(), output)?;
     let lost = checked.is_some_and(|checked| !checked.is_sound());
@@ -81,18 +81,11 @@ fn order(args: &Bench, definition: &Value) -> Result<Value, Failure> {
     Ok(submission)
 }
 
-/// The server's clock, by its `Date` header, a second early: orders of this run were accepted after it.
-async fn server_time(remote: &Remote) -> Result<jiff::Timestamp, RemoteError> {
-    let answer = remote.get("/v1/orders", &[("limit", Some("1".to_owned()))]).await?;
-    let date = answer
-        .headers
-        .get(http::header::DATE)
-        .and_then(|date| date.to_str().ok());
-    let date = date
-        .and_then(|date| jiff::fmt::rfc2822::parse(date).ok())
-        .map(|date| date.timestamp());
-    let time = date.unwrap_or_else(jiff::Timestamp::now);
-    Ok(time.checked_sub(jiff::SignedDuration::from_secs(2)).unwrap_or(time))
+/// The newest order of the type before the run: the list of orders is read down to it afterwards.
+async fn newest(remote: &Remote, args: &Bench) -> Result<Option<String>, RemoteError> {
+    let query = [("type", Some(args.order_type.clone())), ("limit", Some("1".to_owned()))];
+    let page = remote.get("/v1/orders", &query).await?.body;
+    Ok(page["items"][0]["id"].as_str().map(str::to_owned))
 }
 
 /// The body of a request: the order, or so many of it.

@@ -66,7 +66,7 @@ pub(super) fn print(
         (checked.moving, "STILL AT WORK"),
         (checked.lost, "LOST"),
         (checked.repeated, "answered twice"),
-        (checked.unanswered, "there without an answer"),
+        (checked.unanswered, "more that came meanwhile without an answer to us"),
     ] {
         if count > 0 {
             verdict.push_str(&format!(", {count} {what}"));
