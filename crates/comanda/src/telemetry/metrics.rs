@@ -141,6 +141,10 @@ fn describe() {
         Unit::Seconds,
         "How long the work is overdue that has waited longest"
     );
+    describe_gauge!(
+        "comanda_unknown_type_orders",
+        "Orders that are due and whose version of their type cannot be run here"
+    );
     describe_gauge!("comanda_store_healthy", "1 while the store takes commits");
     describe_gauge!(
         "comanda_store_disk_free_bytes",
