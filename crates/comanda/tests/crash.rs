@@ -3,7 +3,13 @@
 //! order of acceptance; no key made two orders.
 //!
 //! `COMANDA_CRASH_ROUNDS` sets the number of kills (10); `COMANDA_CRASH_SEED` repeats the moments of another run.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "a test's panic is its failure")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    missing_docs,
+    reason = "a test's panic is its failure"
+)]
 
 mod support;
 
@@ -68,10 +74,18 @@ impl Ledger {
 }
 
 async fn client(url: String, ledger: Arc<Ledger>, stop: Arc<AtomicBool>) {
-    let http = reqwest::Client::builder().timeout(Duration::from_secs(10)).build().unwrap();
+    let http = reqwest::Client::builder()
+        .timeout(Duration::from_secs(10))
+        .build()
+        .unwrap();
     while !stop.load(Ordering::SeqCst) {
         let (key, body) = ledger.take();
-        let sent = http.post(format!("{url}/v1/orders")).header("Idempotency-Key", &key).json(&body).send().await;
+        let sent = http
+            .post(format!("{url}/v1/orders"))
+            .header("Idempotency-Key", &key)
+            .json(&body)
+            .send()
+            .await;
         let answered = match sent {
             Ok(response) => {
                 let status = response.status();
@@ -116,7 +130,12 @@ impl Random {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_at_random_moments_nothing_acknowledged_is_lost() {
-    let number = |name: &str, default: u64| std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default);
+    let number = |name: &str, default: u64| {
+        std::env::var(name)
+            .ok()
+            .and_then(|text| text.parse().ok())
+            .unwrap_or(default)
+    };
     let rounds = number("COMANDA_CRASH_ROUNDS", 10);
     let seed = number("COMANDA_CRASH_SEED", u64::from(std::process::id()));
     println!("COMANDA_CRASH_SEED={seed}");
@@ -145,9 +164,17 @@ async fn killed_at_random_moments_nothing_acknowledged_is_lost() {
     // What was never answered is sent again, and must be one order with what may have arrived then.
     while !ledger.unanswered.lock().unwrap().is_empty() {
         let (key, body) = ledger.unanswered.lock().unwrap().pop().unwrap();
-        let sent = http.post(format!("{}/v1/orders", server.url)).header("Idempotency-Key", &key).json(&body).send();
+        let sent = http
+            .post(format!("{}/v1/orders", server.url))
+            .header("Idempotency-Key", &key)
+            .json(&body)
+            .send();
         let answer: Value = sent.await.unwrap().error_for_status().unwrap().json().await.unwrap();
-        ledger.acknowledged.lock().unwrap().insert(key, answer["id"].as_str().unwrap().to_owned());
+        ledger
+            .acknowledged
+            .lock()
+            .unwrap()
+            .insert(key, answer["id"].as_str().unwrap().to_owned());
     }
     let acknowledged = ledger.acknowledged.lock().unwrap().clone();
     println!("{} orders acknowledged over {rounds} kills", acknowledged.len());
@@ -159,8 +186,14 @@ async fn killed_at_random_moments_nothing_acknowledged_is_lost() {
     for id in acknowledged.values() {
         let deadline = Instant::now() + Duration::from_secs(60);
         loop {
-            let order: Value =
-                http.get(format!("{}/v1/orders/{id}", server.url)).send().await.unwrap().json().await.unwrap();
+            let order: Value = http
+                .get(format!("{}/v1/orders/{id}", server.url))
+                .send()
+                .await
+                .unwrap()
+                .json()
+                .await
+                .unwrap();
             if order["final"] == true {
                 break;
             }
@@ -184,7 +217,11 @@ async fn killed_at_random_moments_nothing_acknowledged_is_lost() {
         }
     }
     assert!(accepted.values().all(|count| *count == 1) && finals.values().all(|count| *count == 1));
-    assert_eq!(accepted.keys().collect::<BTreeSet<_>>(), ids, "accepted and acknowledged are the same orders");
+    assert_eq!(
+        accepted.keys().collect::<BTreeSet<_>>(),
+        ids,
+        "accepted and acknowledged are the same orders"
+    );
     assert_eq!(finals.keys().collect::<BTreeSet<_>>(), ids);
 
     // In each lane, work began and ended in the order of acceptance.
@@ -216,7 +253,11 @@ async fn killed_at_random_moments_nothing_acknowledged_is_lost() {
         .arg(directory.path().join("comanda-data"))
         .output()
         .unwrap();
-    assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stderr));
+    assert!(
+        verified.status.success(),
+        "{}",
+        String::from_utf8_lossy(&verified.stderr)
+    );
 }
 
 fn start(directory: &Path) -> Server {
@@ -227,9 +268,18 @@ async fn feed(http: &reqwest::Client, url: &str) -> Vec<Value> {
     let mut events = Vec::new();
     let mut cursor: Option<String> = None;
     loop {
-        let at = cursor.as_ref().map(|cursor| format!("&cursor={cursor}")).unwrap_or_default();
-        let page: Value =
-            http.get(format!("{url}/v1/events?limit=500{at}")).send().await.unwrap().json().await.unwrap();
+        let at = cursor
+            .as_ref()
+            .map(|cursor| format!("&cursor={cursor}"))
+            .unwrap_or_default();
+        let page: Value = http
+            .get(format!("{url}/v1/events?limit=500{at}"))
+            .send()
+            .await
+            .unwrap()
+            .json()
+            .await
+            .unwrap();
         let items = page["items"].as_array().unwrap();
         if items.is_empty() {
             return events;

@@ -1,20 +1,24 @@
 //! `/v1/dead-letters`: what failed, why, and putting it back to work.
 
+use std::sync::Arc;
+
 use axum::extract::{Extension, Path, Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use comanda_engine::{DeadLetterFilter, Found, Redrive, Sweep};
+use comanda_engine::{DeadLetterFilter, Found, Redrive, Sweep, SweepItem};
 use comanda_model::decision::RedriveFrom;
 use comanda_model::{Json, OrderId, Phase};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use crate::frame::Caller;
+use crate::access::Caller;
 use crate::keys::Scope;
-use crate::orders::{AttemptView, json_response, link_next, list_cursor, list_query, order_id};
+use crate::listing::{Page, list_cursor, list_query};
+use crate::orders::{AttemptView, order_id, unknown};
 use crate::problem::Problem;
 use crate::request::Query;
+use crate::respond::json_response;
 use crate::{App, body};
 
 /// The most causes that are listed.
@@ -40,7 +44,11 @@ pub(crate) struct FilterBody {
 
 impl From<FilterBody> for DeadLetterFilter {
     fn from(body: FilterBody) -> Self {
-        Self { order_ids: body.order_ids, order_type: body.order_type, cause: body.cause }
+        Self {
+            order_ids: body.order_ids,
+            order_type: body.order_type,
+            cause: body.cause,
+        }
     }
 }
 
@@ -48,8 +56,7 @@ impl From<FilterBody> for DeadLetterFilter {
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct RedriveBody {
-    /// Which; all where it is left out.
-    #[serde(default)]
+    /// Which. It must be there; an empty one is all.
     filter: FilterBody,
     /// From the step that was exhausted, or from the start.
     #[serde(default)]
@@ -95,7 +102,7 @@ pub(crate) enum Version {
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct DiscardBody {
-    /// Which; at least one of its members must be set.
+    /// Which. It must be there: everything is given up by an empty filter, never by leaving something out.
     filter: FilterBody,
     /// Why.
     reason: String,
@@ -128,10 +135,8 @@ pub(crate) async fn list(
     for stored in page.orders {
         items.push(view(&app, &app.service.found(stored).await?));
     }
-    let next = page.next.map(list_cursor);
-    let mut response = json_response(StatusCode::OK, &json!({"items": items, "nextCursor": next}));
-    link_next(&mut response, request.uri(), next.as_deref());
-    Ok(response)
+    let next_cursor = page.next.map(list_cursor);
+    Ok(Page { items, next_cursor }.respond(request.uri()))
 }
 
 pub(crate) async fn one(
@@ -142,9 +147,12 @@ pub(crate) async fn one(
     caller.needs(Scope::Read)?;
     let id = order_id(&id)?;
     let found = app.service.find(id).await?;
-    let found = found.ok_or_else(|| Problem::new("unknown-order", format!("there is no order {id}")))?;
+    let found = found.ok_or_else(|| unknown(id))?;
     if found.stored.order.head.phase != Phase::Dead {
-        return Err(Problem::new("not-a-dead-letter", format!("order {id} is not a dead letter")));
+        return Err(Problem::new(
+            "not-a-dead-letter",
+            format!("order {id} is not a dead letter"),
+        ));
     }
     let attempts = app.service.store().attempts(id, 0, ATTEMPTS_MAX).await?;
     let mut answer = view(&app, &found);
@@ -170,8 +178,9 @@ pub(crate) async fn redrive(
     request: Request,
 ) -> Result<Response, Problem> {
     caller.needs(Scope::Operate)?;
-    body::is_json(request.headers())?;
-    let bytes = body::read(request, app.options.body_bytes_max).await?;
+    let (parts, body) = request.into_parts();
+    body::is_json(&parts.headers)?;
+    let bytes = body::read(body, &app.options).await?;
     let body: RedriveBody = body::parse(&bytes)?;
     if body.rate_per_second == Some(0) {
         return Err(Problem::new("invalid-request", "`ratePerSecond` must be at least 1"));
@@ -187,7 +196,7 @@ pub(crate) async fn redrive(
         dry_run: body.dry_run,
     };
     let sweep = app.service.redrive(body.filter.into(), redrive, caller.by).await?;
-    Ok(sweep_response(&sweep, body.dry_run))
+    Ok(sweep_response(sweep, body.dry_run))
 }
 
 pub(crate) async fn discard(
@@ -196,26 +205,56 @@ pub(crate) async fn discard(
     request: Request,
 ) -> Result<Response, Problem> {
     caller.needs(Scope::Operate)?;
-    body::is_json(request.headers())?;
-    let bytes = body::read(request, app.options.body_bytes_max).await?;
+    let (parts, body) = request.into_parts();
+    body::is_json(&parts.headers)?;
+    let bytes = body::read(body, &app.options).await?;
     let body: DiscardBody = body::parse(&bytes)?;
-    let FilterBody { order_ids, order_type, cause } = &body.filter;
-    if order_ids.is_none() && order_type.is_none() && cause.is_none() {
-        let detail = "`filter` must name orders, a type or a cause: everything is not given up by leaving something out";
-        return Err(Problem::new("invalid-request", detail));
-    }
     let sweep = app.service.discard(body.filter.into(), body.reason, caller.by).await?;
-    Ok(sweep_response(&sweep, false))
+    Ok(sweep_response(sweep, false))
 }
 
-fn sweep_response(sweep: &Sweep, dry_run: bool) -> Response {
-    let items: Vec<Value> = sweep
-        .items
-        .iter()
-        .map(|item| {
-            json!({"orderId": item.order, "type": item.order_type, "changed": item.outcome.is_ok(), "reason": item.outcome.as_ref().err()})
-        })
-        .collect();
-    let answer = json!({"matched": sweep.matched, "changed": sweep.changed, "items": items, "more": sweep.more, "dryRun": dry_run});
-    json_response(StatusCode::OK, &answer)
+/// What a call did.
+#[derive(Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct SweepView {
+    /// How many dead letters the filter names.
+    matched: u64,
+    /// How many were changed; in a dry run: would be.
+    changed: u64,
+    /// Each one that was handled, oldest first.
+    items: Vec<SweepItemView>,
+    /// Whether there are more than one call handles: call again.
+    more: bool,
+    dry_run: bool,
+}
+
+/// What became of one dead letter.
+#[derive(Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct SweepItemView {
+    #[schema(value_type = String)]
+    order_id: OrderId,
+    #[serde(rename = "type")]
+    #[schema(value_type = String)]
+    order_type: Arc<str>,
+    changed: bool,
+    /// Why it was left as it is, if it was.
+    error: Option<String>,
+}
+
+fn sweep_response(sweep: Sweep, dry_run: bool) -> Response {
+    let item = |item: SweepItem| SweepItemView {
+        order_id: item.order,
+        order_type: item.order_type,
+        changed: item.outcome.is_ok(),
+        error: item.outcome.err(),
+    };
+    let view = SweepView {
+        matched: sweep.matched,
+        changed: sweep.changed,
+        items: sweep.items.into_iter().map(item).collect(),
+        more: sweep.more,
+        dry_run,
+    };
+    json_response(StatusCode::OK, &view)
 }

@@ -95,15 +95,24 @@ pub struct KeyRing {
 
 struct State {
     keys: Arc<Vec<Key>>,
-    modified: Option<SystemTime>,
+    modified: Option<Stamp>,
     looked_at: Instant,
 }
 
 impl KeyRing {
     /// Reads the file. One that is not there holds no keys.
     pub fn open(path: &Path) -> Result<Self, KeyError> {
-        let state = State { keys: Arc::new(Self::list(path)?), modified: modified(path), looked_at: Instant::now() };
-        Ok(Self { path: path.to_owned(), state: Mutex::new(state) })
+        // Looked at before reading: a change in between is then found with the next look.
+        let modified = modified(path);
+        let state = State {
+            keys: Arc::new(Self::list(path)?),
+            modified,
+            looked_at: Instant::now(),
+        };
+        Ok(Self {
+            path: path.to_owned(),
+            state: Mutex::new(state),
+        })
     }
 
     /// Whether there is no key at all, revoked ones included: a server whose only key was revoked stays closed.
@@ -147,7 +156,9 @@ impl KeyRing {
     /// Makes a key. The secret is answered once and kept nowhere.
     pub fn create(path: &Path, name: &str, scopes: &[Scope]) -> Result<(Key, String), KeyError> {
         let mut keys = Self::list(path)?;
-        let id = URL_SAFE_NO_PAD.encode(&uuid::Uuid::new_v4().as_bytes()[..6]).replace(['-', '_'], "x");
+        let id = URL_SAFE_NO_PAD
+            .encode(&uuid::Uuid::new_v4().as_bytes()[..6])
+            .replace(['-', '_'], "x");
         let mut random = [0; 32];
         random[..16].copy_from_slice(uuid::Uuid::new_v4().as_bytes());
         random[16..].copy_from_slice(uuid::Uuid::new_v4().as_bytes());
@@ -168,35 +179,56 @@ impl KeyRing {
     /// All keys, revoked ones included.
     pub fn list(path: &Path) -> Result<Vec<Key>, KeyError> {
         match fs::read(path) {
-            Ok(text) => {
-                serde_json::from_slice(&text).map_err(|source| KeyError::Format { path: path.to_owned(), source })
-            }
+            Ok(text) => serde_json::from_slice(&text).map_err(|source| KeyError::Format {
+                path: path.to_owned(),
+                source,
+            }),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
-            Err(source) => Err(KeyError::File { path: path.to_owned(), source }),
+            Err(source) => Err(KeyError::File {
+                path: path.to_owned(),
+                source,
+            }),
         }
     }
 
     /// Revokes a key for good.
     pub fn revoke(path: &Path, id: &str) -> Result<(), KeyError> {
         let mut keys = Self::list(path)?;
-        let key = keys.iter_mut().find(|key| key.id == id).ok_or_else(|| KeyError::Unknown(id.to_owned()))?;
+        let key = keys
+            .iter_mut()
+            .find(|key| key.id == id)
+            .ok_or_else(|| KeyError::Unknown(id.to_owned()))?;
         key.revoked_at.get_or_insert_with(Timestamp::now);
         write(path, &keys)
     }
 }
 
 fn hash(secret: &str) -> String {
-    Sha256::digest(secret).iter().map(|byte| format!("{byte:02x}")).collect()
+    Sha256::digest(secret)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
-fn modified(path: &Path) -> Option<SystemTime> {
-    fs::metadata(path).and_then(|metadata| metadata.modified()).ok()
+/// By what a change of the file shows. Two changes can fall into one tick of the file system's clock, but hardly leave
+/// the same length.
+type Stamp = (SystemTime, u64);
+
+fn modified(path: &Path) -> Option<Stamp> {
+    let metadata = fs::metadata(path).ok()?;
+    Some((metadata.modified().ok()?, metadata.len()))
 }
 
 /// Writes beside and renames over, so that a reader never sees half a file.
 fn write(path: &Path, keys: &[Key]) -> Result<(), KeyError> {
-    let failed = |source| KeyError::File { path: path.to_owned(), source };
-    let text = serde_json::to_vec_pretty(keys).map_err(|source| KeyError::Format { path: path.to_owned(), source })?;
+    let failed = |source| KeyError::File {
+        path: path.to_owned(),
+        source,
+    };
+    let text = serde_json::to_vec_pretty(keys).map_err(|source| KeyError::Format {
+        path: path.to_owned(),
+        source,
+    })?;
     if let Some(directory) = path.parent() {
         fs::create_dir_all(directory).map_err(failed)?;
     }
@@ -226,5 +258,34 @@ mod tests {
         KeyRing::revoke(&path, &key.id).unwrap();
         let ring = KeyRing::open(&path).unwrap();
         assert!(ring.find(&secret).is_none() && !ring.is_empty());
+    }
+    #[test]
+    fn a_changed_file_is_read_again_and_a_broken_one_is_not_believed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("keys.json");
+        let ring = KeyRing::open(&path).unwrap();
+        // As if the last look were long ago.
+        let look = || ring.state.lock().looked_at -= 2 * LOOK;
+        assert!(ring.is_empty());
+        let (key, secret) = KeyRing::create(&path, "shop", &[Scope::Read]).unwrap();
+        assert!(ring.find(&secret).is_none(), "not looked at yet");
+        look();
+        assert!(ring.find(&secret).is_some());
+        fs::write(&path, "[").unwrap();
+        look();
+        assert!(ring.find(&secret).is_some());
+        assert!(matches!(KeyRing::list(&path), Err(KeyError::Format { .. })));
+        fs::write(&path, "[]").unwrap();
+        assert!(matches!(KeyRing::revoke(&path, &key.id), Err(KeyError::Unknown(_))));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn nobody_else_reads_the_file() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("deep/keys.json");
+        KeyRing::create(&path, "shop", &[]).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     }
 }

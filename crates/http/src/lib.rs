@@ -3,17 +3,26 @@
 //! [`Server`] is its face. A request passes the frame (request id, trace, host check, key, time limit), then its route,
 //! and goes out through the frame again, where a [`Problem`] gets its body.
 
+mod access;
+mod batch;
 mod body;
+mod codes;
 mod dead_letters;
 mod frame;
 mod keys;
+mod listing;
+mod meter;
 mod mount;
 mod openapi;
 mod orders;
 mod pages;
 mod problem;
 mod request;
+mod respond;
+mod socket;
 mod streams;
+#[cfg(test)]
+mod tests;
 mod types;
 
 use std::net::SocketAddr;
@@ -31,9 +40,13 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+pub use codes::{Advice, CODES};
 pub use keys::{Key, KeyError, KeyRing, Scope};
 pub use openapi::openapi;
-pub use problem::{Advice, CODES, Problem};
+pub use problem::Problem;
+
+use meter::Meters;
+use socket::Socket;
 
 /// How long a stop waits for answers that are under way.
 const STOP_GRACE: Duration = Duration::from_secs(10);
@@ -106,6 +119,7 @@ pub(crate) struct Shared {
     /// Whether the server is on a loopback address, where no key is needed and the Host header is checked.
     pub(crate) loopback: bool,
     pub(crate) stopping: CancellationToken,
+    pub(crate) meters: Meters,
 }
 
 impl std::ops::Deref for App {
@@ -134,7 +148,11 @@ impl Server {
             _ => BindError::Io { addr, source },
         })?;
         let address = listener.local_addr().map_err(|source| BindError::Io { addr, source })?;
-        Ok(Self { listener, address, app: App::new(options, service, address.ip().is_loopback()) })
+        Ok(Self {
+            listener,
+            address,
+            app: App::new(options, service, address.ip().is_loopback()),
+        })
     }
 
     /// Where it listens; the port is the real one also where any was asked for.
@@ -185,7 +203,12 @@ impl Server {
             if let Err(error) = stream.set_nodelay(true) {
                 tracing::debug!(%error, "TCP_NODELAY could not be set");
             }
-            let connection = builder.serve_connection(TokioIo::new(stream), service.clone()).into_owned();
+            let connection = builder
+                .serve_connection(
+                    TokioIo::new(Socket::new(stream, options.request_timeout)),
+                    service.clone(),
+                )
+                .into_owned();
             let connection = graceful.watch(connection);
             tokio::spawn(async move {
                 if let Err(error) = connection.await {
@@ -205,13 +228,20 @@ impl Server {
 impl App {
     pub(crate) fn new(options: Options, service: Service, loopback: bool) -> Self {
         let streams = Arc::new(Semaphore::new(options.streams_max));
-        Self(Arc::new(Shared { service, options, streams, loopback, stopping: CancellationToken::new() }))
+        Self(Arc::new(Shared {
+            service,
+            options,
+            streams,
+            loopback,
+            stopping: CancellationToken::new(),
+            meters: Meters::default(),
+        }))
     }
 
     pub(crate) fn router(self) -> Router {
         Router::new()
             .route("/v1/orders", get(orders::list).post(orders::submit))
-            .route("/v1/orders/batch", post(orders::batch))
+            .route("/v1/orders/batch", post(batch::submit))
             .route("/v1/orders/{id}", get(orders::get).patch(orders::patch))
             .route("/v1/orders/{id}/transition", post(orders::transition))
             .route("/v1/orders/{id}/cancel", post(orders::cancel))

@@ -5,25 +5,37 @@ use std::sync::Arc;
 use axum::extract::{Extension, Request, State};
 use axum::http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ETAG, LOCATION, ORIGIN, VARY,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ALLOW, ETAG, LOCATION, ORIGIN, VARY,
 };
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use comanda_engine::{Change, Found, Idempotency, Precondition, Submission};
-use comanda_model::Json;
+use comanda_model::order_type::Initial;
+use comanda_model::{Json, OrderId};
 use comanda_order_type::{Definition, Fault, Incoming, OrderFacts, WireError};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
-use crate::frame::Caller;
+use crate::access::Caller;
+use crate::frame::about;
 use crate::keys::Scope;
-use crate::orders::{acceptance_headers, insert, json_bytes, json_response, link_next, list_cursor, list_query};
+use crate::listing::{Page, list_cursor, list_query};
+use crate::orders::{acceptance_headers, not_modified};
 use crate::problem::Problem;
-use crate::request::{self, Query, etag};
+use crate::request::{self, Query, etag, wait_asked};
+use crate::respond::{insert, json_text};
 use crate::{App, body};
 
+/// What is encoded in a segment of a path.
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
 /// What a path under a mount names.
+#[derive(Debug)]
 pub(crate) struct Mounted {
     pub(crate) definition: Arc<Definition>,
-    pub(crate) id: Option<String>,
+    /// Where the type is mounted, as the request has it.
+    at: String,
+    /// The order's id, or the client's own, if the path names an order.
+    id: Option<String>,
 }
 
 impl App {
@@ -44,39 +56,89 @@ impl App {
         let id = match rest.trim_start_matches('/') {
             "" => None,
             id if id.contains('/') => return None,
-            id => Some(percent_encoding::percent_decode_str(id).decode_utf8().ok()?.into_owned()),
+            id => Some(percent_decode_str(id).decode_utf8().ok()?.into_owned()),
         };
-        Some(Mounted { definition, id })
+        let at = path[..path.len() - rest.len()].to_owned();
+        Some(Mounted { definition, at, id })
     }
 }
 
-pub(crate) async fn handle(State(app): State<App>, Extension(caller): Extension<Caller>, request: Request) -> Response {
-    let Some(Mounted { definition, id }) = app.mounted(request.uri().path()) else {
+impl Mounted {
+    /// The name under which its requests are counted.
+    pub(crate) fn route(&self) -> String {
+        let id = if self.id.is_some() { "/{id}" } else { "" };
+        format!("/{}{id}", self.definition.order_type.name)
+    }
+
+    /// A problem in the type's own form and language.
+    pub(crate) fn refusal(&self, mut problem: Problem, origin: Option<&HeaderValue>) -> Response {
+        let error = WireError {
+            status: problem.status.as_u16(),
+            code: problem.code,
+            detail: &problem.detail,
+            faults: &problem.errors,
+            allowed: problem.allowed.as_deref(),
+        };
+        let (status, text) = self.definition.wire.error(&error);
+        let mut response = json_text(http_status(status), text);
+        problem.headers(&mut response);
+        allow_origin(&self.definition, origin, response.headers_mut());
+        // The frame still logs it.
+        problem.is_written = true;
+        response.extensions_mut().insert(problem);
+        response
+    }
+}
+
+pub(crate) async fn handle(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    mounted: Option<Extension<Arc<Mounted>>>,
+    request: Request,
+) -> Response {
+    let Some(Extension(mounted)) = mounted else {
         let detail = format!("there is nothing at {}", request.uri().path());
         return Problem::new("not-found", detail).into_response();
     };
     let origin = request.headers().get(ORIGIN).cloned();
-    let mount = Mount { app, caller, definition };
-    let answered = match (request.method().clone(), id) {
-        (Method::OPTIONS, _) => Ok(StatusCode::NO_CONTENT.into_response()),
+    let mount = Mount {
+        app: &app,
+        caller,
+        mounted: &mounted,
+    };
+    let methods = match mounted.id {
+        Some(_) => "GET, HEAD, PATCH, OPTIONS",
+        None => "GET, HEAD, POST, OPTIONS",
+    };
+    let answered = match (request.method().clone(), &mounted.id) {
+        (Method::OPTIONS, _) => Ok(mount.options(methods)),
         (Method::POST, None) => mount.submit(request).await,
         (Method::GET | Method::HEAD, None) => mount.list(request).await,
-        (Method::GET | Method::HEAD, Some(id)) => mount.get(&id, request.headers()).await,
-        (Method::PATCH, Some(id)) => mount.patch(&id, request).await,
-        (_, id) => {
-            let methods = if id.is_some() { "GET, HEAD, PATCH, OPTIONS" } else { "GET, HEAD, POST, OPTIONS" };
-            Err(Problem { methods: Some(methods), ..Problem::new("method-not-allowed", "orders are not deleted or replaced") })
+        (Method::GET | Method::HEAD, Some(id)) => mount.get(id, request).await,
+        (Method::PATCH, Some(id)) => mount.patch(id, request).await,
+        (method, _) => {
+            let detail = format!("{} does not take {method}", request.uri().path());
+            let problem = Problem::new("method-not-allowed", detail);
+            Err(Problem {
+                methods: Some(methods),
+                ..problem
+            })
         }
     };
-    let mut response = answered.unwrap_or_else(|problem| mount.refusal(&problem));
-    mount.cors(origin, response.headers_mut());
-    response
+    match answered {
+        Ok(mut response) => {
+            allow_origin(&mounted.definition, origin.as_ref(), response.headers_mut());
+            response
+        }
+        Err(problem) => mounted.refusal(problem, origin.as_ref()),
+    }
 }
 
-struct Mount {
-    app: App,
+/// One request to a mount.
+struct Mount<'a> {
+    app: &'a App,
     caller: Caller,
-    definition: Arc<Definition>,
+    mounted: &'a Mounted,
 }
 
 fn facts(found: &Found) -> OrderFacts<'_> {
@@ -91,80 +153,115 @@ fn facts(found: &Found) -> OrderFacts<'_> {
     }
 }
 
-impl Mount {
+impl Mount<'_> {
+    fn definition(&self) -> &Definition {
+        &self.mounted.definition
+    }
+
     async fn submit(&self, request: Request) -> Result<Response, Problem> {
         self.caller.needs(Scope::Submit)?;
-        let headers = request.headers().clone();
+        let (parts, body) = request.into_parts();
+        let headers = parts.headers;
         body::is_json(&headers)?;
-        let bytes = body::read(request, self.app.options.body_bytes_max).await?;
-        let incoming = self.incoming(&bytes)?;
-        let wire = &self.definition.wire;
-        if let (Some(id), Some(_)) = (&incoming.id, wire.status_field()) {
-            let id = id.clone();
-            return self.update(&id, incoming, Precondition::None).await;
-        }
         let key = request::idempotency_key(&headers)?;
+        let bytes = body::read(body, &self.app.options).await?;
+        let incoming = self.incoming(&bytes)?;
+        let definition = self.definition();
+        if let (Some(id), Some(_)) = (&incoming.id, definition.wire.status_field()) {
+            let id = id.clone();
+            let precondition = request::if_match(&headers).unwrap_or(Precondition::None);
+            let found = self.update(&id, incoming, precondition).await?;
+            let (_, text) = found.definition.wire.accepted(&facts(&found));
+            return Ok(self.tagged(json_text(StatusCode::OK, text), &found));
+        }
         let by = self.caller.by.clone();
         let submission = Submission {
-            order_type: self.definition.order_type.name.to_string(),
+            order_type: definition.order_type.name.to_string(),
             key: incoming.key,
             data: incoming.data,
             value: Some(incoming.value),
             status: incoming.status,
             due_at: None,
-            idempotency: key.map(|key| Idempotency { scope: by.to_string(), key }),
+            idempotency: key.map(|key| Idempotency {
+                scope: by.to_string(),
+                key,
+            }),
             by,
             traceparent: Some(self.caller.traceparent.clone()),
         };
         if self.app.options.bench_no_store {
-            return Ok(self.answer_unstored(submission));
+            return self.answer_unstored(submission);
         }
         let accepted = self.app.service.submit(submission).await?;
         let repeated = accepted.repeated;
+        about(accepted.found.stored.order.id());
         let (status, found) = self.app.settled(accepted, &headers).await?;
-        let (declared, text) = wire.accepted(&facts(&found));
-        let status = if status == StatusCode::OK { status } else { code(declared) };
-        let mut response = json_bytes(status, text);
-        let order = &found.stored.order;
-        insert(response.headers_mut(), LOCATION, &format!("/{}/{}", self.definition.order_type.name, order.id()));
-        insert(response.headers_mut(), ETAG, &etag(order.head.etag_version));
+        let (declared, text) = found.definition.wire.accepted(&facts(&found));
+        let status = match status {
+            StatusCode::OK => status,
+            _ => http_status(declared),
+        };
+        let mut response = self.tagged(json_text(status, text), &found);
+        self.located(&mut response, &found);
         acceptance_headers(response.headers_mut(), repeated, &headers);
         Ok(response)
     }
 
     /// The answer of a server that only measures: everything but the storing.
-    fn answer_unstored(&self, submission: Submission) -> Response {
-        let value = submission.value.unwrap_or_default();
-        let faults = self.definition.validate(&value);
+    fn answer_unstored(&self, submission: Submission) -> Result<Response, Problem> {
+        let definition = self.definition();
+        let faults = definition.validate(&submission.value.unwrap_or_default());
         if !faults.is_empty() {
-            return self.refusal(&Problem::invalid(faults));
+            return Err(Problem::invalid(faults));
         }
         let now = self.app.service.now();
-        let id = comanda_model::OrderId(uuid::Uuid::now_v7());
-        let key = submission.key;
-        let facts = OrderFacts { id, key: key.as_deref(), status: "", accepted_at: now, updated_at: now, data: &submission.data };
-        let (status, text) = self.definition.wire.accepted(&facts);
-        json_bytes(code(status), text)
+        let status = match (&submission.status, &definition.order_type.initial) {
+            (Some(status), _) => status.as_str(),
+            (None, Initial::Status(status)) => status,
+            (None, Initial::From { default, .. }) => default.as_deref().unwrap_or_default(),
+        };
+        let facts = OrderFacts {
+            id: OrderId(uuid::Uuid::now_v7()),
+            key: submission.key.as_deref(),
+            status,
+            accepted_at: now,
+            updated_at: now,
+            data: &submission.data,
+        };
+        let (status, text) = definition.wire.accepted(&facts);
+        Ok(json_text(http_status(status), text))
     }
 
     fn incoming(&self, bytes: &[u8]) -> Result<Incoming, Problem> {
-        self.definition.wire.read(bytes).map_err(|malformed| {
-            let code = if malformed.code == "malformed-json" { "malformed-json" } else { "invalid-data" };
-            Problem { errors: malformed.faults, ..Problem::new(code, malformed.detail) }
+        self.definition().wire.read(bytes).map_err(|malformed| {
+            let code = match malformed.code {
+                "malformed-json" => "malformed-json",
+                _ => "invalid-data",
+            };
+            Problem {
+                errors: malformed.faults,
+                ..Problem::new(code, malformed.detail)
+            }
         })
     }
 
     async fn found(&self, id: &str) -> Result<Found, Problem> {
-        let found = self.app.service.find_in_type(&self.definition.order_type.name, id).await?;
-        found.ok_or_else(|| Problem::new("unknown-order", format!("there is no order `{id}`")))
+        let name = &self.definition().order_type.name;
+        let found = self.app.service.find_in_type(name, id).await?;
+        let found = found.ok_or_else(|| Problem::new("unknown-order", format!("there is no order `{id}`")))?;
+        about(found.stored.order.id());
+        Ok(found)
     }
 
-    async fn get(&self, id: &str, headers: &HeaderMap) -> Result<Response, Problem> {
+    async fn get(&self, id: &str, request: Request) -> Result<Response, Problem> {
         self.caller.needs(Scope::Read)?;
-        let found = self.found(id).await?;
-        if request::none_match(headers, found.stored.order.head.etag_version) {
-            let mut response = StatusCode::NOT_MODIFIED.into_response();
-            insert(response.headers_mut(), ETAG, &etag(found.stored.order.head.etag_version));
+        let mut found = self.found(id).await?;
+        // Parameters that mean nothing here are passed over: clients of before may send what they like.
+        if let Some((until, wait)) = wait_asked(&mut Query::parse(request.uri().query()))? {
+            let order = found.stored.order.id();
+            found = self.app.service.wait(order, until, wait).await?.unwrap_or(found);
+        }
+        if let Some(response) = not_modified(request.headers(), &found) {
             return Ok(response);
         }
         Ok(self.order(&found))
@@ -172,98 +269,143 @@ impl Mount {
 
     fn order(&self, found: &Found) -> Response {
         // An order is written in the form of the version that it lives on.
-        let mut response = json_bytes(StatusCode::OK, found.definition.wire.write(&facts(found)));
-        insert(response.headers_mut(), ETAG, &etag(found.stored.order.head.etag_version));
+        self.tagged(
+            json_text(StatusCode::OK, found.definition.wire.write(&facts(found))),
+            found,
+        )
+    }
+
+    fn tagged(&self, mut response: Response, found: &Found) -> Response {
+        insert(
+            response.headers_mut(),
+            ETAG,
+            &etag(found.stored.order.head.etag_version),
+        );
         response
+    }
+
+    fn located(&self, response: &mut Response, found: &Found) {
+        let accepted = &found.stored.order.accepted;
+        let at = &self.mounted.at;
+        let location = match &accepted.key {
+            Some(key) => format!("{at}/{}", utf8_percent_encode(key, SEGMENT)),
+            None => format!("{at}/{}", accepted.id),
+        };
+        insert(response.headers_mut(), LOCATION, &location);
     }
 
     async fn list(&self, request: Request) -> Result<Response, Problem> {
         self.caller.needs(Scope::Read)?;
+        let order_type = &self.definition().order_type;
         let mut query = Query::parse(request.uri().query());
         let mut list = list_query(&mut query)?;
         query.end()?;
-        list.order_type = Some(self.definition.order_type.name.to_string());
+        list.order_type = Some(order_type.name.to_string());
+        list.status = list.status.map(|status| match order_type.resolve_status(&status) {
+            Some(known) => known.to_string(),
+            None => status,
+        });
         let page = self.app.service.store().list(&list).await?;
         let mut items = Vec::with_capacity(page.orders.len());
         for stored in page.orders {
             let found = self.app.service.found(stored).await?;
             items.push(Json::from_valid(found.definition.wire.write(&facts(&found))));
         }
-        let next = page.next.map(list_cursor);
-        let mut response = json_response(StatusCode::OK, &ListBody { items, next_cursor: next.clone() });
-        link_next(&mut response, request.uri(), next.as_deref());
-        Ok(response)
+        let next_cursor = page.next.map(list_cursor);
+        Ok(Page { items, next_cursor }.respond(request.uri()))
     }
 
     async fn patch(&self, id: &str, request: Request) -> Result<Response, Problem> {
         self.caller.needs(Scope::Submit)?;
-        let precondition = request::if_match(request.headers()).unwrap_or(Precondition::None);
-        body::is_json(request.headers())?;
-        let bytes = body::read(request, self.app.options.body_bytes_max).await?;
-        let incoming = self.incoming(&bytes)?;
-        self.update(id, incoming, precondition).await
-    }
-
-    /// Changes an order: its data by a merge patch, and its status where the body names one.
-    async fn update(&self, id: &str, incoming: Incoming, precondition: Precondition) -> Result<Response, Problem> {
-        let found = self.found(id).await?;
-        let order = &found.stored.order;
-        let same_id = incoming.id.as_deref().is_none_or(|sent| sent == order.id().to_string() || sent == id);
-        if !same_id || incoming.key.is_some() && incoming.key != order.accepted.key {
-            let fault = Fault { pointer: String::new(), code: "fixed".to_owned(), detail: "the id cannot change".to_owned() };
-            return Err(Problem { errors: vec![fault], ..Problem::new("fixed", "the id cannot change") });
-        }
-        let change = Change { by: self.caller.by.clone(), reason: None, precondition };
-        let order_id = order.id();
-        let found = match &incoming.status {
-            Some(to) => self.app.service.transition(order_id, to, Some(incoming.data), change).await?,
-            None => self.app.service.edit(order_id, incoming.data, change).await?,
-        };
+        let (parts, body) = request.into_parts();
+        let precondition = request::if_match(&parts.headers).unwrap_or(Precondition::None);
+        body::is_json(&parts.headers)?;
+        let bytes = body::read(body, &self.app.options).await?;
+        let found = self.update(id, self.incoming(&bytes)?, precondition).await?;
         Ok(self.order(&found))
     }
 
-    /// A problem in the type's own form and language.
-    fn refusal(&self, problem: &Problem) -> Response {
-        let faults = &problem.errors;
-        let error = WireError {
-            status: problem.status.as_u16(),
-            code: problem.code,
-            detail: &problem.detail,
-            faults,
-            allowed: problem.allowed.as_deref(),
+    /// Changes an order: its data by a merge patch, and its status where the body names another.
+    async fn update(&self, id: &str, incoming: Incoming, precondition: Precondition) -> Result<Found, Problem> {
+        let found = self.found(id).await?;
+        let order = &found.stored.order;
+        let other_id = |sent: &String| *sent != order.id().to_string() && sent != id;
+        if incoming.id.as_ref().is_some_and(other_id) || incoming.key.is_some() && incoming.key != order.accepted.key {
+            let fault = Fault {
+                pointer: String::new(),
+                code: "fixed".to_owned(),
+                detail: "the id cannot change".to_owned(),
+            };
+            return Err(Problem {
+                errors: vec![fault],
+                ..Problem::new("fixed", "the id cannot change")
+            });
+        }
+        let change = Change {
+            by: self.caller.by.clone(),
+            reason: None,
+            precondition,
         };
-        let (status, text) = self.definition.wire.error(&error);
-        let mut response = json_bytes(code(status), text);
-        problem.headers(&mut response);
+        let order_type = &found.definition.order_type;
+        let stays = |to: &String| order_type.resolve_status(to) == Some(&order.head.status);
+        let is_empty = incoming.value.as_object().is_some_and(serde_json::Map::is_empty);
+        let service = &self.app.service;
+        Ok(match incoming.status.filter(|to| !stays(to)) {
+            Some(to) => {
+                let patch = (!is_empty).then_some(incoming.data);
+                service.transition(order.id(), &to, patch, change).await?
+            }
+            None if is_empty => {
+                request::hold(&change.precondition, order.head.etag_version)?;
+                found
+            }
+            None => service.edit(order.id(), incoming.data, change).await?,
+        })
+    }
+
+    fn options(&self, methods: &'static str) -> Response {
+        let mut response = StatusCode::NO_CONTENT.into_response();
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static(methods));
         response
     }
+}
 
-    fn cors(&self, origin: Option<HeaderValue>, headers: &mut HeaderMap) {
-        let allowed = self.definition.wire.cors();
-        let Some(origin) = origin.filter(|_| !allowed.is_empty()) else { return };
-        if allowed.iter().any(|allowed| allowed == "*") {
-            headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
-        } else if allowed.iter().any(|allowed| allowed.as_bytes() == origin.as_bytes()) {
-            headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-            headers.insert(VARY, HeaderValue::from_static("Origin"));
-        } else {
-            return;
-        }
-        headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST, PATCH, OPTIONS"));
-        let sent = "Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, Prefer, X-API-Key, traceparent";
-        headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(sent));
-        headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("ETag, Link, Location, Retry-After, X-Request-Id"));
-        headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
+/// Whether pages of this origin may use a type's mount.
+pub(crate) fn allows_origin(definition: &Definition, origin: &HeaderValue) -> bool {
+    let allowed = definition.wire.cors();
+    allowed
+        .iter()
+        .any(|allowed| allowed == "*" || allowed.as_bytes() == origin.as_bytes())
+}
+
+/// Tells a browser what its pages may do (CORS), where the type lets them do anything.
+fn allow_origin(definition: &Definition, origin: Option<&HeaderValue>, headers: &mut HeaderMap) {
+    const SENT: &str = "Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, Prefer, X-API-Key, \
+                        X-Request-Id, traceparent";
+    const SHOWN: &str = "ETag, Idempotency-Replayed, Link, Location, Retry-After, X-Request-Id";
+    let every = definition.wire.cors().iter().any(|allowed| allowed == "*");
+    if !every && !definition.wire.cors().is_empty() {
+        // A cache must not show one origin the answer to another, nor to none.
+        headers.append(VARY, HeaderValue::from_static("Origin"));
     }
+    let Some(origin) = origin.filter(|origin| allows_origin(definition, origin)) else {
+        return;
+    };
+    let shown = if every {
+        HeaderValue::from_static("*")
+    } else {
+        origin.clone()
+    };
+    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, shown);
+    headers.insert(
+        ACCESS_CONTROL_ALLOW_METHODS,
+        HeaderValue::from_static("GET, HEAD, POST, PATCH, OPTIONS"),
+    );
+    headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(SENT));
+    headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(SHOWN));
+    headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
 }
 
-#[derive(serde::Serialize)]
-#[serde(rename_all = "camelCase")]
-struct ListBody {
-    items: Vec<Json>,
-    next_cursor: Option<String>,
-}
-
-fn code(status: u16) -> StatusCode {
+fn http_status(status: u16) -> StatusCode {
     StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }

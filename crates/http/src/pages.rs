@@ -10,10 +10,11 @@ use axum::response::{IntoResponse, Response};
 use serde_json::Value;
 
 use crate::App;
-use crate::frame::Caller;
+use crate::access::Caller;
+use crate::codes::CODES;
 use crate::keys::Scope;
-use crate::orders::json_response;
-use crate::problem::{CODES, Problem};
+use crate::problem::Problem;
+use crate::respond::json_response;
 
 const STYLE: &str = "
 :root{color-scheme:light dark}
@@ -30,14 +31,21 @@ fn html(title: &str, body: &str) -> Response {
          <title>{title} · Comanda</title><style>{STYLE}</style><body>{body}</body></html>"
     );
     let mut response = Response::new(Body::from(page));
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
     let policy = "default-src 'none'; style-src 'unsafe-inline'";
-    response.headers_mut().insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
+    response
+        .headers_mut()
+        .insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
     response
 }
 
 fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
 }
 
 pub(crate) async fn health() -> &'static str {
@@ -61,7 +69,10 @@ pub(crate) async fn metrics(State(app): State<App>, Extension(caller): Extension
         return Err(Problem::new("not-found", "this server keeps no metrics"));
     };
     let mut response = Response::new(Body::from(render()));
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"));
+    response.headers_mut().insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"),
+    );
     Ok(response)
 }
 
@@ -81,18 +92,32 @@ pub(crate) async fn home(State(app): State<App>, Extension(caller): Extension<Ca
     for count in &counters.counts {
         let (order_type, status) = (escape(&count.order_type), escape(&count.status));
         // Writing to a string cannot fail.
-        let _ = write!(body, "<tr><td>{order_type}<td>{status}<td>{}<td>{}", count.phase.name(), count.count);
+        let _ = write!(
+            body,
+            "<tr><td>{order_type}<td>{status}<td>{}<td>{}",
+            count.phase.name(),
+            count.count
+        );
     }
     body.push_str("</table><h2>Order types</h2><table><tr><th>type<th>mounted at<th>version");
     for definition in app.service.registry().all() {
         let order_type = &definition.order_type;
         let name = escape(&order_type.name);
         let mut at = format!("<code>/{name}</code>");
-        for (path, _) in app.options.mounts.iter().filter(|(_, mounted)| **mounted == *order_type.name) {
+        for (path, _) in app
+            .options
+            .mounts
+            .iter()
+            .filter(|(_, mounted)| **mounted == *order_type.name)
+        {
             let _ = write!(at, " <code>{}</code>", escape(path));
         }
         let hash = order_type.hash.to_string();
-        let _ = write!(body, "<tr><td><a href=\"/v1/order-types/{name}\">{name}</a><td>{at}<td><code>{}</code>", &hash[..19]);
+        let _ = write!(
+            body,
+            "<tr><td><a href=\"/v1/order-types/{name}\">{name}</a><td>{at}<td><code>{}</code>",
+            &hash[..19]
+        );
     }
     body.push_str("</table>");
     Ok(html("Home", &body))
@@ -108,7 +133,10 @@ pub(crate) async fn problem(Path(code): Path<String>) -> Result<Response, Proble
     };
     let body = format!(
         "<p><a href=\"/docs\">Documentation</a></p><h1>{}</h1><p><code>{}</code>, usually with status {}</p><p>{}</p>",
-        escape(advice.title), advice.code, advice.status, escape(advice.advice)
+        escape(advice.title),
+        advice.code,
+        advice.status,
+        escape(advice.advice)
     );
     Ok(html(advice.title, &body))
 }
@@ -131,13 +159,20 @@ pub(crate) async fn docs(State(app): State<App>) -> Response {
         let _ = write!(
             body,
             "<tr><td><a href=\"/docs/problems/{0}\"><code>{0}</code></a><td>{1}<td>{2}",
-            advice.code, advice.status, escape(advice.advice)
+            advice.code,
+            advice.status,
+            escape(advice.advice)
         );
     }
     body.push_str("</table><h2>Schemas</h2>");
     for (name, schema) in document["components"]["schemas"].as_object().unwrap_or(&empty) {
         let text = serde_json::to_string_pretty(schema).unwrap_or_default();
-        let _ = write!(body, "<details id=\"{0}\"><summary>{0}</summary><pre>{1}</pre></details>", escape(name), escape(&text));
+        let _ = write!(
+            body,
+            "<details id=\"{0}\"><summary>{0}</summary><pre>{1}</pre></details>",
+            escape(name),
+            escape(&text)
+        );
     }
     html("API", &body)
 }
@@ -147,14 +182,26 @@ fn operation_html(body: &mut String, path: &str, method: &str, operation: &Value
     let _ = write!(
         body,
         "<details><summary><span class=\"method\">{}</span><code>{}</code> {}</summary><p>{}</p>",
-        method.to_uppercase(), escape(path), escape(summary), escape(operation["description"].as_str().unwrap_or_default())
+        method.to_uppercase(),
+        escape(path),
+        escape(summary),
+        escape(operation["description"].as_str().unwrap_or_default())
     );
-    let parameters = operation["parameters"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let parameters = operation["parameters"]
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default();
     if !parameters.is_empty() {
         body.push_str("<table>");
         for parameter in parameters {
             let text = |name: &str| escape(parameter[name].as_str().unwrap_or_default());
-            let _ = write!(body, "<tr><td><code>{}</code><td>{}<td>{}", text("name"), text("in"), text("description"));
+            let _ = write!(
+                body,
+                "<tr><td><code>{}</code><td>{}<td>{}",
+                text("name"),
+                text("in"),
+                text("description")
+            );
         }
         body.push_str("</table>");
     }
@@ -165,7 +212,11 @@ fn operation_html(body: &mut String, path: &str, method: &str, operation: &Value
     body.push_str("<table>");
     let empty = serde_json::Map::new();
     for (status, response) in operation["responses"].as_object().unwrap_or(&empty) {
-        let _ = write!(body, "<tr><td>{status}<td>{}", escape(response["description"].as_str().unwrap_or_default()));
+        let _ = write!(
+            body,
+            "<tr><td>{status}<td>{}",
+            escape(response["description"].as_str().unwrap_or_default())
+        );
     }
     body.push_str("</table></details>");
 }

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use axum::http::HeaderMap;
-use comanda_engine::Precondition;
+use comanda_engine::{CommandError, Precondition, WaitFor};
 use jiff::Timestamp;
 
 use crate::problem::Problem;
 
 /// The longest that a request may ask to wait.
-const WAIT_MAX: Duration = Duration::from_secs(60);
+pub(crate) const WAIT_MAX: Duration = Duration::from_secs(60);
 
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name).and_then(|value| value.to_str().ok())
@@ -17,22 +17,38 @@ fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 
 /// `Prefer: wait=N` (RFC 7240). Preferences that are not understood are passed over, as the standard asks.
 pub(crate) fn prefer_wait(headers: &HeaderMap) -> Option<Duration> {
-    headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).find_map(
-        |preference| {
+    headers
+        .get_all("prefer")
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .find_map(|preference| {
             let (name, value) = preference.split(';').next()?.split_once('=')?;
-            let seconds = value.trim().trim_matches('"').parse().ok().filter(|_| name.trim().eq_ignore_ascii_case("wait"))?;
+            let seconds = value
+                .trim()
+                .trim_matches('"')
+                .parse()
+                .ok()
+                .filter(|_| name.trim().eq_ignore_ascii_case("wait"))?;
             Some(Duration::from_secs(seconds).min(WAIT_MAX))
-        },
-    )
+        })
 }
 
 /// `Idempotency-Key`: 1 to 255 visible characters, in quotes (as the draft has it) or not.
 pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
-    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
+    let Some(value) = headers.get("idempotency-key") else {
+        return Ok(None);
+    };
     let value = value.to_str().unwrap_or_default().trim();
-    let key = value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value);
+    let key = value
+        .strip_prefix('"')
+        .and_then(|value| value.strip_suffix('"'))
+        .unwrap_or(value);
     if key.is_empty() || key.len() > 255 || !key.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ') {
-        return Err(Problem::new("invalid-request", "`Idempotency-Key` must be 1 to 255 visible ASCII characters"));
+        return Err(Problem::new(
+            "invalid-request",
+            "`Idempotency-Key` must be 1 to 255 visible ASCII characters",
+        ));
     }
     Ok(Some(key.to_owned()))
 }
@@ -44,18 +60,41 @@ pub(crate) fn if_match(headers: &HeaderMap) -> Option<Precondition> {
         return Some(Precondition::None);
     }
     // A weak tag never matches strongly, and a tag that is not ours matches nothing.
-    Some(Precondition::EtagIn(value.split(',').filter_map(etag_version).collect()))
+    Some(Precondition::EtagIn(
+        value.split(',').filter_map(etag_version).collect(),
+    ))
 }
 
 /// Whether `If-None-Match` names this version, weakly compared.
 pub(crate) fn none_match(headers: &HeaderMap, version: u64) -> bool {
     text(headers, "if-none-match").is_some_and(|value| {
-        value.trim() == "*" || value.split(',').any(|tag| etag_version(tag.trim().trim_start_matches("W/")) == Some(version))
+        value.trim() == "*"
+            || value
+                .split(',')
+                .any(|tag| etag_version(tag.trim().trim_start_matches("W/")) == Some(version))
     })
 }
 
 fn etag_version(tag: &str) -> Option<u64> {
     tag.trim().strip_prefix('"')?.strip_suffix('"')?.parse().ok()
+}
+
+/// Refuses an order that does not meet a precondition, where no command does.
+pub(crate) fn hold(precondition: &Precondition, etag_version: u64) -> Result<(), Problem> {
+    match precondition {
+        Precondition::EtagIn(versions) if !versions.contains(&etag_version) => {
+            Err(CommandError::PreconditionFailed { etag_version }.into())
+        }
+        Precondition::EtagIn(_) | Precondition::None => Ok(()),
+    }
+}
+
+/// `?wait=30&version=3`: what to wait for, and for how long. Without a version: until nothing more happens by itself.
+pub(crate) fn wait_asked(query: &mut Query) -> Result<Option<(WaitFor, Duration)>, Problem> {
+    let wait = query.take_parsed::<u64>("wait", "a number of seconds")?;
+    let version = query.take_parsed::<u64>("version", "a version")?;
+    let until = version.map_or(WaitFor::Rest, WaitFor::VersionAfter);
+    Ok(wait.map(|seconds| (until, Duration::from_secs(seconds).min(WAIT_MAX))))
 }
 
 /// The entity tag of a version.
@@ -66,23 +105,18 @@ pub(crate) fn etag(version: u64) -> String {
 /// `traceparent` (W3C trace context), if it is valid.
 pub(crate) fn traceparent(headers: &HeaderMap) -> Option<String> {
     let value = text(headers, "traceparent")?;
-    let hex = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
+    let hex = |part: &str| {
+        part.bytes()
+            .all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+    };
     let parts: Vec<&str> = value.split('-').collect();
-    let [version, trace, span, flags] = parts[..] else { return None };
+    let [version, trace, span, flags] = parts[..] else {
+        return None;
+    };
     let sound = version.len() == 2 && version != "ff" && trace.len() == 32 && span.len() == 16 && flags.len() == 2;
     let zero = |part: &str| part.bytes().all(|byte| byte == b'0');
     (sound && [version, trace, span, flags].iter().all(|part| hex(part)) && !zero(trace) && !zero(span))
         .then(|| value.to_owned())
-}
-
-/// Whether a `Host` is a loopback name, whatever its port.
-pub(crate) fn is_loopback_host(host: &str) -> bool {
-    let name = match host.strip_prefix('[') {
-        Some(rest) => rest.split(']').next().unwrap_or_default(),
-        None => host.split(':').next().unwrap_or_default(),
-    };
-    name.eq_ignore_ascii_case("localhost")
-        || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 /// The parameters of a query. Each is taken once, and what is left over is an error that names it.
@@ -90,7 +124,11 @@ pub(crate) struct Query(Vec<(String, String)>);
 
 impl Query {
     pub(crate) fn parse(query: Option<&str>) -> Self {
-        Self(form_urlencoded::parse(query.unwrap_or_default().as_bytes()).into_owned().collect())
+        Self(
+            form_urlencoded::parse(query.unwrap_or_default().as_bytes())
+                .into_owned()
+                .collect(),
+        )
     }
 
     pub(crate) fn take(&mut self, name: &str) -> Option<String> {
@@ -110,17 +148,25 @@ impl Query {
 
     /// `limit`: 50 unless said, at most 500.
     pub(crate) fn take_limit(&mut self) -> Result<usize, Problem> {
-        let limit = self.take_parsed::<usize>("limit", "a number from 1 to 500")?.unwrap_or(50);
+        let limit = self
+            .take_parsed::<usize>("limit", "a number from 1 to 500")?
+            .unwrap_or(50);
         if (1..=500).contains(&limit) {
             return Ok(limit);
         }
-        Err(Problem::new("invalid-request", format!("`limit` must be a number from 1 to 500, not `{limit}`")))
+        Err(Problem::new(
+            "invalid-request",
+            format!("`limit` must be a number from 1 to 500, not `{limit}`"),
+        ))
     }
 
     pub(crate) fn end(self) -> Result<(), Problem> {
         match self.0.first() {
             None => Ok(()),
-            Some((name, _)) => Err(Problem::new("invalid-request", format!("there is no parameter `{name}` here"))),
+            Some((name, _)) => Err(Problem::new(
+                "invalid-request",
+                format!("there is no parameter `{name}` here"),
+            )),
         }
     }
 }
@@ -146,8 +192,14 @@ mod tests {
 
     #[test]
     fn conditions_compare_tags() {
-        assert_eq!(if_match(&headers("if-match", "\"3\", \"4\"")), Some(Precondition::EtagIn(vec![3, 4])));
-        assert_eq!(if_match(&headers("if-match", "W/\"3\"")), Some(Precondition::EtagIn(vec![])));
+        assert_eq!(
+            if_match(&headers("if-match", "\"3\", \"4\"")),
+            Some(Precondition::EtagIn(vec![3, 4]))
+        );
+        assert_eq!(
+            if_match(&headers("if-match", "W/\"3\"")),
+            Some(Precondition::EtagIn(vec![]))
+        );
         assert_eq!(if_match(&headers("if-match", "*")), Some(Precondition::None));
         assert!(none_match(&headers("if-none-match", "W/\"3\""), 3));
         assert!(!none_match(&headers("if-none-match", "\"2\""), 3));
@@ -155,22 +207,21 @@ mod tests {
 
     #[test]
     fn keys_and_traces_that_are_not_sound_are_refused() {
-        assert_eq!(idempotency_key(&headers("idempotency-key", "\"a 1\"")).unwrap().as_deref(), Some("a 1"));
+        assert_eq!(
+            idempotency_key(&headers("idempotency-key", "\"a 1\""))
+                .unwrap()
+                .as_deref(),
+            Some("a 1")
+        );
         assert!(idempotency_key(&headers("idempotency-key", "\"\"")).is_err());
         let good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
         assert_eq!(traceparent(&headers("traceparent", good)).as_deref(), Some(good));
-        for bad in ["00-00000000000000000000000000000000-b7ad6b7169203331-01", "00-x-y-01", "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"] {
+        for bad in [
+            "00-00000000000000000000000000000000-b7ad6b7169203331-01",
+            "00-x-y-01",
+            "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        ] {
             assert_eq!(traceparent(&headers("traceparent", bad)), None);
-        }
-    }
-
-    #[test]
-    fn only_loopback_names_are_loopback_hosts() {
-        for good in ["localhost", "LOCALHOST:8080", "127.0.0.1:1", "127.9.9.9", "[::1]:80", "[::1]"] {
-            assert!(is_loopback_host(good), "{good}");
-        }
-        for bad in ["example.com", "localhost.example.com", "127.0.0.1.example.com", "10.0.0.1", "", "[::2]"] {
-            assert!(!is_loopback_host(bad), "{bad}");
         }
     }
 }

@@ -3,24 +3,29 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{Extension, Path, Request, State};
+use axum::http::HeaderMap;
 use axum::http::header::ACCEPT;
-use axum::http::{HeaderMap, StatusCode};
 use axum::response::sse::{self, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
+use comanda_engine::WaitFor;
 use comanda_model::{Event, OrderId, Phase};
+use comanda_store::query::InvalidCursor;
 use comanda_store::{Cursor, FeedStart, StoreError};
 use futures_util::Stream;
 use futures_util::stream::unfold;
-use serde_json::{Value, json};
+use jiff::Timestamp;
+use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use crate::App;
-use crate::frame::Caller;
+use crate::access::Caller;
 use crate::keys::Scope;
-use crate::orders::{json_response, link_next, order_id};
+use crate::listing::Page;
+use crate::orders::{order_id, unknown};
 use crate::problem::Problem;
 use crate::request::Query;
 
@@ -32,48 +37,107 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 const POLL: Duration = Duration::from_secs(5);
 
 /// An event in the form of CloudEvents 1.0.
-pub(crate) fn cloud_event(order: OrderId, order_type: &str, event: &Event) -> Value {
-    let mut data = json!({
-        "orderType": order_type, "from": event.from, "to": event.to, "by": event.by, "reason": event.reason,
-    });
-    if !event.changed.is_empty() {
-        data["changed"] = json!(event.changed);
+#[derive(Serialize, utoipa::ToSchema)]
+pub(crate) struct CloudEvent {
+    specversion: &'static str,
+    /// Unique: the order's id and the number of the event.
+    id: String,
+    source: &'static str,
+    /// `comanda.order.accepted`, `comanda.order.status-changed` and so on.
+    #[serde(rename = "type")]
+    kind: &'static str,
+    /// The order's id.
+    #[schema(value_type = String)]
+    subject: OrderId,
+    #[schema(value_type = String, format = DateTime)]
+    time: Timestamp,
+    /// The number of the event within its order, from 1, without gaps.
+    sequence: String,
+    datacontenttype: &'static str,
+    data: EventData,
+}
+
+/// What happened.
+#[derive(Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct EventData {
+    #[schema(value_type = String)]
+    order_type: Arc<str>,
+    /// The status before.
+    #[schema(value_type = Option<String>)]
+    from: Option<Arc<str>>,
+    /// The status after.
+    #[schema(value_type = Option<String>)]
+    to: Option<Arc<str>>,
+    /// Who did it: `step:NAME`, `undo:NAME`, `key:ID`, `local`, `deadline`, `schedule`, `engine`.
+    #[schema(value_type = String)]
+    by: Arc<str>,
+    reason: Option<String>,
+    /// JSON pointers of the data that an edit changed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    changed: Vec<String>,
+}
+
+impl CloudEvent {
+    fn new(order: OrderId, order_type: Arc<str>, event: Event) -> Self {
+        Self {
+            specversion: "1.0",
+            id: format!("{order}:{}", event.number),
+            source: "/orders",
+            kind: event.kind.wire_name(),
+            subject: order,
+            time: event.at,
+            sequence: event.number.to_string(),
+            datacontenttype: "application/json",
+            data: EventData {
+                order_type,
+                from: event.from,
+                to: event.to,
+                by: event.by,
+                reason: event.reason,
+                changed: event.changed,
+            },
+        }
     }
-    json!({
-        "specversion": "1.0",
-        "id": format!("{order}:{}", event.number),
-        "source": "/orders",
-        "type": event.kind.wire_name(),
-        "subject": order,
-        "time": event.at,
-        "sequence": event.number.to_string(),
-        "datacontenttype": "application/json",
-        "data": data,
-    })
+
+    fn sent(&self, id: String) -> sse::Event {
+        // Texts and numbers always serialize.
+        let text = serde_json::to_string(self).unwrap_or_default();
+        sse::Event::default().id(id).data(text)
+    }
 }
 
 fn wants_stream(headers: &HeaderMap) -> bool {
-    headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).is_some_and(|accept| accept.contains("text/event-stream"))
+    let accepted = headers.get_all(ACCEPT).iter().filter_map(|accept| accept.to_str().ok());
+    let mut kinds = accepted.flat_map(|accept| accept.split(','));
+    kinds.any(|kind| {
+        let kind = kind.split(';').next().unwrap_or_default();
+        kind.trim().eq_ignore_ascii_case("text/event-stream")
+    })
 }
 
-fn last_event_id(headers: &HeaderMap) -> Option<String> {
-    headers.get("last-event-id").and_then(|id| id.to_str().ok()).map(str::to_owned)
-}
-
-fn number(text: &str) -> Result<u64, Problem> {
-    text.parse().map_err(|_| Problem::new("invalid-request", format!("`{text}` is not the number of an event")))
-}
-
-fn cursor(text: &str) -> Result<Cursor, Problem> {
-    text.parse().map_err(|error: comanda_store::query::InvalidCursor| Problem::new("invalid-request", error.to_string()))
+/// Where to go on. What a browser sends when it opens a stream again is newer than the address that it began with.
+fn resume(query: &mut Query, headers: &HeaderMap) -> Option<String> {
+    let asked = query.take("cursor");
+    let last = headers.get("last-event-id").and_then(|id| id.to_str().ok());
+    last.map(str::to_owned).filter(|last| !last.is_empty()).or(asked)
 }
 
 impl App {
     fn stream_permit(&self) -> Result<OwnedSemaphorePermit, Problem> {
         self.streams.clone().try_acquire_owned().map_err(|_| {
             let detail = format!("{} live streams are open", self.options.streams_max);
-            Problem { retry_after: Some(Duration::from_secs(5)), ..Problem::new("too-many-streams", detail) }
+            Problem::new("too-many-streams", detail).after(Duration::from_secs(5))
         })
+    }
+
+    /// Ends when the server, or the engine below it, begins to stop.
+    async fn stops(&self) {
+        tokio::select! {
+            () = self.stopping.cancelled() => {}
+            () = self.service.stopped() => {}
+        }
     }
 }
 
@@ -87,24 +151,36 @@ pub(crate) async fn of_order(
     let id = order_id(&id)?;
     let mut query = Query::parse(request.uri().query());
     let limit = query.take_limit()?;
-    let after = query.take("cursor").or_else(|| last_event_id(request.headers()));
-    let after = after.map(|after| number(&after)).transpose()?.unwrap_or(0);
+    let after = match resume(&mut query, request.headers()) {
+        None => 0,
+        Some(text) => text
+            .parse()
+            .map_err(|_| Problem::new("invalid-request", format!("`{text}` is not the number of an event")))?,
+    };
     query.end()?;
-    let stored = app.service.store().order(id).await?;
-    let stored = stored.ok_or_else(|| Problem::new("unknown-order", format!("there is no order {id}")))?;
-    let order_type = stored.order.accepted.order_type.to_string();
+    let stored = app.service.store().order(id).await?.ok_or_else(|| unknown(id))?;
+    let order_type = stored.order.accepted.order_type.clone();
     if wants_stream(request.headers()) {
-        let permit = app.stream_permit()?;
-        let position = app.service.store().position();
-        let state = OrderStream { app, id, order_type, after, queue: VecDeque::new(), position, _permit: permit };
+        let state = OrderStream {
+            _permit: app.stream_permit()?,
+            app,
+            id,
+            order_type,
+            after,
+            queue: VecDeque::new(),
+        };
         return Ok(respond(unfold(state, OrderStream::next)));
     }
-    let events = app.service.store().history(id, after, limit).await?;
-    let next = events.last().filter(|_| events.len() == limit).map(|last| last.number.to_string());
-    let items: Vec<Value> = events.iter().map(|event| cloud_event(id, &order_type, event)).collect();
-    let mut response = json_response(StatusCode::OK, &json!({"items": items, "nextCursor": next}));
-    link_next(&mut response, request.uri(), next.as_deref());
-    Ok(response)
+    // One more than asked for tells whether there is a next page.
+    let mut events = app.service.store().history(id, after, limit + 1).await?;
+    let more = events.len() > limit;
+    events.truncate(limit);
+    let next_cursor = events.last().filter(|_| more).map(|last| last.number.to_string());
+    let items = events
+        .into_iter()
+        .map(|event| CloudEvent::new(id, order_type.clone(), event))
+        .collect();
+    Ok(Page { items, next_cursor }.respond(request.uri()))
 }
 
 pub(crate) async fn of_all(
@@ -116,44 +192,59 @@ pub(crate) async fn of_all(
     let mut query = Query::parse(request.uri().query());
     let limit = query.take_limit()?;
     let order_type = query.take("type");
-    let after = query.take("cursor").or_else(|| last_event_id(request.headers()));
+    let begin = match query.take("from").as_deref() {
+        None | Some("oldest") => FeedStart::Oldest,
+        Some("newest") => FeedStart::Newest,
+        Some(other) => {
+            let detail = format!("`from` must be `oldest` or `newest`, not `{other}`");
+            return Err(Problem::new("invalid-request", detail));
+        }
+    };
+    let from = match resume(&mut query, request.headers()) {
+        None => begin,
+        Some(text) => FeedStart::After(
+            text.parse::<Cursor>()
+                .map_err(|error: InvalidCursor| Problem::new("invalid-request", error.to_string()))?,
+        ),
+    };
     query.end()?;
-    let after = after.map(|after| cursor(&after)).transpose()?;
     if wants_stream(request.headers()) {
-        let permit = app.stream_permit()?;
-        let position = app.service.store().position();
-        // A live stream without a place begins now; a page begins at the oldest event that is kept.
-        let from = after.map_or(FeedStart::Newest, FeedStart::After);
-        let state =
-            FeedStream { app, from, order_type, queue: VecDeque::new(), position, ended: false, _permit: permit };
+        let state = FeedStream {
+            _permit: app.stream_permit()?,
+            position: app.service.store().position(),
+            app,
+            from,
+            order_type,
+            queue: VecDeque::new(),
+        };
         return Ok(respond(unfold(state, FeedStream::next)));
     }
-    let page = app.service.store().feed(after.map_or(FeedStart::Oldest, FeedStart::After), limit).await?;
+    let page = app.service.store().feed(from, limit).await?;
     let wanted = |name: &str| order_type.as_deref().is_none_or(|wanted| wanted == name);
-    let items: Vec<Value> = page
+    let items = page
         .events
-        .iter()
+        .into_iter()
         .filter(|event| wanted(&event.order_type))
-        .map(|event| cloud_event(event.order, &event.order_type, &event.event))
+        .map(|event| CloudEvent::new(event.order, event.order_type, event.event))
         .collect();
-    let next = page.next.to_string();
-    let mut response = json_response(StatusCode::OK, &json!({"items": items, "nextCursor": next}));
-    link_next(&mut response, request.uri(), Some(&next));
-    Ok(response)
+    // The feed has no end: where to go on later is told with every page.
+    let next_cursor = Some(page.next.to_string());
+    Ok(Page { items, next_cursor }.respond(request.uri()))
 }
 
 fn respond(stream: impl Stream<Item = Result<sse::Event, Infallible>> + Send + 'static) -> Response {
-    Sse::new(stream).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response()
+    Sse::new(stream)
+        .keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
+        .into_response()
 }
 
 /// A stream of one order's events. It ends after the last event of a final order.
 struct OrderStream {
     app: App,
     id: OrderId,
-    order_type: String,
+    order_type: Arc<str>,
     after: u64,
     queue: VecDeque<Event>,
-    position: watch::Receiver<u64>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -162,24 +253,31 @@ impl OrderStream {
         loop {
             if let Some(event) = self.queue.pop_front() {
                 self.after = event.number;
-                let data = cloud_event(self.id, &self.order_type, &event);
-                let event = sse::Event::default().id(event.number.to_string()).data(data.to_string());
+                let number = event.number.to_string();
+                let event = CloudEvent::new(self.id, self.order_type.clone(), event).sent(number);
                 return Some((Ok(event), self));
             }
-            // Marked as seen before reading, so that what comes during the read wakes at once.
-            self.position.mark_unchanged();
+            // The client resumes from its last event when the store is well again.
             let store = self.app.service.store();
-            let stored = store.order(self.id).await.ok().flatten()?;
-            let events = store.history(self.id, self.after, STREAM_PAGE).await.ok()?;
-            if events.is_empty() {
-                if stored.order.head.phase == Phase::Final && stored.order.head.events <= self.after {
+            let head = store.order(self.id).await.ok().flatten()?.order.head;
+            if head.events > self.after {
+                let events = store.history(self.id, self.after, STREAM_PAGE).await.ok()?;
+                if events.is_empty() {
                     return None;
                 }
-                if !changed(&self.app, &mut self.position).await {
-                    return None;
-                }
+                self.queue.extend(events);
+                continue;
             }
-            self.queue.extend(events);
+            if head.phase == Phase::Final {
+                return None;
+            }
+            let moved = WaitFor::VersionAfter(head.version);
+            tokio::select! {
+                // A wait ends at once when the engine stops: asked the other way round, this would go in circles.
+                biased;
+                () = self.app.stops() => return None,
+                found = self.app.service.wait(self.id, moved, KEEP_ALIVE) => found.ok().flatten()?,
+            };
         }
     }
 }
@@ -191,7 +289,6 @@ struct FeedStream {
     order_type: Option<String>,
     queue: VecDeque<sse::Event>,
     position: watch::Receiver<u64>,
-    ended: bool,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -201,40 +298,42 @@ impl FeedStream {
             if let Some(event) = self.queue.pop_front() {
                 return Some((Ok(event), self));
             }
-            if self.ended {
-                return None;
-            }
+            // Marked as seen before reading, so that what comes during the read wakes at once.
             self.position.mark_unchanged();
             let page = match self.app.service.store().feed(self.from, STREAM_PAGE).await {
                 Ok(page) => page,
-                Err(StoreError::CursorReset) => {
-                    self.ended = true;
-                    self.queue.push_back(sse::Event::default().event("reset").data("{\"code\":\"cursor-reset\"}"));
-                    continue;
+                Err(StoreError::CursorReset) if self.from != FeedStart::Oldest => {
+                    self.from = FeedStart::Oldest;
+                    let reset = sse::Event::default().event("reset").data("{\"code\":\"cursor-reset\"}");
+                    return Some((Ok(reset), self));
                 }
                 // The client resumes from its last event when the store is well again.
                 Err(_) => return None,
             };
-            self.from = FeedStart::After(page.next);
-            let wanted = |name: &str| self.order_type.as_deref().is_none_or(|wanted| wanted == name);
-            let empty = page.events.is_empty();
-            for event in page.events.iter().filter(|event| wanted(&event.order_type)) {
-                let data = cloud_event(event.order, &event.order_type, &event.event);
-                self.queue.push_back(sse::Event::default().id(event.cursor.to_string()).data(data.to_string()));
+            if self.from == FeedStart::Newest {
+                // Told at once: a client that is cut off before the first event must not miss it.
+                self.queue.push_back(sse::Event::default().id(page.next.to_string()));
             }
-            if empty && !changed(&self.app, &mut self.position).await {
+            self.from = FeedStart::After(page.next);
+            let is_empty = page.events.is_empty();
+            let wanted = |name: &str| self.order_type.as_deref().is_none_or(|wanted| wanted == name);
+            for event in page.events.into_iter().filter(|event| wanted(&event.order_type)) {
+                let cursor = event.cursor.to_string();
+                let event = CloudEvent::new(event.order, event.order_type, event.event);
+                self.queue.push_back(event.sent(cursor));
+            }
+            if is_empty && self.queue.is_empty() && !self.changed().await {
                 return None;
             }
         }
     }
-}
 
-/// Waits for something to happen. False when the server stops.
-async fn changed(app: &App, position: &mut watch::Receiver<u64>) -> bool {
-    tokio::select! {
-        changed = position.changed() => changed.is_ok(),
-        () = tokio::time::sleep(POLL) => true,
-        () = app.stopping.cancelled() => false,
-        () = app.service.stopped() => false,
+    /// Waits for something to happen. False when the server stops.
+    async fn changed(&mut self) -> bool {
+        tokio::select! {
+            changed = self.position.changed() => changed.is_ok(),
+            () = tokio::time::sleep(POLL) => true,
+            () = self.app.stops() => false,
+        }
     }
 }

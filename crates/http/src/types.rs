@@ -7,14 +7,20 @@ use comanda_order_type::Definition;
 use serde_json::{Value, json};
 
 use crate::App;
-use crate::frame::Caller;
+use crate::access::Caller;
 use crate::keys::Scope;
-use crate::orders::json_response;
 use crate::problem::Problem;
+use crate::respond::json_response;
 
 pub(crate) async fn list(State(app): State<App>, Extension(caller): Extension<Caller>) -> Result<Response, Problem> {
     caller.needs(Scope::Read)?;
-    let items: Vec<Value> = app.service.registry().all().iter().map(|definition| summary(definition)).collect();
+    let items: Vec<Value> = app
+        .service
+        .registry()
+        .all()
+        .iter()
+        .map(|definition| summary(definition))
+        .collect();
     Ok(json_response(StatusCode::OK, &json!({"items": items})))
 }
 
@@ -25,7 +31,11 @@ pub(crate) async fn one(
 ) -> Result<Response, Problem> {
     caller.needs(Scope::Read)?;
     let Some(definition) = app.service.registry().current(&name) else {
-        let nearest = app.service.registry().nearest(&name).map(|name| format!("; did you mean `{name}`?"));
+        let nearest = app
+            .service
+            .registry()
+            .nearest(&name)
+            .map(|name| format!("; did you mean `{name}`?"));
         let detail = format!("there is no order type `{name}`{}", nearest.unwrap_or_default());
         return Err(Problem::new("unknown-type", detail));
     };

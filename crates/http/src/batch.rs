@@ -1,0 +1,114 @@
+//! `POST /v1/orders/batch`: many submissions in one request, each accepted or refused alone.
+
+use axum::body::Bytes;
+use axum::extract::{Extension, Request, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use comanda_engine::OrderView;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::access::Caller;
+use crate::keys::Scope;
+use crate::orders::submission;
+use crate::problem::{Document, Problem};
+use crate::respond::json_response;
+use crate::{App, body, request};
+
+/// The most submissions in one batch.
+const BATCH_MAX: usize = 1000;
+
+#[derive(Serialize)]
+struct Answer<'a> {
+    items: Vec<Item<'a>>,
+}
+
+/// What became of one submission.
+#[derive(Serialize)]
+struct Item<'a> {
+    index: usize,
+    status: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    order: Option<&'a OrderView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<Document<'a>>,
+}
+
+pub(crate) async fn submit(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+) -> Result<Response, Problem> {
+    caller.needs(Scope::Submit)?;
+    let (parts, body) = request.into_parts();
+    let lines = body::is_ndjson(&parts.headers);
+    if !lines {
+        body::is_json(&parts.headers)?;
+    }
+    let key = request::idempotency_key(&parts.headers)?;
+    let bytes = body::read_batch(body, &app.options).await?;
+    let items = if lines { by_line(&bytes)? } else { body::parse(&bytes)? };
+    if items.len() > BATCH_MAX {
+        let detail = format!("a batch has at most {BATCH_MAX} items, not {}", items.len());
+        return Err(Problem::new("too-large", detail));
+    }
+    let mut submissions = Vec::with_capacity(items.len());
+    let mut refused = Vec::with_capacity(items.len());
+    for (index, item) in items.into_iter().enumerate() {
+        let key = key.as_ref().map(|key| format!("{key}#{index}"));
+        match body::parse(item.get().as_bytes()) {
+            Ok(body) => {
+                submissions.push(submission(body, &caller, key));
+                refused.push(None);
+            }
+            Err(problem) => refused.push(Some(problem)),
+        }
+    }
+    let mut answers = app.service.submit_batch(submissions).await.into_iter();
+    let now = app.service.now();
+    let outcomes: Vec<Result<OrderView, Problem>> = refused
+        .into_iter()
+        .map(|refused| match refused {
+            Some(problem) => Err(problem),
+            None => match answers.next() {
+                Some(answer) => Ok(answer?.found.view(now)),
+                None => Err(Problem::new("internal", "the item was not answered")),
+            },
+        })
+        .collect();
+    let items = outcomes
+        .iter()
+        .enumerate()
+        .map(|(index, outcome)| Item {
+            index,
+            status: outcome
+                .as_ref()
+                .map_or_else(|problem| problem.status, |_| StatusCode::ACCEPTED)
+                .as_u16(),
+            order: outcome.as_ref().ok(),
+            problem: outcome
+                .as_ref()
+                .err()
+                .map(|problem| problem.document(&caller.request_id)),
+        })
+        .collect();
+    Ok(json_response(StatusCode::OK, &Answer { items }))
+}
+
+/// The items of a batch that is lines of JSON. Empty lines are none.
+fn by_line(bytes: &Bytes) -> Result<Vec<Box<RawValue>>, Problem> {
+    let lines = bytes.split(|byte| *byte == b'\n').enumerate();
+    lines
+        .filter(|(_, line)| !line.trim_ascii().is_empty())
+        .map(|(index, line)| {
+            body::parse(line).map_err(|problem| {
+                // The parser saw only this line, and counted it as the first.
+                let detail = problem.detail.replace("line 1 ", "");
+                Problem {
+                    detail: format!("line {}: {detail}", index + 1),
+                    ..problem
+                }
+            })
+        })
+        .collect()
+}

@@ -1,0 +1,314 @@
+//! The operations: what each route is for, what it takes, and what it answers.
+
+/// One operation.
+pub(super) struct Operation {
+    pub(super) method: &'static str,
+    pub(super) path: &'static str,
+    pub(super) summary: &'static str,
+    /// The scope that a key needs; none: everyone may.
+    pub(super) scope: Option<&'static str>,
+    /// The schema of the body, and whether there must be one.
+    pub(super) body: Body,
+    pub(super) success: &'static str,
+    pub(super) answer: Answer,
+    /// The statuses of problems, besides those that any guarded route has.
+    pub(super) refusals: &'static [&'static str],
+    /// Query parameters: name, type, what for.
+    pub(super) query: &'static [&'static [(&'static str, &'static str, &'static str)]],
+    /// Headers: name, what for.
+    pub(super) headers: &'static [(&'static str, &'static str)],
+}
+
+/// What an operation takes.
+#[derive(Clone, Copy)]
+pub(super) enum Body {
+    None,
+    Needed(&'static str),
+    Optional(&'static str),
+    MergePatch,
+    Batch,
+}
+
+/// What an operation answers with.
+#[derive(Clone, Copy)]
+pub(super) enum Answer {
+    Json(&'static str),
+    /// A page, or a live stream.
+    Events,
+    Text,
+    Html,
+    /// A JSON document of no schema of ours.
+    Document,
+}
+
+const PAGE: &[(&str, &str, &str)] = &[
+    ("limit", "integer", "How many, from 1 to 500; 50 unless said."),
+    ("cursor", "string", "Where to begin: `nextCursor` of the page before."),
+];
+
+const FILTERS: &[(&str, &str, &str)] = &[
+    ("type", "string", "Of this type."),
+    ("status", "string", "In this status."),
+    ("customer", "string", "For this customer."),
+    ("group", "string", "With this group key."),
+    ("acceptedAfter", "string", "Accepted at or after this time (RFC 3339)."),
+    ("acceptedBefore", "string", "Accepted before this time (RFC 3339)."),
+];
+
+const CHANGE: &[&str] = &["400", "404", "409", "412", "413", "415", "422", "503"];
+
+const IF_MATCH: (&str, &str) = ("If-Match", "The order's ETag, or `*` for whatever is there.");
+const LAST_EVENT: (&str, &str) = ("Last-Event-ID", "Take a stream up after this event.");
+
+const BASE: Operation = Operation {
+    method: "get",
+    path: "",
+    summary: "",
+    scope: Some("read"),
+    body: Body::None,
+    success: "200",
+    answer: Answer::Document,
+    refusals: &[],
+    query: &[],
+    headers: &[],
+};
+
+const OPEN: Operation = Operation { scope: None, ..BASE };
+
+pub(super) const OPERATIONS: &[Operation] = &[
+    Operation {
+        method: "post",
+        path: "/v1/orders",
+        summary: "Submit an order. 202 once it is durable; with `Prefer: wait=N`, 200 if it is final within N seconds.",
+        scope: Some("submit"),
+        body: Body::Needed("SubmitBody"),
+        success: "202",
+        answer: Answer::Json("Order"),
+        refusals: &["400", "409", "413", "415", "422", "503"],
+        headers: &[
+            (
+                "Idempotency-Key",
+                "The same key with the same body answers the same; with another body it is refused.",
+            ),
+            (
+                "Prefer",
+                "`wait=N`: wait up to N seconds, at most 60, until nothing more happens by itself (RFC 7240).",
+            ),
+            ("traceparent", "W3C trace context, carried to every outbound call."),
+        ],
+        ..BASE
+    },
+    Operation {
+        path: "/v1/orders",
+        summary: "List orders, newest first. A page can be short, even empty, and still name a next one.",
+        answer: Answer::Json("OrderPage"),
+        refusals: &["400", "503"],
+        query: &[FILTERS, PAGE],
+        ..BASE
+    },
+    Operation {
+        method: "post",
+        path: "/v1/orders/batch",
+        summary: "Submit up to 1,000 orders, as an array or as lines; each is accepted or refused alone.",
+        scope: Some("submit"),
+        body: Body::Batch,
+        answer: Answer::Json("BatchAnswer"),
+        refusals: &["400", "413", "415", "503"],
+        headers: &[("Idempotency-Key", "Taken together with each item's index.")],
+        ..BASE
+    },
+    Operation {
+        path: "/v1/orders/{id}",
+        summary: "Read an order. With `wait`, when it has changed.",
+        answer: Answer::Json("Order"),
+        refusals: &["304", "400", "404", "503"],
+        query: &[&[
+            (
+                "wait",
+                "integer",
+                "Wait up to so many seconds, at most 60, until nothing more happens by itself…",
+            ),
+            ("version", "integer", "…or until the order is past this version."),
+        ]],
+        headers: &[("If-None-Match", "An ETag: 304 if it is still the order's.")],
+        ..BASE
+    },
+    Operation {
+        method: "patch",
+        path: "/v1/orders/{id}",
+        summary: "Change an order's data by a merge patch (RFC 7396).",
+        scope: Some("submit"),
+        body: Body::MergePatch,
+        answer: Answer::Json("Order"),
+        refusals: &["400", "404", "409", "412", "413", "415", "422", "428", "503"],
+        headers: &[IF_MATCH],
+        ..BASE
+    },
+    Operation {
+        method: "post",
+        path: "/v1/orders/{id}/transition",
+        summary: "Move an order to another status, perhaps with a merge patch of its data.",
+        scope: Some("submit"),
+        body: Body::Needed("TransitionBody"),
+        answer: Answer::Json("Order"),
+        refusals: CHANGE,
+        headers: &[IF_MATCH],
+        ..BASE
+    },
+    Operation {
+        method: "post",
+        path: "/v1/orders/{id}/cancel",
+        summary: "Cancel an order: at once, or when the attempt in flight has ended.",
+        scope: Some("submit"),
+        body: Body::Optional("CancelBody"),
+        success: "202",
+        answer: Answer::Json("Order"),
+        refusals: CHANGE,
+        headers: &[IF_MATCH],
+        ..BASE
+    },
+    Operation {
+        path: "/v1/orders/{id}/events",
+        summary: "An order's history; with `Accept: text/event-stream` live, until it is final.",
+        answer: Answer::Events,
+        refusals: &["400", "404", "429", "503"],
+        query: &[PAGE],
+        headers: &[LAST_EVENT],
+        ..BASE
+    },
+    Operation {
+        path: "/v1/orders/{id}/attempts",
+        summary: "Each try of each step: when, how long, how it ended, why.",
+        answer: Answer::Json("AttemptPage"),
+        refusals: &["400", "404", "503"],
+        query: &[PAGE],
+        ..BASE
+    },
+    Operation {
+        path: "/v1/events",
+        summary: "All events, in the order in which they were committed; with `Accept: text/event-stream` live.",
+        answer: Answer::Events,
+        refusals: &["400", "410", "429", "503"],
+        query: &[
+            &[
+                ("type", "string", "Of orders of this type."),
+                (
+                    "from",
+                    "string",
+                    "Without a cursor: from the `oldest` event that is kept, or after the `newest`.",
+                ),
+            ],
+            PAGE,
+        ],
+        headers: &[LAST_EVENT],
+        ..BASE
+    },
+    Operation {
+        path: "/v1/order-types",
+        summary: "The order types.",
+        answer: Answer::Json("OrderTypeList"),
+        ..BASE
+    },
+    Operation {
+        path: "/v1/order-types/{name}",
+        summary: "One order type: schema, statuses, steps, and a map.",
+        answer: Answer::Json("OrderType"),
+        refusals: &["404"],
+        ..BASE
+    },
+    Operation {
+        path: "/v1/dead-letters",
+        summary: "The dead letters, newest order first.",
+        answer: Answer::Json("DeadLetterPage"),
+        refusals: &["400", "503"],
+        query: &[
+            &[(
+                "cause",
+                "string",
+                "Of this cause, as `/v1/dead-letter-causes` names it.",
+            )],
+            FILTERS,
+            PAGE,
+        ],
+        ..BASE
+    },
+    Operation {
+        path: "/v1/dead-letters/{id}",
+        summary: "One dead letter, with every attempt.",
+        answer: Answer::Json("DeadLetter"),
+        refusals: &["404", "409", "503"],
+        ..BASE
+    },
+    Operation {
+        path: "/v1/dead-letter-causes",
+        summary: "What dead letters died of, and how many of each.",
+        answer: Answer::Json("CauseList"),
+        refusals: &["503"],
+        ..BASE
+    },
+    Operation {
+        method: "post",
+        path: "/v1/dead-letters/redrive",
+        summary: "Put dead letters back to work, oldest first, at most 1,000 per call.",
+        scope: Some("operate"),
+        body: Body::Needed("RedriveBody"),
+        answer: Answer::Json("SweepView"),
+        refusals: &["400", "413", "415", "503"],
+        ..BASE
+    },
+    Operation {
+        method: "post",
+        path: "/v1/dead-letters/discard",
+        summary: "Give dead letters up: what their steps did is taken back, and they end. At most 1,000 per call.",
+        scope: Some("operate"),
+        body: Body::Needed("DiscardBody"),
+        answer: Answer::Json("SweepView"),
+        refusals: &["400", "413", "415", "503"],
+        ..BASE
+    },
+    Operation {
+        path: "/metrics",
+        summary: "Metrics in the text form of Prometheus.",
+        answer: Answer::Text,
+        refusals: &["404"],
+        ..BASE
+    },
+    Operation {
+        path: "/",
+        summary: "A page for people: how many orders stand where.",
+        answer: Answer::Html,
+        refusals: &["503"],
+        ..BASE
+    },
+    Operation {
+        path: "/healthz",
+        summary: "Whether the process lives.",
+        answer: Answer::Text,
+        ..OPEN
+    },
+    Operation {
+        path: "/readyz",
+        summary: "Whether it can take orders.",
+        answer: Answer::Text,
+        refusals: &["503"],
+        ..OPEN
+    },
+    Operation {
+        path: "/docs",
+        summary: "This description, for people.",
+        answer: Answer::Html,
+        ..OPEN
+    },
+    Operation {
+        path: "/docs/problems/{code}",
+        summary: "What to do about a problem.",
+        answer: Answer::Html,
+        refusals: &["404"],
+        ..OPEN
+    },
+    Operation {
+        path: "/openapi.json",
+        summary: "This description, with the mounts of the types that the server has at the moment.",
+        ..OPEN
+    },
+];
