@@ -10,7 +10,9 @@ use parking_lot::RwLock;
 
 /// The handles by route, then by method and status. Routes are patterns, so there are only so many.
 #[derive(Default)]
-pub(crate) struct Meters(RwLock<HashMap<String, HashMap<(&'static str, u16), Handles>>>);
+pub(crate) struct Meters(RwLock<HashMap<String, ByAnswer>>);
+
+type ByAnswer = HashMap<(&'static str, u16), Handles>;
 
 #[derive(Clone)]
 struct Handles {

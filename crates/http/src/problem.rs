@@ -23,7 +23,8 @@ pub struct Problem {
     pub(crate) detail: String,
     pub(crate) errors: Vec<Fault>,
     pub(crate) allowed: Option<Vec<Arc<str>>>,
-    pub(crate) retry_after: Option<Duration>,
+    /// When to try again.
+    pub(crate) retry_after_seconds: Option<u32>,
     /// For 405: the methods that there are.
     pub(crate) methods: Option<&'static str>,
     /// Whether the answer has its body already, in the form of a mount.
@@ -45,7 +46,7 @@ impl Problem {
             detail: detail.into(),
             errors: Vec::new(),
             allowed: None,
-            retry_after: passing.then_some(Duration::from_secs(1)),
+            retry_after_seconds: passing.then_some(1),
             methods: None,
             is_written: false,
         }
@@ -71,8 +72,9 @@ impl Problem {
 
     /// Says when to try again.
     pub(crate) fn after(self, after: Duration) -> Self {
+        let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
         Self {
-            retry_after: Some(after),
+            retry_after_seconds: Some(u32::try_from(seconds.max(1)).unwrap_or(u32::MAX)),
             ..self
         }
     }
@@ -116,11 +118,8 @@ impl Problem {
 
     /// The headers that belong to the problem, whatever form its body has.
     pub(crate) fn headers(&self, response: &mut Response) {
-        if let Some(after) = self.retry_after {
-            let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
-            response
-                .headers_mut()
-                .insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+        if let Some(seconds) = self.retry_after_seconds {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         if let Some(methods) = self.methods {
             response.headers_mut().insert(ALLOW, HeaderValue::from_static(methods));
