@@ -162,8 +162,8 @@ async fn killed_at_random_moments_nothing_acknowledged_is_lost() {
     let server = start(directory.path());
     let http = reqwest::Client::new();
     // What was never answered is sent again, and must be one order with what may have arrived then.
-    while !ledger.unanswered.lock().unwrap().is_empty() {
-        let (key, body) = ledger.unanswered.lock().unwrap().pop().unwrap();
+    let unanswered = std::mem::take(&mut *ledger.unanswered.lock().unwrap());
+    for (key, body) in unanswered {
         let sent = http
             .post(format!("{}/v1/orders", server.url))
             .header("Idempotency-Key", &key)
