@@ -27,7 +27,7 @@ pub fn check() -> Result<(), String> {
     ])?;
     install::cargo_deny()?;
     // Advisories are left out: their database is fetched from a place that not every machine reaches.
-    cargo(&["deny", "--offline", "check", "bans", "licenses", "sources"])
+    cargo(&["deny", "check", "bans", "licenses", "sources"])
 }
 
 /// The long form of the crash test.
