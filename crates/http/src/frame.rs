@@ -23,7 +23,8 @@ const SWEEP_MAX: Duration = Duration::from_secs(1000);
 /// Passes a request through.
 pub(crate) async fn frame(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
-    let caller = Caller::local(traceparent(request.headers()), request_id(request.headers()));
+    let parent = request::traceparent(request.headers());
+    let caller = Caller::local(traceparent(parent.as_deref()), request_id(request.headers()));
     let matched = request.extensions().get::<MatchedPath>().cloned();
     let mounted = match matched {
         Some(_) => None,
@@ -37,7 +38,7 @@ pub(crate) async fn frame(State(app): State<App>, mut request: Request, next: Ne
     };
     let request_id = caller.request_id.clone();
     let span = tracing::info_span!(
-        "request", %method, route, request_id,
+        "request", otel.kind = "server", %method, route, request_id, parent, traceparent = caller.traceparent,
         trace_id = caller.traceparent.get(3..35).unwrap_or_default(),
         order_id = tracing::field::Empty,
     );

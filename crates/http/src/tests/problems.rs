@@ -42,6 +42,16 @@ fn every_code_in_the_code_has_a_page() {
 }
 
 #[test]
+fn the_documentation_names_every_code() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/api.md");
+    let text = fs::read_to_string(path).unwrap();
+    let table = text.split("## Problems").nth(1).unwrap();
+    for advice in CODES {
+        assert!(table.contains(&format!("`{}`", advice.code)), "{}", advice.code);
+    }
+}
+
+#[test]
 fn errors_become_problems() {
     let name: Arc<str> = "a".into();
     let id = OrderId(uuid::Uuid::nil());
