@@ -216,13 +216,18 @@ mod tests {
         assert_eq!(id("a-1"), "a-1");
         assert_eq!(id("a b").len(), 32);
         let sound = |trace: &str| {
-            let headers = [("traceparent".parse().unwrap(), trace.parse().unwrap())].into_iter().collect();
+            let headers = [("traceparent".parse().unwrap(), trace.parse().unwrap())]
+                .into_iter()
+                .collect();
             request::traceparent(&headers).is_some()
         };
         assert!(sound(&traceparent(None)));
         let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00";
         let ours = traceparent(Some(parent));
         assert!(sound(&ours) && ours != parent, "{ours}");
-        assert!(ours.starts_with("00-0af7651916cd43dd8448eb211c80319c-") && ours.ends_with("-00"), "{ours}");
+        assert!(
+            ours.starts_with("00-0af7651916cd43dd8448eb211c80319c-") && ours.ends_with("-00"),
+            "{ours}"
+        );
     }
 }
