@@ -9,7 +9,6 @@ use crate::App;
 use crate::keys::Scope;
 use crate::mount::{Mounted, allows_origin};
 use crate::problem::Problem;
-use crate::request;
 
 /// Who asks, and in what trace.
 #[derive(Clone, Debug)]
@@ -172,6 +171,7 @@ pub(crate) fn traceparent(parent: Option<&str>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::request;
 
     #[test]
     fn only_loopback_names_are_loopback_hosts() {
