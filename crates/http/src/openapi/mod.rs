@@ -182,8 +182,10 @@ impl App {
         for definition in self.service.registry().all() {
             let name = &*definition.order_type.name;
             let mut schema = definition.schema.json().clone();
-            // With an id of its own, references within it are taken from its own root.
-            schema["$id"] = json!(format!("urn:comanda:order-type:{name}:{}", definition.order_type.hash));
+            // A schema with an id of its own is a root of its own; in any other, references are now from the document's.
+            if schema.get("$id").is_none() {
+                move_references(&mut schema, &format!("#/components/schemas/{name}"));
+            }
             document["components"]["schemas"][name] = schema;
             let mounted = |(path, mounted): &(String, String)| (mounted == name).then(|| path.clone());
             let at = self.options.mounts.iter().filter_map(mounted);
@@ -194,6 +196,24 @@ impl App {
             }
         }
         document
+    }
+}
+
+/// Makes references from the root of a schema into references from the root of the document that it is put into.
+fn move_references(schema: &mut Value, to: &str) {
+    match schema {
+        Value::Object(members) => {
+            for (name, value) in members {
+                match value {
+                    Value::String(reference) if name == "$ref" && reference.starts_with('#') => {
+                        reference.replace_range(..1, to);
+                    }
+                    value => move_references(value, to),
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| move_references(item, to)),
+        _ => {}
     }
 }
 

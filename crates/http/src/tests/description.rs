@@ -149,8 +149,11 @@ async fn the_mounts_are_described_at_run_time() {
     assert_eq!(body["example"], json!({"amount": json!(99.99), "currency": "EUR"}));
     assert_eq!(body["schema"], json!({"$ref": "#/components/schemas/sale"}));
     let schema = &document["components"]["schemas"]["shop-order"];
-    assert_eq!(schema["properties"]["items"]["items"]["$ref"], "#/$defs/item");
-    assert!(schema["$id"].is_string(), "references within it are its own");
+    let reference = schema["properties"]["items"]["items"]["$ref"].as_str().unwrap();
+    assert!(
+        document.pointer(reference.trim_start_matches('#')).is_some(),
+        "{reference}"
+    );
     let spanish = &document["paths"]["/work-order"]["post"]["requestBody"]["content"]["application/json"];
     assert!(spanish["example"]["estado"].is_string());
 }
