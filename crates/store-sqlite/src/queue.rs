@@ -12,6 +12,9 @@ use crate::writer::Writer;
 
 /// When a full queue tells to try again.
 const BUSY_AFTER: Duration = Duration::from_secs(1);
+/// How long the writer waits for more when it finds far fewer commits than it had just now: about half of what a sync
+/// takes on a quick disk.
+const PATIENCE: Duration = Duration::from_micros(250);
 
 /// A commit that waits for its batch.
 pub(crate) struct Staged {
@@ -32,6 +35,8 @@ struct Inner {
     closing: bool,
     /// The writer has gone.
     closed: bool,
+    /// How many commits were taken last.
+    latest: usize,
 }
 
 /// The writer's queue.
@@ -120,7 +125,15 @@ impl Queue {
         while inner.commits.is_empty() && inner.jobs.is_empty() && !inner.closing {
             self.filled.wait(&mut inner);
         }
+        if !inner.closing && inner.jobs.is_empty() && inner.commits.len() < inner.latest / 2 {
+            // Under load the answers of the batch before are just bringing the next commits. A moment's patience makes
+            // one sync of what would else be two; a lone client, whose batches are of one, never waits.
+            drop(inner);
+            std::thread::sleep(PATIENCE);
+            inner = self.inner.lock();
+        }
         let count = inner.commits.len().min(max);
+        inner.latest = count;
         let commits = inner.commits.drain(..count).collect();
         let jobs = inner.jobs.drain(..).collect();
         Work {
