@@ -31,6 +31,5 @@ bench "answered without storing, 64 connections (the limit)" 18081 --connections
 bench "sale, 64 connections, stored" 18082 --connections 64 --type sale
 bench "answered without storing again, 64 connections" 18081 --connections 64 --type sale --no-check
 bench "purchase, 64 connections (full life: three durable states)" 18083 --connections 64 --type purchase
-
 bench "work-order, 64 connections (accepted, then it waits)" 18085 --connections 64 --type work-order --no-check
 bench "sale in batches of 100, 8 connections" 18084 --connections 8 --batch 100 --type sale

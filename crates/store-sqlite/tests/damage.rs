@@ -486,7 +486,7 @@ async fn the_log_is_begun_anew_while_commits_keep_coming() {
     let data = format!("{{\"text\":\"{}\"}}", "x".repeat(100_000));
     let mut written = 0_u64;
     let mut largest = 0;
-    while written < 200 * 1024 * 1024 {
+    while written < 600 * 1024 * 1024 {
         let commits: Vec<_> = (0..50)
             .map(|_| {
                 let mut one = accepted(now, now, None);
@@ -500,6 +500,8 @@ async fn the_log_is_begun_anew_while_commits_keep_coming() {
         written += 50 * data.len() as u64;
         largest = largest.max(std::fs::metadata(&log).unwrap().len());
     }
-    assert!(largest < 128 * 1024 * 1024, "the log grew to {largest} bytes");
+    // The thread that copies it usually keeps it far smaller; at 256 MiB the writer sees to it itself, before its next
+    // batch. More than that and a few batches would mean that nobody does.
+    assert!(largest < 320 * 1024 * 1024, "the log grew to {largest} bytes");
     store.close().await.unwrap();
 }
