@@ -26,6 +26,8 @@ use crate::{telemetry, types};
 
 /// How long running steps may go on after the signal to stop.
 const GRACE: Duration = Duration::from_secs(10);
+/// The signal for a file that grew past its limit; the number is the same on Linux and macOS.
+const SIGXFSZ: i32 = 25;
 /// By what `fast_retries` multiplies the waits between retries.
 const FAST: f64 = 0.01;
 
@@ -239,6 +241,9 @@ fn stop_signal() -> Result<CancellationToken, Failure> {
     let failed = |error| Failure::process("signals cannot be caught", chain_of(&error));
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    // A limit on the size of files would end the process. Caught, it makes the write fail, and that is answered like a
+    // full disk: nothing more is accepted, and all else goes on. The handler stays when this handle goes.
+    let _caught = signal(SignalKind::from_raw(SIGXFSZ)).map_err(failed)?;
     let stop = CancellationToken::new();
     let token = stop.clone();
     tokio::spawn(async move {
