@@ -32,7 +32,7 @@ pub fn check() -> Result<(), String> {
 
 /// The long form of the crash test.
 pub fn crash(rounds: &str) -> Result<(), String> {
-    println!("$ COMANDA_CRASH_ROUNDS={rounds} cargo test --release -p comanda --test crash");
+    println!("$ CRASH_ROUNDS={rounds} cargo test --release -p comanda --test crash");
     let status = Command::new("cargo")
         .args([
             "test",
@@ -44,7 +44,7 @@ pub fn crash(rounds: &str) -> Result<(), String> {
             "--",
             "--nocapture",
         ])
-        .env("COMANDA_CRASH_ROUNDS", rounds)
+        .env("CRASH_ROUNDS", rounds)
         .status()
         .map_err(|error| format!("cargo could not be started: {error}"))?;
     if status.success() {

@@ -2,7 +2,7 @@
 //! ledger and `comanda verify` must agree: every acknowledged order is there, once, and final; lanes were worked in the
 //! order of acceptance; no key made two orders.
 //!
-//! `COMANDA_CRASH_ROUNDS` sets the number of kills (10); `COMANDA_CRASH_SEED` repeats the moments of another run.
+//! `CRASH_ROUNDS` sets the number of kills (10); `CRASH_SEED` repeats the moments of another run.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -136,9 +136,9 @@ async fn killed_at_random_moments_nothing_acknowledged_is_lost() {
             .and_then(|text| text.parse().ok())
             .unwrap_or(default)
     };
-    let rounds = number("COMANDA_CRASH_ROUNDS", 10);
-    let seed = number("COMANDA_CRASH_SEED", u64::from(std::process::id()));
-    println!("COMANDA_CRASH_SEED={seed}");
+    let rounds = number("CRASH_ROUNDS", 10);
+    let seed = number("CRASH_SEED", u64::from(std::process::id()));
+    println!("CRASH_SEED={seed}");
     let mut random = Random(seed);
     let directory = tempfile::tempdir().unwrap();
     let types = directory.path().join("order-types");
@@ -248,7 +248,7 @@ async fn killed_at_random_moments_nothing_acknowledged_is_lost() {
     assert_eq!(arrivals, sequence("comanda.order.status-changed", Some("done")));
 
     server.stop();
-    let verified = std::process::Command::new(env!("CARGO_BIN_EXE_comanda"))
+    let verified = support::command(directory.path())
         .args(["verify", "--data"])
         .arg(directory.path().join("comanda-data"))
         .output()
