@@ -163,7 +163,7 @@ pub struct Step {
     pub exhausted: Exhausted,
     /// What takes it back.
     pub undo: Option<Box<Step>>,
-    /// The most orders that are handed to it at once.
+    /// The most orders that it can take at once. The actions of this version take one each.
     pub batch: u32,
 }
 
