@@ -12,7 +12,7 @@ use comanda_model::decision::{self, Command, Edit, Input, Rejection};
 use comanda_model::json::merge_patch;
 use comanda_model::order::WorkKind;
 use comanda_model::{Json, OrderId};
-use comanda_order_type::{Definition, Fault};
+use comanda_order_type::Fault;
 use comanda_store::{CommitError, Expect, Place, Stored};
 use indexmap::IndexMap;
 use serde_json::Value;
@@ -147,9 +147,8 @@ impl Core {
             let decided = decision::decide(&found.stored.order, &found.definition.order_type, command, &input)?;
             let ends_claim = decided.ends_claim;
             let prepared = self.prepare(decided, Expect::At { version, token: None }, Vec::new(), claimed, None);
-            let order = prepared.commit.order.clone();
             match self.commit_one(prepared.commit).await {
-                Ok(receipt) => {
+                Ok((receipt, order)) => {
                     self.committed(&order, &receipt);
                     let mut claim = found.stored.claim.filter(|_| !ends_claim);
                     if let (true, Some(Taking { token, permit })) = (receipt.claimed, prepared.taking) {
@@ -224,15 +223,11 @@ pub(crate) fn edit(found: &Found, patch: &Json) -> Result<Edit, CommandError> {
     }
     let data = Json::parse(&text).map_err(malformed)?;
     let value = data.value().map_err(malformed)?;
-    let faults = faults(&found.definition, &value);
+    let faults = found.definition.validate(&value);
     if !faults.is_empty() {
         return Err(CommandError::Invalid(faults));
     }
     Ok(Edit { data, changed })
-}
-
-fn faults(definition: &Definition, value: &Value) -> Vec<Fault> {
-    definition.validate(value)
 }
 
 /// Merges a patch into the text of an object and tells which members changed. Members that the patch does not name keep

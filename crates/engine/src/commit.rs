@@ -77,8 +77,8 @@ impl Core {
         Prepared { commit, taking }
     }
 
-    /// Stages one commit and waits until it is durable.
-    pub(crate) async fn commit_one(&self, commit: Commit) -> Result<Receipt, CommitError> {
+    /// Stages one commit and waits until it is durable. Answers with the order as the commit left it.
+    pub(crate) async fn commit_one(&self, commit: Commit) -> Result<(Receipt, Order), CommitError> {
         let (order, expect) = (commit.order.clone(), commit.expect);
         let taken = match commit.claim {
             ClaimMove::Take { token, .. } => Some(token),
@@ -87,7 +87,8 @@ impl Core {
         let Some(ticket) = self.store.commit(vec![commit]).into_iter().next() else {
             return Err(CommitError::Closed);
         };
-        self.resolve(ticket, &order, expect, taken).await
+        let receipt = self.resolve(ticket, &order, expect, taken).await?;
+        Ok((receipt, order))
     }
 
     /// Waits for a commit. An unknown outcome is resolved by reading, never by guessing.

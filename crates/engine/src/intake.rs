@@ -72,10 +72,9 @@ impl Service {
         let core = &self.0;
         let Pending { prepared, definition } = core.prepare_submission(submission)?;
         let Prepared { commit, taking } = prepared;
-        let order = commit.order.clone();
         let fingerprint = commit.keys.first().map(|key| key.fingerprint);
         match core.commit_one(commit).await {
-            Ok(receipt) => Ok(core.accepted(order, definition, &receipt, taking)),
+            Ok((receipt, order)) => Ok(core.accepted(order, definition, &receipt, taking)),
             Err(error) => core.not_accepted(error, fingerprint).await,
         }
     }

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use comanda_model::order::DoneState;
 use comanda_model::{Json, Order, OrderId, Phase, TypeHash, WorkKind};
 use comanda_order_type::Definition;
 use comanda_store::{Place, Stored};
@@ -182,12 +181,5 @@ impl Found {
             }
         }
         Some(view)
-    }
-
-    /// Whether any completed step could still be taken back.
-    pub fn holds_effects(&self) -> bool {
-        let done = &self.stored.order.head.done;
-        done.iter()
-            .any(|done| matches!(done.state, DoneState::Stands | DoneState::Unknown))
     }
 }

@@ -433,9 +433,8 @@ impl Core {
                 token: Some(token),
             };
             let Prepared { commit, taking } = self.prepare(change, expect, Vec::new(), true, permit.take());
-            let after = commit.order.clone();
             match self.commit_one(commit).await {
-                Ok(receipt) => {
+                Ok((receipt, after)) => {
                     self.committed(&after, &receipt);
                     if let (true, Some(Taking { token, permit })) = (receipt.claimed, taking) {
                         self.hand_on(Ready {

@@ -64,7 +64,7 @@ impl<'de> Deserialize<'de> for Json {
     }
 }
 
-/// Applies a merge patch (RFC 7396) and tells which top-level members it named.
+/// Applies a merge patch (RFC 7396).
 pub fn merge_patch(target: &mut Value, patch: &Value) {
     let Value::Object(members) = patch else {
         *target = patch.clone();

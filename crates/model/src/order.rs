@@ -187,8 +187,6 @@ pub enum DoneState {
     Unknown,
     /// It has been taken back.
     Undone,
-    /// Nothing to take back: the step was skipped.
-    Skipped,
 }
 
 /// What is to happen when the attempt in flight has ended.
