@@ -11,6 +11,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("comanda-order-type", &["comanda-model"]),
     ("comanda-store", &["comanda-model"]),
     ("comanda-store-sqlite", &["comanda-store", "comanda-model"]),
+    ("comanda-store-postgres", &["comanda-store", "comanda-model"]),
     (
         "comanda-engine",
         &["comanda-store", "comanda-order-type", "comanda-model"],
@@ -27,6 +28,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "comanda-steps",
             "comanda-engine",
             "comanda-store-sqlite",
+            "comanda-store-postgres",
             "comanda-store",
             "comanda-order-type",
             "comanda-model",

@@ -10,6 +10,13 @@ pub fn all() -> Result<(), String> {
     if !is_there("promtool") {
         install_package("prometheus")?;
     }
+    // The distribution keeps the server's programs off the path.
+    if !is_there("initdb") && !std::path::Path::new("/usr/lib/postgresql").exists() {
+        install_package("postgresql")?;
+    }
+    if !is_there("pgbouncer") {
+        install_package("pgbouncer")?;
+    }
     Ok(())
 }
 

@@ -1,0 +1,225 @@
+//! The committer: takes what has been staged, as many commits at a time as there are, and has them applied in one
+//! transaction that is one round trip.
+//!
+//! One batch of a node is under way at a time, so commits of one node are applied in the order in which they were
+//! staged, also where one was decided on another that is not durable yet. While a batch is at the server the next one
+//! gathers, which is what makes batches grow with the load.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use comanda_store::{Commit, CommitError, Receipt, StoreError, Ticket};
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, oneshot, watch};
+
+use crate::batch::{self, Batch};
+use crate::clock::Clock;
+use crate::failure::{Failure, Remedy};
+use crate::server::Server;
+
+/// The most commits of one batch.
+const BATCH_MAX: usize = 256;
+/// The most bytes of data in one batch, so that no message grows past what is reasonable.
+const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// When a full queue tells to try again.
+const BUSY_AFTER: Duration = Duration::from_secs(1);
+/// How often a batch that met other transactions is tried.
+const TRIES_MAX: u32 = 8;
+
+/// A commit that waits for its batch.
+#[derive(Debug)]
+struct Staged {
+    commit: Commit,
+    answer: oneshot::Sender<Result<Receipt, CommitError>>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    staged: VecDeque<Staged>,
+    /// Takes nothing more; what is in it is still done.
+    closing: bool,
+}
+
+/// What waits for the committer.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    inner: Mutex<Inner>,
+    filled: Notify,
+    commits_max: usize,
+}
+
+impl Queue {
+    /// A queue that holds up to `commits_max` commits.
+    pub(crate) fn new(commits_max: usize) -> Self {
+        Self {
+            inner: Mutex::default(),
+            filled: Notify::new(),
+            commits_max,
+        }
+    }
+
+    /// Stages commits in the order given. Never waits.
+    pub(crate) fn stage(&self, commits: Vec<Commit>) -> Vec<Ticket> {
+        let mut inner = self.inner.lock();
+        let tickets = commits
+            .into_iter()
+            .map(|commit| {
+                if inner.closing {
+                    return Ticket::failed(CommitError::Closed);
+                }
+                if inner.staged.len() >= self.commits_max {
+                    return Ticket::failed(CommitError::Busy { after: BUSY_AFTER });
+                }
+                let (answer, ticket) = Ticket::new();
+                inner.staged.push_back(Staged { commit, answer });
+                ticket
+            })
+            .collect();
+        drop(inner);
+        self.filled.notify_one();
+        tickets
+    }
+
+    /// Takes nothing more; what is staged is still made durable.
+    pub(crate) fn close(&self) {
+        self.inner.lock().closing = true;
+        self.filled.notify_one();
+    }
+
+    /// Whether commits are taken.
+    pub(crate) fn is_open(&self) -> bool {
+        !self.inner.lock().closing
+    }
+
+    /// The next batch; `None` when nothing more will come.
+    async fn take(&self) -> Option<Vec<Staged>> {
+        loop {
+            {
+                let mut inner = self.inner.lock();
+                let mut bytes = 0;
+                let fitting = inner.staged.iter().take(BATCH_MAX).take_while(|staged| {
+                    bytes += staged.commit.order.data.as_str().len();
+                    bytes <= BATCH_BYTES_MAX
+                });
+                let count = fitting.count().max(1).min(inner.staged.len());
+                if count > 0 {
+                    return Some(inner.staged.drain(..count).collect());
+                }
+                if inner.closing {
+                    return None;
+                }
+            }
+            self.filled.notified().await;
+        }
+    }
+}
+
+/// What applies the batches.
+#[derive(Debug)]
+pub(crate) struct Committer {
+    pub(crate) server: Server,
+    pub(crate) queue: Arc<Queue>,
+    pub(crate) clock: Arc<Clock>,
+    pub(crate) position: watch::Sender<u64>,
+}
+
+impl Committer {
+    /// Works until the queue is closed and empty.
+    pub(crate) async fn run(self) {
+        let statement = Batch::statement();
+        while let Some(staged) = self.queue.take().await {
+            self.apply(&statement, staged).await;
+        }
+    }
+
+    async fn apply(&self, statement: &str, staged: Vec<Staged>) {
+        match self.send(statement, &staged).await {
+            Ok(answers) => answer_all(staged, answers),
+            Err(Failure::NotApplied {
+                remedy: Remedy::Apart, ..
+            }) if staged.len() > 1 => {
+                // One of them cannot be stored: each alone, so that only that one fails.
+                for one in staged {
+                    let one = vec![one];
+                    match self.send(statement, &one).await {
+                        Ok(answers) => answer_all(one, answers),
+                        Err(failure) => fail_all(one, &failure),
+                    }
+                }
+            }
+            Err(failure) => fail_all(staged, &failure),
+        }
+    }
+
+    /// Has a batch applied; again where it met other transactions, after which nothing of it was applied.
+    async fn send(&self, statement: &str, staged: &[Staged]) -> Result<Vec<Result<Receipt, CommitError>>, Failure> {
+        const WHAT: &str = "commit";
+        let batch = Batch::of(staged.iter().map(|staged| &staged.commit)).map_err(|error| Failure::NotApplied {
+            error,
+            remedy: Remedy::Apart,
+        })?;
+        let mut tries = 0;
+        let rows = loop {
+            tries += 1;
+            match self.server.ask(WHAT, statement, &batch.parameters()).await {
+                Ok(rows) => break rows,
+                Err(Failure::NotApplied {
+                    error,
+                    remedy: Remedy::Again,
+                }) if tries < TRIES_MAX => {
+                    tracing::debug!(%error, tries, "a batch met another transaction; it is tried again");
+                    // The other transaction is ahead by milliseconds; nodes that met step apart by their own number.
+                    let apart = u64::from(std::process::id() % 7);
+                    tokio::time::sleep(Duration::from_millis(u64::from(tries) * (1 + apart))).await;
+                }
+                Err(failure) => return Err(failure),
+            }
+        };
+        if let Some(clock) = rows.first().map(|row| row.get::<_, Timestamp>("clock")) {
+            self.clock.learn(clock);
+        }
+        if rows.len() != staged.len() {
+            let cause = std::io::Error::other("the server did not answer for every commit");
+            return Err(Failure::Unknown(StoreError::failed(WHAT, cause)));
+        }
+        let answers: Vec<_> = rows
+            .iter()
+            .zip(staged)
+            .map(|(row, staged)| batch::answer(row, &staged.commit))
+            .collect();
+        let newest = answers.iter().flatten().map(|receipt| receipt.position).max();
+        announce(&self.position, newest.unwrap_or(0));
+        Ok(answers)
+    }
+}
+
+/// Announces the newest position, if it has moved.
+pub(crate) fn announce(position: &watch::Sender<u64>, newest: u64) {
+    position.send_if_modified(|position| {
+        let moved = newest > *position;
+        *position = newest.max(*position);
+        moved
+    });
+}
+
+fn answer_all(staged: Vec<Staged>, answers: Vec<Result<Receipt, CommitError>>) {
+    for (staged, answer) in staged.into_iter().zip(answers) {
+        // A caller that has stopped waiting for its ticket needs no answer.
+        let _ = staged.answer.send(answer);
+    }
+}
+
+fn fail_all(staged: Vec<Staged>, failure: &Failure) {
+    let error = match failure {
+        Failure::NotApplied { error, .. } => CommitError::Store(error.clone()),
+        Failure::Unknown(error) => {
+            tracing::warn!(%error, commits = staged.len(), "the answer to a batch was lost");
+            CommitError::Unknown
+        }
+    };
+    for staged in staged {
+        let _ = staged.answer.send(Err(error.clone()));
+    }
+}

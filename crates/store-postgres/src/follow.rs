@@ -1,0 +1,70 @@
+//! What a node does beside its commits: it follows the feed that others write, and folds the counts.
+//!
+//! The feed's end is asked for, not listened to: `LISTEN` does not pass through a proxy that shares connections, and a
+//! `NOTIFY` in each transaction would have all of them wait in one line. Asking costs one look at the end of an index,
+//! often while things happen and seldom while nothing does.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::committer::announce;
+use crate::server::Server;
+
+/// How often the feed's end is asked for while it moves, and while it does not.
+const ASK_OFTEN: Duration = Duration::from_millis(25);
+const ASK_SELDOM: Duration = Duration::from_millis(400);
+/// How often the counts are folded.
+const FOLD: Duration = Duration::from_secs(1);
+
+/// Follows the feed and folds the counts.
+#[derive(Debug)]
+pub(crate) struct Follower {
+    pub(crate) server: Server,
+    pub(crate) clock: Arc<Clock>,
+    pub(crate) position: watch::Sender<u64>,
+    pub(crate) stop: CancellationToken,
+}
+
+impl Follower {
+    /// Works until it is stopped.
+    pub(crate) async fn run(self) {
+        let mut wait = ASK_SELDOM;
+        let mut fold_at = Instant::now() + FOLD;
+        while self.stop.run_until_cancelled(tokio::time::sleep(wait)).await.is_some() {
+            let before = *self.position.borrow();
+            wait = match self.ask().await {
+                Some(newest) if newest > before => ASK_OFTEN,
+                Some(_) => (wait * 2).min(ASK_SELDOM),
+                None => ASK_SELDOM,
+            };
+            if Instant::now() >= fold_at {
+                fold_at = Instant::now() + FOLD;
+                if let Err(failure) = self.server.ask("fold the counts", "SELECT comanda.fold()", &[]).await {
+                    tracing::debug!(error = %failure.into_error(), "the counts were not folded");
+                }
+            }
+        }
+    }
+
+    async fn ask(&self) -> Option<u64> {
+        const STATEMENT: &str = "SELECT coalesce(max(position), 0), clock_timestamp() FROM comanda.events";
+        match self.server.ask("read the feed's end", STATEMENT, &[]).await {
+            Ok(rows) => {
+                let row = rows.first()?;
+                self.clock.learn(row.get(1));
+                let newest = u64::try_from(row.get::<_, i64>(0)).unwrap_or(0);
+                announce(&self.position, newest);
+                Some(newest)
+            }
+            Err(failure) => {
+                tracing::debug!(error = %failure.into_error(), "the feed's end was not read");
+                None
+            }
+        }
+    }
+}

@@ -1,0 +1,497 @@
+-- The functions that change the tables. They are replaced as a whole at every migration.
+--
+-- Locks are taken in one order by all: lanes by name, orders by id, due work by id, keys by name, and the feed last.
+-- So batches of different nodes wait for each other, and never in a circle. A lock that is not granted in time fails
+-- the batch, which is then tried again.
+
+-- Takes an order out of its lane, whose row the caller has locked. If it was at the head, the first of those that wait
+-- takes its place and becomes due; answers that one, if it is due now.
+CREATE OR REPLACE FUNCTION comanda.leave_lane(p_lane text, p_id uuid, p_position bigint, p_now timestamptz)
+RETURNS uuid LANGUAGE plpgsql AS $$
+DECLARE
+    v_active uuid; v_next uuid; h record;
+BEGIN
+    SELECT active INTO v_active FROM comanda.lanes WHERE name = p_lane FOR UPDATE;
+    IF v_active IS DISTINCT FROM p_id THEN
+        DELETE FROM comanda.lane_waiting WHERE lane = p_lane AND position = p_position AND id = p_id;
+        RETURN NULL;
+    END IF;
+    DELETE FROM comanda.lane_waiting w WHERE w.lane = p_lane AND w.position =
+        (SELECT position FROM comanda.lane_waiting WHERE lane = p_lane ORDER BY position LIMIT 1)
+        RETURNING w.id INTO v_next;
+    UPDATE comanda.lanes SET active = v_next WHERE name = p_lane;
+    IF v_next IS NULL THEN
+        RETURN NULL;
+    END IF;
+    -- Whoever commits to an order that stands in a lane locks the lane first, so this head does not move.
+    SELECT seq, due_at, visit, attempt INTO h FROM comanda.heads WHERE id = v_next;
+    IF h.due_at IS NULL THEN
+        RETURN NULL;
+    END IF;
+    INSERT INTO comanda.due AS d (id, seq, due_at, wake_at, visit, attempt)
+        VALUES (v_next, h.seq, h.due_at, h.due_at, h.visit, h.attempt)
+        ON CONFLICT (id) DO UPDATE SET due_at = EXCLUDED.due_at,
+            wake_at = greatest(EXCLUDED.due_at, d.lease_until), visit = EXCLUDED.visit, attempt = EXCLUDED.attempt;
+    RETURN CASE WHEN h.due_at <= p_now THEN v_next END;
+END $$;
+
+-- Applies a batch of commits in the order given, each wholly or not at all, and answers for each.
+--
+-- Outcomes: 0 applied, 1 another version (`actual`), 2 stale token, 3 key taken, 4 refused by its sender's own check,
+-- 5 events or attempts not numbered on. Arrays named `k_`, `a_`, `e_` hold the commits' keys, attempts and events; the
+-- `_ord` of each is its commit's number, and `p_keys_from`, `p_keys_to` are the range of a commit's keys.
+CREATE OR REPLACE FUNCTION comanda.commit(
+    p_id uuid[], p_commit uuid[], p_expected bigint[], p_token_visit integer[], p_token_attempt integer[],
+    p_token_secret uuid[], p_refuse smallint[],
+    p_status text[], p_phase smallint[], p_type_hash bytea[], p_version bigint[], p_events_before bigint[],
+    p_attempts_before bigint[], p_events bigint[], p_attempts bigint[], p_updated_at timestamptz[],
+    p_due_at timestamptz[], p_due_queued_at timestamptz[], p_visit integer[], p_attempt integer[], p_cause text[],
+    p_head text[], p_data text[],
+    p_type text[], p_key text[], p_customer text[], p_group text[], p_accepted_status text[], p_at timestamptz[],
+    p_traceparent text[],
+    p_leave text[], p_enter text[], p_resume boolean[],
+    p_claim smallint[], p_take_visit integer[], p_take_attempt integer[], p_take_secret uuid[], p_lease bigint[],
+    p_keys_from integer[], p_keys_to integer[], p_lanes text[],
+    k_ord integer[], k_scope text[], k_key text[], k_fingerprint bytea[], k_expires_at timestamptz[],
+    a_ord integer[], a_number bigint[], a_visit integer[], a_attempt integer[], a_step text[], a_undo boolean[],
+    a_started_at timestamptz[], a_ended_at timestamptz[], a_outcome smallint[], a_reason text[], a_result text[],
+    e_ord integer[], e_number bigint[], e_at timestamptz[], e_kind smallint[], e_from text[], e_to text[], e_by text[],
+    e_reason text[], e_changed text[]
+) RETURNS TABLE (outcome smallint, actual bigint, claimed boolean, queued boolean, promoted uuid, "position" bigint,
+    key_scope text, key_name text, key_order uuid, key_fingerprint bytea, clock timestamptz)
+LANGUAGE plpgsql
+-- A lock that someone holds for longer than this is someone's fault: the batch fails and says so.
+SET lock_timeout = '5s'
+-- Plans for these statements never depend on the values.
+SET plan_cache_mode = 'force_generic_plan'
+AS $$
+#variable_conflict use_column
+DECLARE
+    v_count integer := coalesce(array_length(p_id, 1), 0);
+    v_now timestamptz; v_name text; v_found boolean; v_held boolean;
+    v_lane text; v_lane_position bigint; v_active uuid; v_is_active boolean; v_due timestamptz;
+    v_seq bigint; v_taken boolean; v_key_found boolean; v_total bigint := 0; v_running bigint;
+    c record; h comanda.heads%ROWTYPE; d comanda.due%ROWTYPE; k comanda.keys%ROWTYPE;
+    r_outcome smallint[] := array_fill(0::smallint, ARRAY[v_count]);
+    r_applied boolean[] := array_fill(false, ARRAY[v_count]);
+    r_actual bigint[] := array_fill(0::bigint, ARRAY[v_count]);
+    r_claimed boolean[] := array_fill(false, ARRAY[v_count]);
+    r_queued boolean[] := array_fill(false, ARRAY[v_count]);
+    r_promoted uuid[] := array_fill(NULL::uuid, ARRAY[v_count]);
+    r_position bigint[] := array_fill(0::bigint, ARRAY[v_count]);
+    r_key integer[] := array_fill(NULL::integer, ARRAY[v_count]);
+    r_key_order uuid[] := array_fill(NULL::uuid, ARRAY[v_count]);
+    r_key_fingerprint bytea[] := array_fill(NULL::bytea, ARRAY[v_count]);
+    t_kind "char"[] := '{}'; t_a text[] := '{}'; t_b text[] := '{}'; t_c text[] := '{}'; t_n bigint[] := '{}';
+BEGIN
+    FOR v_name IN SELECT DISTINCT name FROM unnest(p_lanes) AS name ORDER BY name LOOP
+        LOOP
+            PERFORM 1 FROM comanda.lanes WHERE name = v_name FOR UPDATE;
+            EXIT WHEN FOUND;
+            -- A lane that was emptied and removed between the two statements is found missing, and made again.
+            INSERT INTO comanda.lanes (name, active) VALUES (v_name, NULL) ON CONFLICT DO NOTHING;
+            EXIT WHEN FOUND;
+        END LOOP;
+    END LOOP;
+    PERFORM 1 FROM comanda.heads WHERE id = ANY (p_id) ORDER BY id FOR UPDATE;
+    PERFORM 1 FROM comanda.due WHERE id = ANY (p_id) ORDER BY id FOR UPDATE;
+    v_now := clock_timestamp();
+    IF array_length(k_ord, 1) > 0 THEN
+        -- All keys are taken at once, in their order; those of commits that fail are given back.
+        INSERT INTO comanda.keys AS old (scope, key, id, fingerprint, expires_at, commit_id)
+            SELECT DISTINCT ON (n.scope, n.key) n.scope, n.key, p_id[n.ord], n.fingerprint, n.expires_at, p_commit[n.ord]
+            FROM unnest(k_ord, k_scope, k_key, k_fingerprint, k_expires_at) AS n(ord, scope, key, fingerprint, expires_at)
+            ORDER BY n.scope, n.key, n.ord
+            ON CONFLICT (scope, key) DO UPDATE SET id = EXCLUDED.id, fingerprint = EXCLUDED.fingerprint,
+                expires_at = EXCLUDED.expires_at, commit_id = EXCLUDED.commit_id
+            WHERE old.expires_at <= v_now;
+    END IF;
+
+    FOR c IN SELECT * FROM unnest(
+            p_id, p_commit, p_expected, p_token_visit, p_token_attempt, p_token_secret, p_refuse,
+            p_status, p_phase, p_type_hash, p_version, p_events_before, p_attempts_before, p_events, p_attempts,
+            p_updated_at, p_due_at, p_due_queued_at, p_visit, p_attempt, p_cause, p_head, p_data,
+            p_type, p_key, p_customer, p_group, p_accepted_status, p_at, p_traceparent,
+            p_leave, p_enter, p_resume, p_claim, p_take_visit, p_take_attempt, p_take_secret, p_lease,
+            p_keys_from, p_keys_to) WITH ORDINALITY
+        AS t(id, commit_id, expected, token_visit, token_attempt, token_secret, refuse,
+            status, phase, type_hash, version, events_before, attempts_before, events, attempts,
+            updated_at, due_at, due_queued_at, visit, attempt, cause, head, data,
+            order_type, key, customer, group_key, accepted_status, at, traceparent,
+            leave, enter, resume, claim, take_visit, take_attempt, take_secret, lease,
+            keys_from, keys_to, ord)
+    LOOP
+        SELECT * INTO h FROM comanda.heads WHERE id = c.id;
+        v_found := FOUND;
+        IF v_found THEN
+            SELECT * INTO d FROM comanda.due WHERE id = c.id;
+            v_held := FOUND;
+        ELSE
+            v_held := false;
+        END IF;
+
+        IF v_found AND h.commit_id = c.commit_id THEN
+            r_claimed[c.ord] := c.claim = 2 AND v_held AND d.secret IS NOT DISTINCT FROM c.take_secret;
+            r_queued[c.ord] := h.lane IS NOT NULL
+                AND NOT EXISTS (SELECT 1 FROM comanda.lanes WHERE name = h.lane AND active = c.id);
+            r_position[c.ord] := coalesce((SELECT max(e.position) FROM comanda.events e WHERE e.id = c.id), 0);
+            CONTINUE;
+        END IF;
+
+        FOR i IN c.keys_from .. c.keys_to LOOP
+            SELECT * INTO k FROM comanda.keys WHERE scope = k_scope[i] AND key = k_key[i];
+            v_key_found := FOUND;
+            IF v_key_found AND k.commit_id <> c.commit_id AND NOT coalesce(k.expires_at <= v_now, false) THEN
+                r_outcome[c.ord] := 3;
+                r_key[c.ord] := i;
+                r_key_order[c.ord] := k.id;
+                r_key_fingerprint[c.ord] := k.fingerprint;
+                EXIT;
+            ELSIF NOT v_key_found OR k.commit_id <> c.commit_id THEN
+                INSERT INTO comanda.keys (scope, key, id, fingerprint, expires_at, commit_id)
+                    VALUES (k_scope[i], k_key[i], c.id, k_fingerprint[i], k_expires_at[i], c.commit_id)
+                    ON CONFLICT (scope, key) DO UPDATE SET id = EXCLUDED.id, fingerprint = EXCLUDED.fingerprint,
+                        expires_at = EXCLUDED.expires_at, commit_id = EXCLUDED.commit_id;
+            END IF;
+        END LOOP;
+        IF r_outcome[c.ord] = 0 THEN
+            r_actual[c.ord] := CASE WHEN v_found THEN h.version ELSE 0 END;
+            IF c.token_secret IS NOT NULL AND (NOT v_held OR (d.secret, d.held_visit, d.held_attempt)
+                    IS DISTINCT FROM (c.token_secret, c.token_visit, c.token_attempt)) THEN
+                r_outcome[c.ord] := 2;
+            ELSIF r_actual[c.ord] <> c.expected OR (c.expected = 0 AND v_found) THEN
+                r_outcome[c.ord] := 1;
+            ELSIF c.refuse <> 0 THEN
+                r_outcome[c.ord] := 4;
+            ELSIF (CASE WHEN v_found THEN h.events ELSE 0 END) <> c.events_before
+                OR (CASE WHEN v_found THEN h.attempts ELSE 0 END) <> c.attempts_before THEN
+                r_outcome[c.ord] := 5;
+            END IF;
+        END IF;
+        IF r_outcome[c.ord] <> 0 THEN
+            FOR i IN c.keys_from .. c.keys_to LOOP
+                DELETE FROM comanda.keys WHERE scope = k_scope[i] AND key = k_key[i] AND commit_id = c.commit_id;
+            END LOOP;
+            CONTINUE;
+        END IF;
+
+        -- From here on everything is applied.
+        r_applied[c.ord] := true;
+        v_total := v_total + c.events - c.events_before;
+        IF v_found THEN
+            v_seq := h.seq; v_lane := h.lane; v_lane_position := h.lane_position;
+            IF c.data IS NOT NULL THEN
+                UPDATE comanda.orders SET data = c.data WHERE id = c.id;
+            END IF;
+        ELSE
+            v_seq := nextval('comanda.order_seq'); v_lane := NULL; v_lane_position := NULL;
+            INSERT INTO comanda.orders (id, seq, order_type, key, customer, group_key, status, at, traceparent, data)
+                VALUES (c.id, v_seq, c.order_type, c.key, c.customer, c.group_key, c.accepted_status, c.at,
+                    c.traceparent, c.data);
+        END IF;
+
+        -- An order stands in one lane at a time: whoever enters another leaves the first.
+        IF v_lane IS NOT NULL AND (c.leave = v_lane OR (c.enter IS NOT NULL AND c.enter <> v_lane)) THEN
+            r_promoted[c.ord] := comanda.leave_lane(v_lane, c.id, v_lane_position, v_now);
+            v_lane := NULL;
+        END IF;
+        v_is_active := true;
+        IF c.enter IS NOT NULL AND v_lane IS NULL THEN
+            v_lane := c.enter;
+            IF v_lane_position IS NULL OR NOT c.resume THEN
+                v_lane_position := nextval('comanda.lane_position');
+            END IF;
+            SELECT active INTO v_active FROM comanda.lanes WHERE name = v_lane;
+            IF v_active IS NULL THEN
+                UPDATE comanda.lanes SET active = c.id WHERE name = v_lane;
+            ELSE
+                v_is_active := false;
+                INSERT INTO comanda.lane_waiting (lane, position, id) VALUES (v_lane, v_lane_position, c.id);
+            END IF;
+        ELSIF v_lane IS NOT NULL THEN
+            SELECT active INTO v_active FROM comanda.lanes WHERE name = v_lane;
+            v_is_active := v_active = c.id;
+        END IF;
+        r_queued[c.ord] := NOT v_is_active;
+        v_due := CASE WHEN v_is_active THEN c.due_at ELSE c.due_queued_at END;
+
+        IF v_found THEN
+            UPDATE comanda.heads SET status = c.status, phase = c.phase, type_hash = c.type_hash, version = c.version,
+                commit_id = c.commit_id, events = c.events, attempts = c.attempts, updated_at = c.updated_at,
+                due_at = c.due_at, due_queued_at = c.due_queued_at, visit = c.visit, attempt = c.attempt,
+                cause = c.cause, lane = v_lane, lane_position = v_lane_position, head = c.head
+                WHERE id = c.id;
+        ELSE
+            INSERT INTO comanda.heads (id, seq, order_type, status, phase, type_hash, version, commit_id, events,
+                    attempts, updated_at, due_at, due_queued_at, visit, attempt, cause, lane, lane_position, head)
+                VALUES (c.id, v_seq, c.order_type, c.status, c.phase, c.type_hash, c.version, c.commit_id, c.events,
+                    c.attempts, c.updated_at, c.due_at, c.due_queued_at, c.visit, c.attempt, c.cause, v_lane,
+                    v_lane_position, c.head);
+        END IF;
+
+        -- The claim, and the entry among what is due.
+        v_taken := c.claim = 2 AND v_is_active AND coalesce(v_due <= v_now, false);
+        r_claimed[c.ord] := v_taken;
+        IF NOT v_held THEN
+            d := NULL;
+        END IF;
+        IF v_taken THEN
+            d.secret := c.take_secret; d.held_visit := c.take_visit; d.held_attempt := c.take_attempt;
+            d.lease_until := v_now + c.lease * interval '1 microsecond';
+        ELSIF c.claim <> 0 THEN
+            d.secret := NULL; d.held_visit := NULL; d.held_attempt := NULL; d.lease_until := NULL;
+        END IF;
+        IF v_due IS NULL AND d.secret IS NULL THEN
+            IF v_held THEN
+                DELETE FROM comanda.due WHERE id = c.id;
+            END IF;
+        ELSIF v_held THEN
+            UPDATE comanda.due SET due_at = v_due,
+                wake_at = CASE WHEN v_due IS NOT NULL THEN greatest(v_due, d.lease_until) END,
+                visit = c.visit, attempt = c.attempt, secret = d.secret, held_visit = d.held_visit,
+                held_attempt = d.held_attempt, lease_until = d.lease_until
+                WHERE id = c.id;
+        ELSE
+            INSERT INTO comanda.due (id, seq, due_at, wake_at, visit, attempt, held_visit, held_attempt, secret,
+                    lease_until)
+                VALUES (c.id, v_seq, v_due, CASE WHEN v_due IS NOT NULL THEN greatest(v_due, d.lease_until) END,
+                    c.visit, c.attempt, d.held_visit, d.held_attempt, d.secret, d.lease_until);
+        END IF;
+
+        -- What is counted.
+        IF NOT v_found OR (h.status, h.phase) IS DISTINCT FROM (c.status, c.phase) THEN
+            t_kind := t_kind || 's'::"char"; t_a := t_a || c.order_type; t_b := t_b || c.status;
+            t_c := t_c || c.phase::text; t_n := t_n || 1::bigint;
+            IF v_found THEN
+                t_kind := t_kind || 's'::"char"; t_a := t_a || h.order_type; t_b := t_b || h.status;
+                t_c := t_c || h.phase::text; t_n := t_n || (-1)::bigint;
+            END IF;
+        END IF;
+        IF c.phase <> 4 AND (NOT v_found OR h.phase = 4 OR h.type_hash <> c.type_hash) THEN
+            t_kind := t_kind || 'l'::"char"; t_a := t_a || encode(c.type_hash, 'hex'); t_b := t_b || ''::text;
+            t_c := t_c || ''::text; t_n := t_n || 1::bigint;
+        END IF;
+        IF v_found AND h.phase <> 4 AND (c.phase = 4 OR h.type_hash <> c.type_hash) THEN
+            t_kind := t_kind || 'l'::"char"; t_a := t_a || encode(h.type_hash, 'hex'); t_b := t_b || ''::text;
+            t_c := t_c || ''::text; t_n := t_n || (-1)::bigint;
+        END IF;
+        IF c.cause IS NOT NULL OR (v_found AND h.cause IS NOT NULL) THEN
+            IF c.cause IS NOT NULL THEN
+                t_kind := t_kind || 'c'::"char"; t_a := t_a || c.order_type; t_b := t_b || c.cause;
+                t_c := t_c || ''::text; t_n := t_n || 1::bigint;
+            END IF;
+            IF v_found AND h.cause IS NOT NULL THEN
+                t_kind := t_kind || 'c'::"char"; t_a := t_a || h.order_type; t_b := t_b || h.cause;
+                t_c := t_c || ''::text; t_n := t_n || (-1)::bigint;
+            END IF;
+        END IF;
+    END LOOP;
+
+    IF array_length(p_lanes, 1) > 0 THEN
+        DELETE FROM comanda.lanes WHERE name = ANY (p_lanes) AND active IS NULL;
+    END IF;
+    IF array_length(a_ord, 1) > 0 THEN
+        INSERT INTO comanda.attempts (id, number, visit, attempt, step, undo, started_at, ended_at, outcome, reason, result)
+            SELECT p_id[a.ord], a.number, a.visit, a.attempt, a.step, a.undo, a.started_at, a.ended_at, a.outcome,
+                a.reason, a.result
+            FROM unnest(a_ord, a_number, a_visit, a_attempt, a_step, a_undo, a_started_at, a_ended_at, a_outcome,
+                a_reason, a_result)
+                AS a(ord, number, visit, attempt, step, undo, started_at, ended_at, outcome, reason, result)
+            WHERE r_applied[a.ord];
+    END IF;
+    IF array_length(t_kind, 1) > 0 THEN
+        INSERT INTO comanda.tally_changes (kind, a, b, c, n)
+            SELECT t.kind, t.a, t.b, t.c, sum(t.n) FROM unnest(t_kind, t_a, t_b, t_c, t_n) AS t(kind, a, b, c, n)
+            GROUP BY t.kind, t.a, t.b, t.c HAVING sum(t.n) <> 0;
+    END IF;
+    IF v_total > 0 THEN
+        -- The feed's lock is taken last and held until the commit is visible, so that positions become visible in
+        -- their order. The transaction ends with this call: nobody's network stands between lock and commit.
+        PERFORM pg_advisory_xact_lock(x'636f6d616e6461'::bigint);
+        INSERT INTO comanda.events (position, id, number, at, kind, from_status, to_status, by, reason, changed)
+            SELECT nextval('comanda.feed_position'), s.*
+            FROM (SELECT p_id[e.ord], e.number, e.at, e.kind, e.from_status, e.to_status, e.by, e.reason, e.changed
+                FROM unnest(e_ord, e_number, e_at, e_kind, e_from, e_to, e_by, e_reason, e_changed) WITH ORDINALITY
+                    AS e(ord, number, at, kind, from_status, to_status, by, reason, changed, place)
+                WHERE r_applied[e.ord] ORDER BY e.place) AS s;
+        v_running := currval('comanda.feed_position') - v_total;
+    ELSE
+        v_running := coalesce((SELECT max(e.position) FROM comanda.events e), 0);
+    END IF;
+    FOR i IN 1 .. v_count LOOP
+        IF r_applied[i] THEN
+            v_running := v_running + p_events[i] - p_events_before[i];
+            r_position[i] := v_running;
+        END IF;
+    END LOOP;
+    RETURN QUERY SELECT r_outcome[i], r_actual[i], r_claimed[i], r_queued[i], r_promoted[i], r_position[i],
+        k_scope[r_key[i]], k_key[r_key[i]], r_key_order[i], r_key_fingerprint[i], v_now
+        FROM generate_series(1, v_count) AS i;
+END $$;
+
+-- Claims up to `p_max` orders that are due, each under a new token. Rows that others are at are passed over. The last
+-- row, which names no order, tells when the next is due, and the clock.
+CREATE OR REPLACE FUNCTION comanda.claim(p_max integer, p_lease bigint)
+RETURNS TABLE (id uuid, visit integer, attempt integer, secret uuid, lease_until timestamptz, next_at timestamptz,
+    clock timestamptz)
+LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    v_now timestamptz := clock_timestamp(); v_until timestamptz := v_now + p_lease * interval '1 microsecond';
+BEGIN
+    RETURN QUERY
+        WITH picked AS MATERIALIZED (
+            SELECT p.id, p.wake_at, p.seq FROM comanda.due p WHERE p.wake_at <= v_now
+            ORDER BY p.wake_at, p.seq LIMIT p_max FOR UPDATE SKIP LOCKED
+        ), taken AS (
+            UPDATE comanda.due d SET held_visit = d.visit, held_attempt = d.attempt, secret = gen_random_uuid(),
+                lease_until = v_until, wake_at = greatest(d.due_at, v_until)
+            FROM picked p WHERE d.id = p.id
+            RETURNING d.id, d.held_visit, d.held_attempt, d.secret, d.lease_until, p.wake_at, p.seq
+        )
+        SELECT t.id, t.held_visit, t.held_attempt, t.secret, t.lease_until, NULL::timestamptz, v_now FROM taken t
+        ORDER BY t.wake_at, t.seq;
+    RETURN QUERY
+        SELECT NULL::uuid, 0, 0, NULL::uuid, NULL::timestamptz,
+            (SELECT d.wake_at FROM comanda.due d WHERE d.wake_at IS NOT NULL ORDER BY d.wake_at LIMIT 1), v_now;
+END $$;
+
+-- Extends a claim; answers when it now ends, or nothing if it is no longer held.
+CREATE OR REPLACE FUNCTION comanda.renew(p_id uuid, p_visit integer, p_attempt integer, p_secret uuid, p_lease bigint)
+RETURNS TABLE (lease_until timestamptz, clock timestamptz)
+LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    v_now timestamptz := clock_timestamp(); v_until timestamptz := v_now + p_lease * interval '1 microsecond';
+BEGIN
+    RETURN QUERY
+        UPDATE comanda.due d SET lease_until = v_until,
+            wake_at = CASE WHEN d.due_at IS NOT NULL THEN greatest(d.due_at, v_until) END
+        WHERE d.id = p_id AND d.secret = p_secret AND d.held_visit = p_visit AND d.held_attempt = p_attempt
+        RETURNING d.lease_until, v_now;
+END $$;
+
+-- Gives claims back. Stale tokens are passed over.
+CREATE OR REPLACE FUNCTION comanda.release(p_id uuid[], p_visit integer[], p_attempt integer[], p_secret uuid[])
+RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM 1 FROM comanda.due WHERE id = ANY (p_id) ORDER BY id FOR UPDATE;
+    DELETE FROM comanda.due d USING unnest(p_id, p_visit, p_attempt, p_secret) AS t(id, visit, attempt, secret)
+        WHERE d.id = t.id AND d.secret = t.secret AND d.held_visit = t.visit AND d.held_attempt = t.attempt
+            AND d.due_at IS NULL;
+    UPDATE comanda.due d SET secret = NULL, held_visit = NULL, held_attempt = NULL, lease_until = NULL, wake_at = d.due_at
+        FROM unnest(p_id, p_visit, p_attempt, p_secret) AS t(id, visit, attempt, secret)
+        WHERE d.id = t.id AND d.secret = t.secret AND d.held_visit = t.visit AND d.held_attempt = t.attempt;
+END $$;
+
+-- Removes up to `p_max` orders that have been final since before a moment, with everything that belongs to them, and as
+-- many expired keys. Orders that someone is committing to are passed over until the next time.
+CREATE OR REPLACE FUNCTION comanda.retain(p_before timestamptz, p_max integer, p_keys_max integer)
+RETURNS TABLE (orders integer, keys integer)
+LANGUAGE plpgsql
+SET lock_timeout = '5s'
+AS $$
+#variable_conflict use_column
+DECLARE
+    v_now timestamptz := clock_timestamp(); v_ids uuid[]; v_keys integer; v_newest bigint;
+BEGIN
+    v_ids := ARRAY(SELECT id FROM comanda.heads WHERE phase = 4 AND updated_at < p_before AND lane IS NULL
+        ORDER BY updated_at LIMIT p_max FOR UPDATE SKIP LOCKED);
+    IF array_length(v_ids, 1) > 0 THEN
+        INSERT INTO comanda.tally_changes (kind, a, b, c, n)
+            SELECT 's', order_type, status, phase::text, -count(*) FROM comanda.heads WHERE id = ANY (v_ids)
+            GROUP BY order_type, status, phase;
+        DELETE FROM comanda.due WHERE id = ANY (v_ids);
+        DELETE FROM comanda.keys WHERE id = ANY (v_ids);
+        DELETE FROM comanda.attempts WHERE id = ANY (v_ids);
+        WITH gone AS (DELETE FROM comanda.events WHERE id = ANY (v_ids) RETURNING position)
+            SELECT max(position) INTO v_newest FROM gone;
+        UPDATE comanda.meta SET value = v_newest WHERE name = 'retained' AND value < v_newest;
+        DELETE FROM comanda.heads WHERE id = ANY (v_ids);
+        DELETE FROM comanda.orders WHERE id = ANY (v_ids);
+    END IF;
+    WITH expired AS (
+        SELECT scope, key FROM comanda.keys WHERE expires_at <= v_now ORDER BY expires_at LIMIT p_keys_max
+        FOR UPDATE SKIP LOCKED
+    ), gone AS (
+        DELETE FROM comanda.keys k USING expired e WHERE k.scope = e.scope AND k.key = e.key RETURNING 1
+    ) SELECT count(*) INTO v_keys FROM gone;
+    RETURN QUERY SELECT coalesce(array_length(v_ids, 1), 0), v_keys;
+END $$;
+
+-- Adds changes to the counts up to now into the counts, if nobody else is at it. Answers how many changes there were.
+CREATE OR REPLACE FUNCTION comanda.fold() RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+    v_folded bigint;
+BEGIN
+    IF NOT pg_try_advisory_xact_lock(x'636f6d616e6462'::bigint) THEN
+        RETURN 0;
+    END IF;
+    WITH gone AS (
+        DELETE FROM comanda.tally_changes WHERE id IN (SELECT id FROM comanda.tally_changes ORDER BY id LIMIT 10000)
+        RETURNING kind, a, b, c, n
+    ), sums AS (
+        SELECT kind, a, b, c, sum(n)::bigint AS n, count(*) AS changes FROM gone GROUP BY kind, a, b, c
+    ), folded AS (
+        INSERT INTO comanda.tally AS t (kind, a, b, c, n) SELECT kind, a, b, c, n FROM sums
+        ON CONFLICT (kind, a, b, c) DO UPDATE SET n = t.n + EXCLUDED.n
+    ) SELECT coalesce(sum(changes), 0) INTO v_folded FROM sums;
+    RETURN v_folded;
+END $$;
+
+-- Orders as they stand, each with its claim, its place, and what its results are made from.
+CREATE OR REPLACE FUNCTION comanda.read(p_ids uuid[])
+RETURNS TABLE (id uuid, seq bigint, order_type text, key text, customer text, group_key text, status text,
+    at timestamptz, traceparent text, data text, head text, behind integer, held_visit integer, held_attempt integer,
+    secret uuid, lease_until timestamptz, steps text[], undos boolean[], results text[], clock timestamptz)
+LANGUAGE plpgsql STABLE AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+        SELECT o.id, o.seq, o.order_type, o.key, o.customer, o.group_key, o.status, o.at, o.traceparent, o.data, h.head,
+            CASE WHEN h.lane IS NULL THEN -1
+                WHEN EXISTS (SELECT 1 FROM comanda.lanes l WHERE l.name = h.lane AND l.active = h.id) THEN 0
+                ELSE 1 + (SELECT count(*)::integer FROM (SELECT 1 FROM comanda.lane_waiting w
+                    WHERE w.lane = h.lane AND w.position < h.lane_position LIMIT 1000) AS before) END,
+            d.held_visit, d.held_attempt, d.secret, d.lease_until, r.steps, r.undos, r.results, clock_timestamp()
+        FROM unnest(p_ids) WITH ORDINALITY AS wanted(id, place)
+        JOIN comanda.orders o ON o.id = wanted.id
+        JOIN comanda.heads h ON h.id = wanted.id
+        LEFT JOIN comanda.due d ON d.id = wanted.id AND d.secret IS NOT NULL
+        LEFT JOIN LATERAL (
+            SELECT array_agg(a.step ORDER BY a.number) AS steps, array_agg(a.undo ORDER BY a.number) AS undos,
+                array_agg(a.result ORDER BY a.number) AS results
+            FROM comanda.attempts a
+            WHERE a.id = wanted.id AND a.outcome = 0 AND (a.undo OR a.result IS NOT NULL)
+        ) AS r ON h.attempts > 0
+        ORDER BY wanted.place;
+END $$;
+
+-- A page of the feed: after a position (0), from the oldest event from which on none was removed (1), or from the
+-- newest (2). Every row tells where the feed begins and ends; a page without events is one such row.
+CREATE OR REPLACE FUNCTION comanda.feed(p_start smallint, p_after bigint, p_max integer)
+RETURNS TABLE (epoch bigint, timeline text, retained bigint, newest bigint, "position" bigint, id uuid, number bigint,
+    at timestamptz, kind smallint, from_status text, to_status text, by text, reason text, changed text,
+    order_type text, customer text)
+LANGUAGE plpgsql STABLE AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+        WITH place AS MATERIALIZED (
+            SELECT m.epoch, m.retained, greatest(m.retained, m.last) AS newest,
+                -- The timeline moves when another server takes over or an older state is restored.
+                CASE WHEN pg_is_in_recovery() THEN NULL ELSE left(pg_walfile_name(pg_current_wal_lsn()), 8) END AS timeline,
+                CASE p_start WHEN 0 THEN p_after WHEN 1 THEN m.retained ELSE greatest(m.retained, m.last) END AS after
+            FROM (SELECT (SELECT value FROM comanda.meta WHERE name = 'epoch') AS epoch,
+                (SELECT value FROM comanda.meta WHERE name = 'retained') AS retained,
+                coalesce((SELECT max(e.position) FROM comanda.events e), 0) AS last) AS m
+        )
+        SELECT p.epoch, p.timeline, p.retained, p.newest, e.position, e.id, e.number, e.at, e.kind, e.from_status,
+            e.to_status, e.by, e.reason, e.changed, e.order_type, e.customer
+        FROM place p LEFT JOIN LATERAL (
+            SELECT v.*, o.order_type, o.customer FROM (
+                SELECT * FROM comanda.events n WHERE n.position > p.after ORDER BY n.position LIMIT p_max
+            ) AS v JOIN comanda.orders o ON o.id = v.id
+        ) AS e ON true
+        ORDER BY e.position;
+END $$;

@@ -1,0 +1,154 @@
+//! The store for many nodes: PostgreSQL 15 or newer.
+//!
+//! Any number of processes use one database, and none of them leads. Each batch of commits is one call of a function in
+//! the database (`functions_1.sql`), which checks and applies every commit, each alone, and is a transaction of its own:
+//! one round trip, no lock that outlives it, nothing that a proxy in between could break. Claims are rows with leases by
+//! the database's clock; the feed has one lock, taken last, so that its positions become visible in their order.
+
+mod batch;
+mod clock;
+mod column;
+mod committer;
+mod failure;
+mod follow;
+mod migrate;
+mod read;
+mod server;
+mod store;
+mod text;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use comanda_store::StoreError;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+pub use migrate::MigrationStatus;
+pub use server::AddressError;
+
+use crate::clock::Clock;
+use crate::committer::{Committer, Queue};
+use crate::failure::Failure;
+use crate::follow::Follower;
+use crate::server::{Address, Server};
+
+/// How a store is opened.
+#[derive(Clone)]
+pub struct Options {
+    address: Address,
+    /// The most connections to the server; one more commits. Default 8.
+    pub connections_max: usize,
+    /// The most commits that wait; further ones are answered with `Busy`. Default 16384.
+    pub commits_max: usize,
+    /// How long the server may take to answer a statement. Default 10 s.
+    pub answer_time_max: Duration,
+    /// Whether an older database is brought up to date. Default true.
+    pub migrate: bool,
+}
+
+impl Options {
+    /// The defaults, for a server at `postgres://USER:PASSWORD@HOST:PORT/DATABASE`. `sslmode` is `disable` or
+    /// `verify-full` (the default for other machines); `sslrootcert` names a PEM file instead of the system's
+    /// certificates. All else is as libpq has it.
+    pub fn new(address: &str) -> Result<Self, AddressError> {
+        Ok(Self {
+            address: Address::parse(address)?,
+            connections_max: 8,
+            commits_max: 16 * 1024,
+            answer_time_max: Duration::from_secs(10),
+            migrate: true,
+        })
+    }
+}
+
+/// Orders in PostgreSQL. See the crate for how.
+pub struct PostgresStore {
+    server: Server,
+    commits: Server,
+    queue: Arc<Queue>,
+    clock: Arc<Clock>,
+    position: watch::Sender<u64>,
+    stop: CancellationToken,
+    committer: Mutex<Option<JoinHandle<()>>>,
+    follower: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl PostgresStore {
+    /// Opens the store: checks the server's settings and the database's format, and begins to work.
+    pub async fn open(options: Options) -> Result<Self, StoreError> {
+        let server = Server::new(&options.address, options.connections_max, options.answer_time_max)?;
+        migrate::check_settings(&server).await?;
+        let mut status = migrate::status(&server).await?;
+        if status.found < migrate::FORMAT && options.migrate {
+            status = migrate::up(&server).await?;
+        }
+        if status.found < migrate::FORMAT {
+            let cause = std::io::Error::other(format!(
+                "it has format {}, and this program needs format {}. Run `comanda migrate up` first",
+                status.found,
+                migrate::FORMAT
+            ));
+            return Err(StoreError::failed("use this database", cause));
+        }
+        if status.usable_by > migrate::FORMAT {
+            return Err(StoreError::Newer {
+                found: status.found,
+                known: migrate::FORMAT,
+            });
+        }
+        let rows = server
+            .ask(
+                "read the database's clock",
+                "SELECT clock_timestamp(), coalesce(max(position), 0) FROM comanda.events",
+                &[],
+            )
+            .await
+            .map_err(Failure::into_error)?;
+        let first = rows
+            .first()
+            .ok_or_else(|| failure::corrupt("the database", "it does not tell the time"))?;
+        let clock = Arc::new(Clock::new(first.get(0)));
+        let position = watch::Sender::new(u64::try_from(first.get::<_, i64>(1)).unwrap_or(0));
+        let commits = Server::new(&options.address, 1, options.answer_time_max)?;
+        let queue = Arc::new(Queue::new(options.commits_max));
+        let committer = Committer {
+            server: commits.clone(),
+            queue: queue.clone(),
+            clock: clock.clone(),
+            position: position.clone(),
+        };
+        let stop = CancellationToken::new();
+        let follower = Follower {
+            server: server.clone(),
+            clock: clock.clone(),
+            position: position.clone(),
+            stop: stop.clone(),
+        };
+        Ok(Self {
+            server,
+            commits,
+            queue,
+            clock,
+            position,
+            stop,
+            committer: Mutex::new(Some(tokio::spawn(committer.run()))),
+            follower: Mutex::new(Some(tokio::spawn(follower.run()))),
+        })
+    }
+
+    /// Which format a database has.
+    pub async fn migration_status(options: &Options) -> Result<MigrationStatus, StoreError> {
+        let server = Server::new(&options.address, 1, options.answer_time_max)?;
+        migrate::status(&server).await
+    }
+
+    /// Brings a database up to date, and answers what it then is. Nodes of the version before go on working.
+    pub async fn migrate(options: &Options) -> Result<MigrationStatus, StoreError> {
+        let server = Server::new(&options.address, 1, options.answer_time_max)?;
+        migrate::check_settings(&server).await?;
+        migrate::up(&server).await
+    }
+}

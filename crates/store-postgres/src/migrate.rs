@@ -1,0 +1,136 @@
+//! The database's format: finding out which it is, bringing it up to date, and refusing servers that break promises.
+//!
+//! Formats expand first and contract later: a migration adds what the new version needs and leaves what the version
+//! before uses, so that both run side by side while nodes are replaced. `usable_by` in `meta` is the oldest program
+//! format that may still use the database.
+
+use comanda_store::StoreError;
+use deadpool_postgres::Object;
+use tokio_postgres::Transaction;
+
+use crate::failure::{Failure, store_error};
+use crate::server::Server;
+
+/// The tables of each format. Each takes the database one format further.
+const TABLES: &[&str] = &[include_str!("format_1.sql")];
+/// The functions of the newest format.
+const FUNCTIONS: &str = include_str!("functions_1.sql");
+/// The oldest program that can still use the newest format.
+const USABLE_BY: u32 = 1;
+
+/// The newest format that this program knows.
+pub(crate) const FORMAT: u32 = TABLES.len() as u32;
+
+/// The lock under which only one migrates at a time.
+const LOCK: &str = "SELECT pg_advisory_xact_lock(x'636f6d616e6463'::bigint)";
+
+/// What a server's settings would break.
+const PROMISES: [(&str, &str); 3] = [
+    ("fsync", "an accepted order would not survive a power cut"),
+    ("full_page_writes", "a crash could leave half-written pages"),
+    (
+        "synchronous_commit",
+        "an answer would be sent before the order is on disk",
+    ),
+];
+
+/// Where a database stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MigrationStatus {
+    /// The format that it has; 0 for an empty one.
+    pub found: u32,
+    /// The newest format that this program knows.
+    pub newest: u32,
+    /// The oldest program format that may use it.
+    pub usable_by: u32,
+}
+
+/// Refuses a server whose settings would break what is promised.
+pub(crate) async fn check_settings(server: &Server) -> Result<(), StoreError> {
+    const WHAT: &str = "check the server's settings";
+    let statement =
+        "SELECT name, setting FROM pg_settings WHERE name IN ('fsync', 'full_page_writes', 'synchronous_commit')";
+    for row in server.ask(WHAT, statement, &[]).await.map_err(Failure::into_error)? {
+        let (name, setting): (String, String) = (row.get(0), row.get(1));
+        if setting != "off" {
+            continue;
+        }
+        let broken = PROMISES.iter().find(|(promise, _)| *promise == name);
+        let because = broken.map_or("", |(_, because)| because);
+        let cause = std::io::Error::other(format!("the server runs with {name} = off: {because}. Set it to on"));
+        return Err(StoreError::failed("use this server", cause));
+    }
+    Ok(())
+}
+
+/// Which format the database has.
+pub(crate) async fn status(server: &Server) -> Result<MigrationStatus, StoreError> {
+    const WHAT: &str = "read the database's format";
+    let mut status = MigrationStatus {
+        found: 0,
+        newest: FORMAT,
+        usable_by: 0,
+    };
+    let rows = server
+        .ask(WHAT, "SELECT to_regclass('comanda.meta') IS NOT NULL", &[])
+        .await
+        .map_err(Failure::into_error)?;
+    if !rows.first().is_some_and(|row| row.get(0)) {
+        return Ok(status);
+    }
+    let statement = "SELECT name, value FROM comanda.meta WHERE name IN ('format', 'usable_by')";
+    for row in server.ask(WHAT, statement, &[]).await.map_err(Failure::into_error)? {
+        let value = u32::try_from(row.get::<_, i64>(1)).unwrap_or(u32::MAX);
+        match row.get::<_, &str>(0) {
+            "format" => status.found = value,
+            _ => status.usable_by = value,
+        }
+    }
+    Ok(status)
+}
+
+/// Brings the database up to date. Whoever comes second waits, and finds nothing to do.
+pub(crate) async fn up(server: &Server) -> Result<MigrationStatus, StoreError> {
+    const WHAT: &str = "migrate the database";
+    let mut connection = server.connection(WHAT).await.map_err(Failure::into_error)?;
+    match migrate(&mut connection).await {
+        Ok(()) => {}
+        Err(error) => return Err(store_error(WHAT, error)),
+    }
+    drop(connection);
+    status(server).await
+}
+
+async fn migrate(connection: &mut Object) -> Result<(), tokio_postgres::Error> {
+    let transaction = connection.transaction().await?;
+    transaction.batch_execute(LOCK).await?;
+    let found = format(&transaction).await?;
+    if found < FORMAT {
+        for tables in &TABLES[found as usize..] {
+            transaction.batch_execute(tables).await?;
+        }
+        transaction.batch_execute(FUNCTIONS).await?;
+        transaction
+            .batch_execute(&format!(
+                "INSERT INTO comanda.meta VALUES ('format', {FORMAT}), ('usable_by', {USABLE_BY}) \
+                 ON CONFLICT (name) DO UPDATE SET value = EXCLUDED.value"
+            ))
+            .await?;
+    }
+    transaction.commit().await
+}
+
+async fn format(transaction: &Transaction<'_>) -> Result<u32, tokio_postgres::Error> {
+    let there = transaction
+        .query_typed("SELECT to_regclass('comanda.meta') IS NOT NULL", &[])
+        .await?;
+    if !there.first().is_some_and(|row| row.get(0)) {
+        return Ok(0);
+    }
+    let rows = transaction
+        .query_typed("SELECT value FROM comanda.meta WHERE name = 'format'", &[])
+        .await?;
+    Ok(rows
+        .first()
+        .map_or(0, |row| u32::try_from(row.get::<_, i64>(0)).unwrap_or(u32::MAX)))
+}

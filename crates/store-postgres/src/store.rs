@@ -1,0 +1,435 @@
+//! The store port, over the server and the committer.
+
+use std::path::Path;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use comanda_model::{Attempt, Event, OrderId, Token, TypeHash};
+use comanda_store::{
+    Capabilities, Cause, Claim, Claims, Commit, CommitError, Counters, FeedPage, FeedStart, ListQuery, OrderPage,
+    StatusCount, Store, StoreError, Stored, Ticket, TypeSource,
+};
+use jiff::Timestamp;
+use tokio::sync::watch;
+use tokio_postgres::Row;
+use tokio_postgres::types::Type;
+use uuid::Uuid;
+
+use crate::PostgresStore;
+use crate::column::{micros, phase_from};
+use crate::failure::{Failure, corrupt};
+use crate::read::{self, LIST_ROWS_MAX, ListStatements};
+use crate::server::Parameter;
+use crate::text::{from_column, to_column};
+
+/// The most rows of history, attempts, feed or causes that one read answers with, whatever was asked for.
+const ROWS_MAX: usize = 10_000;
+/// The most claims of one call.
+const CLAIMS_MAX: usize = 1000;
+/// The most orders on one page, whatever was asked for.
+const LIMIT_MAX: usize = 1000;
+/// The most orders, and keys, that one transaction removes, so that nobody waits for it.
+const BITE_MAX: usize = 200;
+
+fn closed(what: &'static str) -> StoreError {
+    StoreError::failed(what, std::io::Error::other("the store is closed"))
+}
+
+fn bounded(max: usize) -> i64 {
+    i64::try_from(max.min(ROWS_MAX)).unwrap_or(i64::MAX)
+}
+
+fn number(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn part(number: u32) -> i32 {
+    i32::try_from(number).unwrap_or(i32::MAX)
+}
+
+impl PostgresStore {
+    async fn ask(
+        &self,
+        what: &'static str,
+        statement: &str,
+        parameters: &[Parameter<'_>],
+    ) -> Result<Vec<Row>, StoreError> {
+        self.server
+            .ask(what, statement, parameters)
+            .await
+            .map_err(Failure::into_error)
+    }
+
+    /// Orders by their ids, in that order; those that are not there are left out.
+    async fn read(&self, what: &'static str, ids: &[Uuid]) -> Result<Vec<Stored>, StoreError> {
+        let rows = self
+            .ask(what, "SELECT * FROM comanda.read($1)", &[(&ids, Type::UUID_ARRAY)])
+            .await?;
+        let mut orders = Vec::with_capacity(rows.len());
+        for row in rows {
+            let clock: Timestamp = row.get("clock");
+            self.clock.learn(clock);
+            let mut stored = read::stored(&row)?;
+            stored.claim = stored.claim.filter(|(_, until)| *until > clock);
+            orders.push(stored);
+        }
+        Ok(orders)
+    }
+}
+
+#[async_trait]
+impl Store for PostgresStore {
+    fn commit(&self, commits: Vec<Commit>) -> Vec<Ticket> {
+        self.queue.stage(commits)
+    }
+
+    async fn claim(&self, max: usize, lease: Duration) -> Result<Claims, StoreError> {
+        const WHAT: &str = "claim due orders";
+        let max = i32::try_from(max.min(CLAIMS_MAX)).unwrap_or(i32::MAX);
+        let lease = micros(lease);
+        let rows = self
+            .ask(
+                WHAT,
+                "SELECT * FROM comanda.claim($1, $2)",
+                &[(&max, Type::INT4), (&lease, Type::INT8)],
+            )
+            .await?;
+        let mut claims = Claims::default();
+        let mut held = Vec::new();
+        for row in rows {
+            self.clock.learn(row.get("clock"));
+            match row.get::<_, Option<Uuid>>("id") {
+                None => claims.next_due_at = row.get("next_at"),
+                Some(id) => {
+                    let count = |name| u32::try_from(row.get::<_, i32>(name)).unwrap_or(0);
+                    let token = Token {
+                        order: OrderId(id),
+                        visit: count("visit"),
+                        attempt: count("attempt"),
+                        secret: row.get("secret"),
+                    };
+                    held.push((id, token, row.get::<_, Timestamp>("lease_until")));
+                }
+            }
+        }
+        if held.is_empty() {
+            return Ok(claims);
+        }
+        // They are read after they were claimed, so each is as it now stands. If that fails, the leases end by
+        // themselves.
+        let ids: Vec<Uuid> = held.iter().map(|(id, ..)| *id).collect();
+        let mut orders = self.read(WHAT, &ids).await?.into_iter().peekable();
+        for (id, token, lease_until) in held {
+            if let Some(stored) = orders.next_if(|stored| stored.order.id().0 == id) {
+                claims.claims.push(Claim {
+                    order: stored.order,
+                    token,
+                    lease_until,
+                });
+            }
+        }
+        Ok(claims)
+    }
+
+    async fn renew(&self, token: &Token, lease: Duration) -> Result<Timestamp, CommitError> {
+        let (visit, attempt, lease) = (part(token.visit), part(token.attempt), micros(lease));
+        let rows = self
+            .ask(
+                "renew a claim",
+                "SELECT * FROM comanda.renew($1, $2, $3, $4, $5)",
+                &[
+                    (&token.order.0, Type::UUID),
+                    (&visit, Type::INT4),
+                    (&attempt, Type::INT4),
+                    (&token.secret, Type::UUID),
+                    (&lease, Type::INT8),
+                ],
+            )
+            .await?;
+        let row = rows.first().ok_or(CommitError::TokenStale)?;
+        self.clock.learn(row.get("clock"));
+        Ok(row.get("lease_until"))
+    }
+
+    async fn release(&self, tokens: &[Token]) -> Result<(), StoreError> {
+        let ids: Vec<Uuid> = tokens.iter().map(|token| token.order.0).collect();
+        let visits: Vec<i32> = tokens.iter().map(|token| part(token.visit)).collect();
+        let attempts: Vec<i32> = tokens.iter().map(|token| part(token.attempt)).collect();
+        let secrets: Vec<Uuid> = tokens.iter().map(|token| token.secret).collect();
+        self.ask(
+            "give claims back",
+            "SELECT comanda.release($1, $2, $3, $4)",
+            &[
+                (&ids, Type::UUID_ARRAY),
+                (&visits, Type::INT4_ARRAY),
+                (&attempts, Type::INT4_ARRAY),
+                (&secrets, Type::UUID_ARRAY),
+            ],
+        )
+        .await?;
+        Ok(())
+    }
+
+    async fn order(&self, id: OrderId) -> Result<Option<Stored>, StoreError> {
+        Ok(self.read("read an order", &[id.0]).await?.pop())
+    }
+
+    async fn key(&self, scope: &str, key: &str) -> Result<Option<(OrderId, [u8; 32])>, StoreError> {
+        let (scope, key) = (to_column(scope), to_column(key));
+        let rows = self
+            .ask(
+                "read a key",
+                "SELECT id, fingerprint FROM comanda.keys WHERE scope = $1 AND key = $2 \
+                 AND (expires_at IS NULL OR expires_at > clock_timestamp())",
+                &[(&scope, Type::TEXT), (&key, Type::TEXT)],
+            )
+            .await?;
+        let Some(row) = rows.first() else { return Ok(None) };
+        let fingerprint: Vec<u8> = row.get(1);
+        let fingerprint = fingerprint
+            .try_into()
+            .map_err(|_| corrupt(format!("the key `{key}` of `{scope}`"), "its fingerprint is no SHA-256"))?;
+        Ok(Some((OrderId(row.get(0)), fingerprint)))
+    }
+
+    async fn history(&self, id: OrderId, after: u64, max: usize) -> Result<Vec<Event>, StoreError> {
+        let (after, max) = (number(after), bounded(max));
+        let parameters: [Parameter<'_>; 3] = [(&id.0, Type::UUID), (&after, Type::INT8), (&max, Type::INT8)];
+        let rows = self.ask("read an order's events", read::HISTORY, &parameters).await?;
+        rows.iter().map(read::event).collect()
+    }
+
+    async fn attempts(&self, id: OrderId, after: u64, max: usize) -> Result<Vec<Attempt>, StoreError> {
+        let (after, max) = (number(after), bounded(max));
+        let parameters: [Parameter<'_>; 3] = [(&id.0, Type::UUID), (&after, Type::INT8), (&max, Type::INT8)];
+        let rows = self
+            .ask("read an order's attempts", read::ATTEMPTS, &parameters)
+            .await?;
+        rows.iter().map(read::attempt).collect()
+    }
+
+    async fn put_type(&self, source: &TypeSource) -> Result<(), StoreError> {
+        let (hash, name) = (source.hash.0.to_vec(), to_column(&source.name));
+        let text = to_column(&source.source);
+        self.ask(
+            "keep a type's source",
+            "INSERT INTO comanda.types (hash, name, source) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+            &[(&hash, Type::BYTEA), (&name, Type::TEXT), (&text, Type::TEXT)],
+        )
+        .await?;
+        Ok(())
+    }
+
+    async fn type_source(&self, hash: TypeHash) -> Result<Option<TypeSource>, StoreError> {
+        let bytes = hash.0.to_vec();
+        let rows = self
+            .ask(
+                "read a type's source",
+                "SELECT name, source FROM comanda.types WHERE hash = $1",
+                &[(&bytes, Type::BYTEA)],
+            )
+            .await?;
+        Ok(rows.first().map(|row| TypeSource {
+            hash,
+            name: from_column(row.get(0)),
+            source: from_column(row.get(1)),
+        }))
+    }
+
+    async fn live_types(&self) -> Result<Vec<(TypeHash, u64)>, StoreError> {
+        let rows = self
+            .ask(
+                "read the types in use",
+                "SELECT a, sum(n)::bigint FROM (SELECT kind, a, n FROM comanda.tally UNION ALL \
+                 SELECT kind, a, n FROM comanda.tally_changes) AS t WHERE kind = 'l' GROUP BY a HAVING sum(n) > 0",
+                &[],
+            )
+            .await?;
+        rows.iter()
+            .map(|row| {
+                let hash = format!("sha256:{}", row.get::<_, &str>(0));
+                let hash = hash
+                    .parse()
+                    .map_err(|_| corrupt("a count of live orders", "its type's hash is none"))?;
+                Ok((hash, u64::try_from(row.get::<_, i64>(1)).unwrap_or(0)))
+            })
+            .collect()
+    }
+
+    async fn feed(&self, from: FeedStart, max: usize) -> Result<FeedPage, StoreError> {
+        let (start, after) = read::feed_start(from);
+        let max = i32::try_from(max.min(ROWS_MAX)).unwrap_or(i32::MAX);
+        let parameters: [Parameter<'_>; 3] = [(&start, Type::INT2), (&after, Type::INT8), (&max, Type::INT4)];
+        let rows = self.ask("read the feed", read::FEED, &parameters).await?;
+        read::feed_page(&rows, from)
+    }
+
+    async fn list(&self, query: &ListQuery) -> Result<OrderPage, StoreError> {
+        const WHAT: &str = "list orders";
+        let limit = query.limit.clamp(1, LIMIT_MAX);
+        let statements = ListStatements::new(query, limit);
+        let found = self.ask(WHAT, &statements.page, &statements.parameters()).await?;
+        let seq = |row: &Row, index: usize| row.get::<_, Option<i64>>(index).and_then(|seq| u64::try_from(seq).ok());
+        let next = if found.len() > limit {
+            found.get(limit - 1).and_then(|row| seq(row, 1))
+        } else {
+            let looked = self
+                .ask(WHAT, &statements.looked, &statements.looked_parameters())
+                .await?;
+            let looked = looked.first().filter(|row| row.get::<_, i64>(0) >= LIST_ROWS_MAX);
+            looked.and_then(|row| seq(row, 1))
+        };
+        let ids: Vec<Uuid> = found.iter().take(limit).map(|row| row.get(0)).collect();
+        let orders = if ids.is_empty() {
+            Vec::new()
+        } else {
+            self.read(WHAT, &ids).await?
+        };
+        Ok(OrderPage { orders, next })
+    }
+
+    async fn causes(&self, max: usize) -> Result<Vec<Cause>, StoreError> {
+        let max = bounded(max);
+        let rows = self
+            .ask(
+                "read the causes of dead letters",
+                "SELECT t.a, t.b, t.n, (SELECT h.id FROM comanda.heads h WHERE h.phase = 3 AND h.cause = t.b \
+                     AND h.order_type = t.a ORDER BY h.seq DESC LIMIT 1) \
+                 FROM (SELECT a, b, sum(n)::bigint AS n FROM (SELECT kind, a, b, n FROM comanda.tally UNION ALL \
+                     SELECT kind, a, b, n FROM comanda.tally_changes) AS c WHERE kind = 'c' GROUP BY a, b \
+                     HAVING sum(n) > 0 ORDER BY 3 DESC, 1, 2 LIMIT $1) AS t ORDER BY 3 DESC, 1, 2",
+                &[(&max, Type::INT8)],
+            )
+            .await?;
+        Ok(rows
+            .iter()
+            .map(|row| Cause {
+                order_type: from_column(row.get(0)),
+                cause: from_column(row.get(1)),
+                count: u64::try_from(row.get::<_, i64>(2)).unwrap_or(0),
+                example: row.get::<_, Option<Uuid>>(3).map(OrderId),
+            })
+            .collect())
+    }
+
+    async fn counters(&self) -> Result<Counters, StoreError> {
+        const WHAT: &str = "read the counts";
+        let rows = self
+            .ask(
+                WHAT,
+                "SELECT a, b, c, sum(n)::bigint, clock_timestamp() FROM (SELECT kind, a, b, c, n FROM comanda.tally \
+                 UNION ALL SELECT kind, a, b, c, n FROM comanda.tally_changes) AS t WHERE kind = 's' \
+                 GROUP BY a, b, c HAVING sum(n) > 0 ORDER BY a, b, c",
+                &[],
+            )
+            .await?;
+        let mut counts = Vec::with_capacity(rows.len());
+        for row in &rows {
+            counts.push(StatusCount {
+                order_type: from_column(row.get(0)),
+                status: from_column(row.get(1)),
+                phase: phase_from(row.get(2))?,
+                count: u64::try_from(row.get::<_, i64>(3)).unwrap_or(0),
+            });
+        }
+        let oldest = self
+            .ask(
+                WHAT,
+                "SELECT clock_timestamp(), (SELECT due_at FROM comanda.due WHERE wake_at IS NOT NULL \
+                 AND wake_at <= (SELECT clock_timestamp()) ORDER BY wake_at LIMIT 1)",
+                &[],
+            )
+            .await?;
+        let oldest = oldest.first();
+        if let Some(row) = oldest {
+            self.clock.learn(row.get(0));
+        }
+        Ok(Counters {
+            as_of: rows
+                .first()
+                .or(oldest)
+                .map(|row| row.get(if rows.is_empty() { 0 } else { 4 })),
+            counts,
+            oldest_due_at: oldest.and_then(|row| row.get(1)),
+        })
+    }
+
+    async fn retain(&self, before: Timestamp, max: usize) -> Result<usize, StoreError> {
+        let mut removed = 0;
+        // Keys go with the orders' bites, and further ones only when nothing else is left to do.
+        loop {
+            let bite = i32::try_from((max - removed).min(BITE_MAX)).unwrap_or(i32::MAX);
+            let keys_max = i32::try_from(BITE_MAX).unwrap_or(i32::MAX);
+            let rows = self
+                .ask(
+                    "remove old orders",
+                    "SELECT * FROM comanda.retain($1, $2, $3)",
+                    &[
+                        (&before, Type::TIMESTAMPTZ),
+                        (&bite, Type::INT4),
+                        (&keys_max, Type::INT4),
+                    ],
+                )
+                .await?;
+            let gone = |index: usize| rows.first().map_or(0, |row| row.get::<_, i32>(index));
+            let (orders, keys) = (gone(0), gone(1));
+            removed += usize::try_from(orders).unwrap_or(0);
+            let more_orders = removed < max && orders == bite;
+            if !more_orders && keys < keys_max {
+                return Ok(removed);
+            }
+        }
+    }
+
+    async fn backup(&self, _: &Path, _: &(dyn Fn(u64, u64) + Send + Sync)) -> Result<(), StoreError> {
+        Err(StoreError::Unsupported {
+            store: "postgres",
+            what: "copy itself: use pg_dump, or your server's continuous archiving",
+        })
+    }
+
+    fn position(&self) -> watch::Receiver<u64> {
+        self.position.subscribe()
+    }
+
+    fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            name: "postgres",
+            durable: true,
+            many_nodes: true,
+            backup: false,
+        }
+    }
+
+    async fn health(&self) -> Result<(), StoreError> {
+        const WHAT: &str = "take commits";
+        if !self.queue.is_open() {
+            return Err(closed(WHAT));
+        }
+        let rows = self
+            .ask(WHAT, "SELECT current_setting('transaction_read_only') = 'on'", &[])
+            .await?;
+        if rows.first().is_some_and(|row| row.get(0)) {
+            let cause = std::io::Error::other("the server takes no writes: it is a standby, or was set read-only");
+            return Err(StoreError::ReadOnly(std::sync::Arc::new(cause)));
+        }
+        Ok(())
+    }
+
+    async fn close(&self) -> Result<(), StoreError> {
+        const WHAT: &str = "close the store";
+        self.queue.close();
+        self.stop.cancel();
+        let tasks = [self.committer.lock().take(), self.follower.lock().take()];
+        for task in tasks.into_iter().flatten() {
+            task.await.map_err(|error| StoreError::failed(WHAT, error))?;
+        }
+        self.server.close();
+        self.commits.close();
+        Ok(())
+    }
+}

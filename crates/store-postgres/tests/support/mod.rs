@@ -1,0 +1,209 @@
+//! A PostgreSQL server of the tests' own: one per test process, on a free port, with a database per test.
+//!
+//! It lives in memory where there is such a file system, with all its safety settings on, as a store needs them. A
+//! shell that reads from a pipe of this process stops it: however the process ends, the pipe then closes.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    dead_code,
+    missing_docs,
+    unreachable_pub,
+    reason = "a test's panic is its failure, and not every test needs all of it"
+)]
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// A running server.
+pub struct Cluster {
+    pub port: u16,
+    pub directory: PathBuf,
+    databases: AtomicU32,
+    _watchdog: Child,
+}
+
+/// Where the server's programs are: on the path, or where the distribution's packages put them.
+fn program(name: &str) -> PathBuf {
+    let packaged = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let packaged = packaged.map(|version| version.path().join("bin").join(name));
+    let mut found: Vec<PathBuf> = packaged.filter(|path| path.exists()).collect();
+    found.sort();
+    found.pop().unwrap_or_else(|| PathBuf::from(name))
+}
+
+fn is_root() -> bool {
+    let output = Command::new("id").arg("-u").output().expect("`id` runs");
+    output.stdout.trim_ascii() == b"0"
+}
+
+/// A command that the server's own user runs: it refuses to run as root.
+pub fn as_server(program_name: &str) -> Command {
+    let program = program(program_name);
+    if is_root() {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups"]);
+        command.arg(program);
+        command
+    } else {
+        Command::new(program)
+    }
+}
+
+pub fn run(command: &mut Command) {
+    let output = command.output().unwrap_or_else(|error| {
+        panic!("{command:?} could not be started ({error}); `cargo xtask install` installs it")
+    });
+    assert!(
+        output.status.success(),
+        "{command:?}: {}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    listener.local_addr().expect("it has an address").port()
+}
+
+impl Cluster {
+    /// Makes and starts a server with further settings, such as `fsync=off`.
+    pub fn start(settings: &[&str]) -> Self {
+        let memory = Path::new("/dev/shm");
+        let parent = if memory.is_dir() {
+            memory.to_owned()
+        } else {
+            std::env::temp_dir()
+        };
+        let directory = tempfile::Builder::new()
+            .prefix("comanda-postgres-")
+            .tempdir_in(parent)
+            .expect("a directory can be made")
+            .keep();
+        if is_root() {
+            run(Command::new("chown").arg("postgres:postgres").arg(&directory));
+        }
+        let data = directory.join("data");
+        run(as_server("initdb").arg("-D").arg(&data).args([
+            "-U",
+            "postgres",
+            "-A",
+            "trust",
+            "-E",
+            "UTF8",
+            "--locale=C",
+            "--data-checksums",
+            "--no-sync",
+        ]));
+        // Other processes look for free ports too; whoever loses the race looks again.
+        let port = (0..5)
+            .find_map(|_| {
+                let port = free_port();
+                start(&directory, port, settings).then_some(port)
+            })
+            .unwrap_or_else(|| panic!("{}", std::fs::read_to_string(directory.join("log")).unwrap_or_default()));
+        let script = format!(
+            "cat > /dev/null; '{}' -D '{}' -m immediate stop > /dev/null 2>&1; rm -rf '{}'",
+            program("pg_ctl").display(),
+            data.display(),
+            directory.display()
+        );
+        let mut watchdog = if is_root() {
+            let mut command = Command::new("setpriv");
+            command.args([
+                "--reuid=postgres",
+                "--regid=postgres",
+                "--clear-groups",
+                "sh",
+                "-c",
+                &script,
+            ]);
+            command
+        } else {
+            let mut command = Command::new("sh");
+            command.args(["-c", &script]);
+            command
+        };
+        let watchdog = watchdog
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("a shell can be started");
+        Self {
+            port,
+            directory,
+            databases: AtomicU32::new(0),
+            _watchdog: watchdog,
+        }
+    }
+
+    /// Starts the server again after it was stopped.
+    pub fn start_again(&self, settings: &[&str]) {
+        assert!(start(&self.directory, self.port, settings), "the server starts again");
+    }
+
+    /// Stops the server: `fast`, `immediate` (as by a crash).
+    pub fn stop(&self, mode: &str) {
+        run(as_server("pg_ctl")
+            .arg("-D")
+            .arg(self.directory.join("data"))
+            .args(["-m", mode, "-w", "stop"]));
+    }
+
+    /// The address of a database.
+    pub fn address(&self, database: &str) -> String {
+        format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
+    }
+
+    /// Runs SQL, outside of any transaction.
+    pub async fn execute(&self, database: &str, sql: &str) {
+        let (client, connection) = tokio_postgres::connect(&self.address(database), tokio_postgres::NoTls)
+            .await
+            .expect("the server takes connections");
+        let connection = tokio::spawn(connection);
+        client.batch_execute(sql).await.expect("the statement is executed");
+        drop(client);
+        // Without a client the connection ends; how it ends tells nothing.
+        let _ = connection.await;
+    }
+
+    /// A new, empty database; its name.
+    pub async fn database(&self) -> String {
+        let name = format!("test_{}", self.databases.fetch_add(1, Ordering::Relaxed));
+        self.execute("postgres", &format!("CREATE DATABASE {name} TEMPLATE template0"))
+            .await;
+        name
+    }
+}
+
+fn start(directory: &Path, port: u16, settings: &[&str]) -> bool {
+    let mut options = format!(
+        "-p {port} -k '{}' -c listen_addresses=127.0.0.1 -c shared_buffers=64MB -c max_connections=400",
+        directory.display()
+    );
+    for setting in settings {
+        options.push_str(&format!(" -c {setting}"));
+    }
+    let status = as_server("pg_ctl")
+        .arg("-D")
+        .arg(directory.join("data"))
+        .arg("-l")
+        .arg(directory.join("log"))
+        .args(["-o", &options, "-w", "-t", "60", "start"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .expect("pg_ctl runs");
+    status.success()
+}
+
+/// The server that all tests of this process share.
+pub fn shared() -> &'static Cluster {
+    static SHARED: OnceLock<Cluster> = OnceLock::new();
+    SHARED.get_or_init(|| Cluster::start(&[]))
+}
