@@ -6,10 +6,9 @@
 //! orders that it saw to be due, and then reads them again: what it saw may have been true only before a commit that
 //! has been published since.
 
-use std::collections::{HashMap, HashSet};
-
 use comanda_model::{OrderId, Token};
 use parking_lot::Mutex;
+use rustc_hash::{FxHashMap, FxHashSet};
 use uuid::Uuid;
 
 /// A claim that is held.
@@ -25,7 +24,7 @@ pub(crate) struct Held {
 }
 
 /// What a batch does to one claim: `None` ends it.
-pub(crate) type Moves = HashMap<OrderId, (i64, Option<Moved>)>;
+pub(crate) type Moves = FxHashMap<OrderId, (i64, Option<Moved>)>;
 
 /// A claim that a commit takes.
 #[derive(Clone, Copy, Debug)]
@@ -36,9 +35,9 @@ pub(crate) struct Moved {
 
 #[derive(Debug, Default)]
 struct Inner {
-    held: HashMap<OrderId, Held>,
-    by_seq: HashMap<i64, OrderId>,
-    moving: HashSet<i64>,
+    held: FxHashMap<OrderId, Held>,
+    by_seq: FxHashMap<i64, OrderId>,
+    moving: FxHashSet<i64>,
 }
 
 /// All claims of the store.

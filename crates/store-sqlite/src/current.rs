@@ -3,9 +3,8 @@
 //! Most orders are committed to several times within a short while, so the writer keeps what it knew last. The copy is
 //! exact because nobody else writes, and is thrown away whenever a transaction was rolled back.
 
-use std::collections::HashMap;
-
 use comanda_model::{CommitId, Head, OrderId, Phase};
+use rustc_hash::FxHashMap;
 
 use crate::column::due_micros;
 use crate::row::Results;
@@ -75,11 +74,12 @@ impl Current {
     }
 }
 
-/// The orders committed to most recently: two generations, so that forgetting costs nothing.
+/// The orders committed to most recently: two generations, so that forgetting costs nothing. Ids are made by us, so
+/// nobody can choose them to collide, and a quick hash will do.
 #[derive(Debug, Default)]
 pub(crate) struct Recent {
-    young: HashMap<OrderId, Current>,
-    old: HashMap<OrderId, Current>,
+    young: FxHashMap<OrderId, Current>,
+    old: FxHashMap<OrderId, Current>,
 }
 
 /// How many orders one generation holds; at about 300 bytes each, both take at most 20 MiB.
@@ -94,7 +94,9 @@ impl Recent {
     /// Puts an order in.
     pub(crate) fn put(&mut self, id: OrderId, current: Current) {
         if self.young.len() >= GENERATION_MAX {
-            self.old = std::mem::take(&mut self.young);
+            // The map that is emptied keeps its memory: to grow a new one each time was a twelfth of the writer's work.
+            std::mem::swap(&mut self.old, &mut self.young);
+            self.young.clear();
         }
         self.young.insert(id, current);
     }
