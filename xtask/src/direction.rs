@@ -8,6 +8,7 @@ use serde_json::Value;
 /// Each crate, and those of ours that it may use.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("comanda-model", &[]),
+    ("comanda-outbound", &[]),
     ("comanda-order-type", &["comanda-model"]),
     ("comanda-store", &["comanda-model"]),
     ("comanda-store-sqlite", &["comanda-store", "comanda-model"]),
@@ -16,7 +17,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "comanda-engine",
         &["comanda-store", "comanda-order-type", "comanda-model"],
     ),
-    ("comanda-steps", &["comanda-engine", "comanda-model"]),
+    (
+        "comanda-steps",
+        &["comanda-engine", "comanda-outbound", "comanda-model"],
+    ),
     (
         "comanda-http",
         &["comanda-engine", "comanda-store", "comanda-order-type", "comanda-model"],
