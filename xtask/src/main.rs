@@ -14,6 +14,7 @@ usage: cargo xtask COMMAND
   direction   only: which crate may use which
   install     only: what the tests need and the machine lacks
   crash       kills the real server under load, again and again  [ROUNDS, default 100]
+  power-cut   cuts the power under the real server's disk, again and again  [CUTS, default 500] [SEED]
   bench       builds and measures, side by side (takes minutes)";
 
 fn main() -> ExitCode {
@@ -25,6 +26,9 @@ fn main() -> ExitCode {
         ["install"] => install::all(),
         ["crash"] => run::crash("100"),
         ["crash", rounds] => run::crash(rounds),
+        ["power-cut"] => run::power_cut("500", None),
+        ["power-cut", cuts] => run::power_cut(cuts, None),
+        ["power-cut", cuts, seed] => run::power_cut(cuts, Some(seed)),
         ["bench"] => run::bench(),
         _ => {
             eprintln!("{HELP}");

@@ -32,7 +32,20 @@ pub fn check() -> Result<(), String> {
 
 /// The long form of the crash test.
 pub fn crash(rounds: &str) -> Result<(), String> {
-    println!("$ CRASH_ROUNDS={rounds} cargo test --release -p comanda --test crash");
+    long_form("crash", &[("CRASH_ROUNDS", rounds)])
+}
+
+/// The long form of the test of power cuts.
+pub fn power_cut(cuts: &str, seed: Option<&str>) -> Result<(), String> {
+    let mut settings = vec![("CUT_IMAGES", cuts), ("CUT_SECONDS", "10")];
+    settings.extend(seed.map(|seed| ("CUT_SEED", seed)));
+    long_form("power_cut", &settings)
+}
+
+/// Runs one test program of the binary with other bounds than in the ordinary run.
+fn long_form(test: &str, settings: &[(&str, &str)]) -> Result<(), String> {
+    let shown: Vec<String> = settings.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    println!("$ {} cargo test --release -p comanda --test {test}", shown.join(" "));
     let status = Command::new("cargo")
         .args([
             "test",
@@ -40,17 +53,17 @@ pub fn crash(rounds: &str) -> Result<(), String> {
             "-p",
             "comanda",
             "--test",
-            "crash",
+            test,
             "--",
             "--nocapture",
         ])
-        .env("CRASH_ROUNDS", rounds)
+        .envs(settings.iter().copied())
         .status()
         .map_err(|error| format!("cargo could not be started: {error}"))?;
     if status.success() {
         Ok(())
     } else {
-        Err("the crash test failed".to_owned())
+        Err(format!("the test `{test}` failed"))
     }
 }
 

@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use support::Server;
+use support::random::Random;
 
 const LANED: &str = r#"
 name = "laned"
@@ -112,19 +113,6 @@ async fn client(url: String, ledger: Arc<Ledger>, stop: Arc<AtomicBool>) {
                 tokio::task::yield_now().await;
             }
         }
-    }
-}
-
-/// A small generator, so that a run can be repeated: splitmix64.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut bits = self.0;
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (bits ^ (bits >> 31)) % bound
     }
 }
 

@@ -7,6 +7,7 @@
 //! `schema`; every row of content carries a checksum that is proved whenever it is read (`row`).
 
 mod apply;
+mod backfill;
 mod backup;
 mod check;
 mod claim;
@@ -122,7 +123,8 @@ impl SqliteStore {
         schema::migrate(&connection)?;
         backup::sync_directory_of(&path)?;
         set_size_max(&connection, options.size_bytes_max)?;
-        let (shared, epoch) = share(&connection, options.queue_commits_max)?;
+        sync_log(&path)?;
+        let (shared, epoch) = share(&connection, &path, options.queue_commits_max)?;
         let copying = schema::connect(&path, Use::Copy, 2048)?;
         let readers = Readers::start(&path, Use::Read, options.readers, options.cache_kib / 8)?;
         let writing = shared.clone();
@@ -158,7 +160,7 @@ impl SqliteStore {
         let purpose = backup::reading(&path);
         let connection = schema::connect(&path, purpose, 1024)?;
         check_present_format(&connection)?;
-        let (shared, epoch) = share(&connection, 0)?;
+        let (shared, epoch) = share(&connection, &path, 0)?;
         let readers = Readers::start(&path, purpose, options.readers, options.cache_kib / 8)?;
         let inner = Inner {
             shared,
@@ -202,18 +204,31 @@ impl Inner {
             let _ = thread.join();
         }
         self.readers.close();
+        self.shared.log.closed();
         self.lock.lock().take();
     }
 }
 
+/// Makes durable what a killed process had written to the log and not yet synced. It counts from now on, so it may be told.
+fn sync_log(database: &Path) -> Result<(), StoreError> {
+    const WHAT: &str = "make the log durable";
+    let mut log = database.as_os_str().to_owned();
+    log.push("-wal");
+    match std::fs::File::options().write(true).open(log) {
+        Ok(log) => log.sync_all().context(WHAT),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error).context(WHAT),
+    }
+}
+
 /// Reads what a store begins with: its counters, counts and epoch.
-fn share(connection: &rusqlite::Connection, commits_max: usize) -> Result<(Arc<Shared>, u64), StoreError> {
+fn share(connection: &rusqlite::Connection, path: &Path, commits_max: usize) -> Result<(Arc<Shared>, u64), StoreError> {
     let (counters, clock) = CommitCounters::load(connection).context("read the store's counters")?;
     let shared = Shared {
         queue: Queue::new(commits_max),
         claims: claims::Claims::default(),
         clock: Clock::new(clock),
-        log: Log::default(),
+        log: Log::new(path),
         counts: Mutex::new(store::counts(connection)?),
         ailment: Mutex::new(None),
         position: tokio::sync::watch::Sender::new(counters.position as u64),

@@ -5,12 +5,17 @@
 //! never begun anew. So when only little is left, the writer does the rest itself between two batches, and begins the
 //! log anew (`RESTART`). If a long read (a backup) forbids that, the log grows until the read ends; past
 //! [`Bounds::hard`] the writer waits a while for it each time the log has grown by a part more.
+//!
+//! When copying fails, the whole log is copied again (`backfill` says why).
 
+use std::path::Path;
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 use rusqlite::Connection;
+use rusqlite::config::DbConfig;
 
+use crate::backfill::Backfill;
 use crate::schema::PAGE_BYTES;
 
 /// Sizes of the log, in pages.
@@ -58,11 +63,13 @@ struct Inner {
 }
 
 /// What the writer and the second thread share.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Log {
     bounds: Bounds,
     inner: Mutex<Inner>,
     changed: Condvar,
+    /// Held while it is copied.
+    backfill: Mutex<Backfill>,
 }
 
 /// What `PRAGMA wal_checkpoint` answers.
@@ -83,6 +90,33 @@ fn checkpoint(connection: &Connection, mode: &str) -> rusqlite::Result<Checkpoin
 }
 
 impl Log {
+    /// The log of the database at this path.
+    pub(crate) fn new(database: &Path) -> Self {
+        Self {
+            bounds: Bounds::default(),
+            inner: Mutex::default(),
+            changed: Condvar::new(),
+            backfill: Mutex::new(Backfill::new(database)),
+        }
+    }
+
+    /// Copies, unless another does and goes on doing so for longer than `wait`.
+    fn copy(&self, connection: &Connection, mode: &str, wait: Duration) -> rusqlite::Result<Checkpoint> {
+        const BUSY: Checkpoint = Checkpoint { busy: true, copied: 0 };
+        let Some(mut backfill) = self.backfill.try_lock_for(wait) else {
+            return Ok(BUSY);
+        };
+        if backfill.is_stuck() {
+            return Ok(BUSY);
+        }
+        checkpoint(connection, mode).inspect_err(|_| backfill.rewind())
+    }
+
+    /// All connections are closed.
+    pub(crate) fn closed(&self) {
+        self.backfill.lock().close();
+    }
+
     /// Told by SQLite after each commit.
     pub(crate) fn grown_to(&self, pages: u64) {
         self.inner.lock().pages = pages;
@@ -123,7 +157,7 @@ impl Log {
     fn restart(&self, connection: &Connection, wait: Duration) -> bool {
         let answer = connection
             .busy_timeout(wait)
-            .and_then(|()| checkpoint(connection, "RESTART"));
+            .and_then(|()| self.copy(connection, "RESTART", wait));
         let reset = connection.busy_timeout(WAIT_LOCK);
         match answer.and_then(|answer| reset.map(|()| answer)) {
             Ok(answer) => !answer.busy,
@@ -137,8 +171,12 @@ impl Log {
 
     /// The last thing the writer does: leaves a database whose log is empty.
     pub(crate) fn finish(&self, connection: &Connection) {
-        if let Err(error) = checkpoint(connection, "TRUNCATE") {
+        if let Err(error) = self.copy(connection, "TRUNCATE", WAIT_LOCK) {
             tracing::warn!(%error, "the store's log could not be copied into the database; the next start will do it");
+            // SQLite would try once more when the connection is closed, and then throw the log away.
+            if let Err(error) = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true) {
+                tracing::error!(%error, "the store's log could not be kept");
+            }
         }
     }
 
@@ -161,7 +199,7 @@ impl Log {
                 }
             }
             for _ in 0..PASSES_MAX {
-                let copied = match checkpoint(connection, "PASSIVE") {
+                let copied = match self.copy(connection, "PASSIVE", WAIT_LOCK) {
                     Ok(answer) => answer.copied,
                     Err(error) => {
                         tracing::warn!(%error, "the store's log could not be copied into the database");
@@ -197,7 +235,7 @@ mod tests {
                 hard: 256,
                 little: 8,
             },
-            ..Log::default()
+            ..Log::new(path)
         });
         let mut connection = schema::connect(path, Use::Write, 1024).unwrap();
         schema::migrate(&connection).unwrap();

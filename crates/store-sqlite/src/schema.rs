@@ -12,6 +12,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use comanda_store::StoreError;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use uuid::Uuid;
 
@@ -183,6 +184,12 @@ pub(crate) fn connect(path: &Path, purpose: Use, cache_kib: u32) -> Result<Conne
     if matches!(purpose, Use::Write | Use::Copy) {
         connection.pragma_update(None, "synchronous", "FULL").context(WHAT)?;
         connection.pragma_update(None, "wal_autocheckpoint", 0).context(WHAT)?;
+    }
+    if matches!(purpose, Use::Copy) {
+        // It never is the one to throw the log away: `log` decides when that may be.
+        connection
+            .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
+            .context(WHAT)?;
     }
     connection.pragma_update(None, "foreign_keys", false).context(WHAT)?;
     connection.pragma_update(None, "temp_store", "MEMORY").context(WHAT)?;

@@ -1,6 +1,10 @@
 //! Runs the real binary: a server on a port of its own with a directory of its own, and commands.
 #![allow(dead_code, reason = "each test binary uses its own part of this")]
 
+#[cfg(target_os = "linux")]
+pub mod disk;
+pub mod random;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
