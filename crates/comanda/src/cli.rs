@@ -98,6 +98,9 @@ pub enum Command {
     /// Look at orders whose step is exhausted, and put them back to work or give them up
     #[command(subcommand)]
     DeadLetters(DeadLetters),
+    /// Show the queues that programs outside claim work from
+    #[command(subcommand_required = false, args_conflicts_with_subcommands = true)]
+    Queues(Queues),
     /// Write all orders as NDJSON
     Export(Export),
     /// Copy the whole store to a file
@@ -317,6 +320,26 @@ pub enum DeadLetters {
     Redrive(Redrive),
     /// Give them up: what their steps did is taken back
     Discard(Discard),
+}
+
+/// `queues`: without a subcommand, all of them.
+#[derive(Clone, Debug, Args)]
+pub struct Queues {
+    /// What to do; without one, list the queues.
+    #[command(subcommand)]
+    pub command: Option<QueueCommand>,
+}
+
+/// What there is to do with queues.
+#[derive(Clone, Debug, Subcommand)]
+pub enum QueueCommand {
+    /// List them: how much waits, is leased, and has waited for how long
+    List,
+    /// Show one
+    Show {
+        /// The queue's name
+        name: String,
+    },
 }
 
 /// Which dead letters.

@@ -162,7 +162,13 @@ impl Core {
                         });
                     }
                     let place = if receipt.queued { Place::Behind(1) } else { Place::Alone };
-                    let stored = Stored { order, claim, place };
+                    let worker = found.stored.worker.filter(|_| claim.is_some());
+                    let stored = Stored {
+                        order,
+                        claim,
+                        worker,
+                        place,
+                    };
                     return Ok(Found {
                         stored,
                         definition: found.definition,
@@ -192,7 +198,9 @@ impl Core {
 /// Whether an attempt is running whose effect outside is not known yet.
 fn in_flight(stored: &Stored) -> bool {
     let step = stored.order.head.work.as_ref().map(|work| &work.kind);
-    stored.claim.is_some() && matches!(step, Some(WorkKind::Step(_)))
+    // A worker from outside whose lease has ended may have done its work all the same.
+    let claimed = stored.claim.is_some() || stored.worker.is_some();
+    claimed && matches!(step, Some(WorkKind::Step(_)))
 }
 
 /// Applies a merge patch to an order's data and validates what comes out.

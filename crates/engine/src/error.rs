@@ -64,6 +64,14 @@ pub enum CommandError {
     /// There is no such order.
     #[error("there is no order {0}")]
     UnknownOrder(OrderId),
+    /// No order type has such a queue.
+    #[error("there is no queue `{name}`{}", nearest.as_ref().map(|nearest| format!("; did you mean `{nearest}`?")).unwrap_or_default())]
+    UnknownQueue {
+        /// As it was asked for.
+        name: String,
+        /// The nearest one that there is.
+        nearest: Option<Arc<str>>,
+    },
     /// The order's type, in the version that it lives on, is not known here.
     #[error("the version {hash} of type `{name}` cannot be run here")]
     UnknownVersion {

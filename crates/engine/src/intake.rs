@@ -232,6 +232,7 @@ impl Core {
         let stored = Stored {
             order,
             claim: None,
+            worker: None,
             place: Place::Alone,
         };
         Accepted {

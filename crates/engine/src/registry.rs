@@ -1,7 +1,7 @@
 //! The order types that this process can run: the current version of each by name, and every version that orders
 //! live on by hash.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -10,7 +10,7 @@ use comanda_order_type::{Bundle, Definition, Known, read};
 use comanda_store::{Store, StoreError, TypeSource};
 use parking_lot::RwLock;
 
-use crate::error::StartError;
+use crate::error::{CommandError, StartError};
 
 /// The order types.
 pub struct Registry {
@@ -43,6 +43,12 @@ impl Registry {
     /// Makes these the current types. Each is stored under its hash before it can take an order.
     pub async fn replace(&self, definitions: Vec<Definition>) -> Result<TypeChange, StoreError> {
         let mut next = BTreeMap::new();
+        if !self.store.capabilities().queues
+            && let Some(needs) = definitions.iter().find(|definition| needs_queues(definition))
+        {
+            tracing::error!(order_type = %needs.order_type.name, "the type has a queue, which this store does not keep");
+            return Err(self.store.without_queues());
+        }
         for definition in definitions {
             let order_type = &definition.order_type;
             let name = order_type.name.clone();
@@ -99,6 +105,27 @@ impl Registry {
             .cloned()
     }
 
+    /// The names of the queues of all types, in every version that is known here.
+    pub fn queues(&self) -> BTreeSet<Arc<str>> {
+        let versions = self.versions.read();
+        let types = versions.values().map(|definition| &definition.order_type);
+        types.flat_map(|order_type| order_type.step_queues().cloned()).collect()
+    }
+
+    /// The queue of this name.
+    pub(crate) fn queue(&self, name: &str) -> Result<Arc<str>, CommandError> {
+        let queues = self.queues();
+        if let Some(queue) = queues.get(name) {
+            return Ok(queue.clone());
+        }
+        let distance = |candidate: &Arc<str>| strsim::damerau_levenshtein(candidate, name);
+        let nearest = queues.iter().min_by_key(|candidate| distance(candidate)).cloned();
+        Err(CommandError::UnknownQueue {
+            name: name.to_owned(),
+            nearest: nearest.filter(|nearest| distance(nearest) <= 3),
+        })
+    }
+
     /// A version that orders live on: from memory, or from the store.
     pub async fn version(&self, hash: TypeHash) -> Result<Option<Arc<Definition>>, StoreError> {
         if let Some(definition) = self.versions.read().get(&hash) {
@@ -145,6 +172,11 @@ impl Registry {
         }
         Ok(())
     }
+}
+
+/// Whether a type can only run over a store that keeps queues.
+fn needs_queues(definition: &Definition) -> bool {
+    definition.order_type.step_queues().next().is_some()
 }
 
 fn definition_of(source: &TypeSource) -> Result<Definition, String> {

@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use crate::chance::{Chance, SystemChance};
 use crate::error::{CommandError, StartError};
 use crate::meter::Meters;
+use crate::pull::Waiters;
 use crate::registry::Registry;
 use crate::step::StepRunner;
 use crate::view::Found;
@@ -81,6 +82,7 @@ pub(crate) struct Core {
     pub(crate) steps: Arc<dyn StepRunner>,
     pub(crate) options: Options,
     pub(crate) watchers: Arc<Watchers>,
+    pub(crate) waiters: Waiters,
     /// One permit per claimed order: bounds what is in memory, and with it the ready queue.
     pub(crate) outstanding: Arc<Semaphore>,
     /// One permit per step that is running outside.
@@ -115,6 +117,7 @@ impl Service {
             steps,
             options,
             watchers: Arc::default(),
+            waiters: Waiters::default(),
             ready,
             wake: Wake::default(),
             stopping: CancellationToken::new(),
@@ -182,7 +185,10 @@ impl Service {
             changed.as_mut().enable();
             let found = self.find(id).await?;
             let met = found.as_ref().is_none_or(|found| match until {
-                WaitFor::Rest => found.stored.order.head.due_at(true).is_none(),
+                WaitFor::Rest => {
+                    let head = &found.stored.order.head;
+                    head.due_at(true).is_none() && head.queued_at(true).is_none()
+                }
                 WaitFor::VersionAfter(version) => found.stored.order.head.version > version,
             });
             if met || tokio::time::Instant::now() >= deadline || self.0.stopping.is_cancelled() {
@@ -235,6 +241,13 @@ impl Core {
         self.watchers.changed(order.id());
         if receipt.promoted.is_some() {
             self.wake.now();
+            if let Some(definition) = self.registry.loaded(order.head.type_hash) {
+                let queues = definition.order_type.step_queues();
+                queues.for_each(|queue| self.waiters.wake(queue));
+            }
+        }
+        if let Some((queue, _)) = order.head.queued_at(!receipt.queued) {
+            self.waiters.wake(queue);
         }
         if !receipt.claimed
             && let Some(due_at) = order.head.due_at(!receipt.queued)

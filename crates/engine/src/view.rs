@@ -71,6 +71,9 @@ pub struct WorkView {
     /// For whom or what it waits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waiting_for: Option<String>,
+    /// The worker that has claimed it from its queue.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub worker: Option<String>,
     /// How many orders of its lane are before it (counted up to 1000).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub behind: Option<u32>,
@@ -117,7 +120,12 @@ impl WorkState {
 impl Found {
     /// The order as `/v1` shows it.
     pub fn view(&self, now: Timestamp) -> OrderView {
-        let Stored { order, claim, place } = &self.stored;
+        let Stored {
+            order,
+            claim,
+            worker,
+            place,
+        } = &self.stored;
         let head = &order.head;
         OrderView {
             id: order.id(),
@@ -131,7 +139,14 @@ impl Found {
             group: order.accepted.group.clone(),
             data: order.data.clone(),
             results: order.results.iter().cloned().collect(),
-            work: self.work(order, claim.is_some(), *place, now),
+            work: self.work(order, claim.is_some(), *place, now).map(|view| WorkView {
+                // One whose lease has ended holds nothing that anyone should wait for.
+                worker: worker
+                    .as_ref()
+                    .filter(|_| claim.is_some())
+                    .map(|worker| worker.name.clone()),
+                ..view
+            }),
             accepted_at: order.accepted.at,
             updated_at: head.updated_at,
         }
@@ -150,6 +165,7 @@ impl Found {
             due_at: work.and_then(|work| work.due_at),
             last_error: work.and_then(|work| work.last_error.clone()),
             waiting_for: None,
+            worker: None,
             behind: None,
             deadline_at: head.status_until,
             undoing: head.phase == Phase::Undoing,
@@ -165,6 +181,10 @@ impl Found {
                 view.behind = Some(count);
             }
             (Some(_), _) if claimed => view.state = WorkState::Running,
+            (Some(work), _) if due_now && work.queue.is_some() => {
+                let queue = work.queue.as_deref().unwrap_or_default();
+                view.waiting_for = Some(format!("a worker of the queue `{queue}`"));
+            }
             (Some(_), _) if due_now => view.state = WorkState::Due,
             (Some(work), _) => match &work.kind {
                 WorkKind::Begin => view.waiting_for = Some("its dueAt".to_owned()),

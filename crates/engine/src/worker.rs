@@ -176,7 +176,7 @@ impl Core {
         }
     }
 
-    fn input(&self) -> Input {
+    pub(crate) fn input(&self) -> Input {
         Input {
             now: self.store.now(),
             jitter: self.options.chance.fraction(),
@@ -266,6 +266,11 @@ impl Core {
                 retry_after: None,
             }),
             Action::Http(_) => None,
+            // Decided before it comes to this: such work is never the engine's.
+            Action::Queue(name) => Some(StepOutcome::Failed {
+                reason: format!("the work waits for a worker of the queue `{name}`"),
+                retry_after: None,
+            }),
         }
     }
 
@@ -526,10 +531,11 @@ impl Core {
     }
 }
 
-fn outcome_name(outcome: &StepOutcome) -> &'static str {
+pub(crate) fn outcome_name(outcome: &StepOutcome) -> &'static str {
     match outcome {
         StepOutcome::Done { .. } => Outcome::Done.name(),
         StepOutcome::Failed { .. } => Outcome::Failed.name(),
         StepOutcome::Refused { .. } => Outcome::Refused.name(),
+        StepOutcome::Lost { .. } => Outcome::Lost.name(),
     }
 }

@@ -69,6 +69,12 @@ pub const CODES: &[Advice] = &[
         advice: "The server has no order type of this name. `GET /v1/order-types` lists those that it has.",
     },
     Advice {
+        code: "unknown-queue",
+        status: 404,
+        title: "Unknown queue",
+        advice: "No order type of this server has a queue of this name. `GET /v1/queues` lists those that there are.",
+    },
+    Advice {
         code: "method-not-allowed",
         status: 405,
         title: "Method not allowed",

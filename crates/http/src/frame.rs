@@ -114,6 +114,9 @@ fn time_limit(app: &App, method: &Method, route: &str, request: &Request) -> Dur
     if *method == Method::POST && route.starts_with("/v1/dead-letters/") {
         return limit + SWEEP_MAX;
     }
+    if route == "/v1/queues/{name}/claims" {
+        return limit + crate::queues::WAIT_MAX;
+    }
     let asked = request::prefer_wait(request.headers()).unwrap_or_default();
     let polled = request::Query::parse(request.uri().query())
         .take("wait")

@@ -17,6 +17,7 @@ mod openapi;
 mod orders;
 mod pages;
 mod problem;
+mod queues;
 mod request;
 mod respond;
 mod socket;
@@ -255,6 +256,12 @@ impl App {
             .route("/v1/dead-letters/redrive", post(dead_letters::redrive))
             .route("/v1/dead-letters/discard", post(dead_letters::discard))
             .route("/v1/dead-letter-causes", get(dead_letters::causes))
+            .route("/v1/queues", get(queues::list))
+            .route("/v1/queues/{name}", get(queues::one))
+            .route("/v1/queues/{name}/claims", post(queues::claim))
+            .route("/v1/claims/complete", post(queues::complete))
+            .route("/v1/claims/fail", post(queues::fail))
+            .route("/v1/claims/heartbeat", post(queues::heartbeat))
             .route("/healthz", get(pages::health))
             .route("/readyz", get(pages::ready))
             .route("/metrics", get(pages::metrics))

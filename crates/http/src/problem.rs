@@ -190,6 +190,7 @@ impl From<CommandError> for Problem {
         let detail = error.to_string();
         match error {
             CommandError::UnknownOrder(_) => Self::new("unknown-order", detail),
+            CommandError::UnknownQueue { .. } => Self::new("unknown-queue", detail),
             CommandError::UnknownVersion { .. } => Self::new("internal", detail),
             CommandError::Invalid(faults) => Self::invalid(faults),
             CommandError::Rejected(rejection) => rejection.into(),

@@ -53,6 +53,48 @@ pub struct Token {
     pub secret: Uuid,
 }
 
+impl Token {
+    /// The whole token as text, its secret included: for whoever is to answer with it, and for nobody else.
+    pub fn expose(&self) -> String {
+        format!(
+            "{}.{:x}.{:x}.{}",
+            self.order.0.simple(),
+            self.visit,
+            self.attempt,
+            self.secret.simple()
+        )
+    }
+}
+
+/// A text that is no token.
+#[derive(Debug, thiserror::Error)]
+#[error("not a token: pass on exactly what a claim gave you")]
+pub struct InvalidToken;
+
+impl FromStr for Token {
+    type Err = InvalidToken;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let parts: Vec<&str> = text.splitn(5, '.').collect();
+        let [order, visit, attempt, secret] = parts[..] else {
+            return Err(InvalidToken);
+        };
+        let number = |text: &str| u32::from_str_radix(text, 16).map_err(|_| InvalidToken);
+        let id = |text: &str| Uuid::try_parse(text).map_err(|_| InvalidToken);
+        let token = Self {
+            order: OrderId(id(order)?),
+            visit: number(visit)?,
+            attempt: number(attempt)?,
+            secret: id(secret)?,
+        };
+        // One token has one text.
+        if token.expose() == text {
+            Ok(token)
+        } else {
+            Err(InvalidToken)
+        }
+    }
+}
+
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The secret is left out: whoever reads a log must not be able to answer for the worker.

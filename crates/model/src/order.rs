@@ -129,6 +129,9 @@ pub struct Work {
     /// The latest failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
+    /// The queue in which it waits for a worker from outside. None: the engine does it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<Arc<str>>,
 }
 
 /// The kinds of work.
@@ -253,16 +256,28 @@ impl Order {
 
 impl Head {
     /// When the order next needs the engine. An order that queues behind others in its lane (`active` is false)
-    /// is due only for its status's deadline, which needs no place at the head.
+    /// is due only for its status's deadline, which needs no place at the head; so is one whose work waits in a queue.
     pub fn due_at(&self, active: bool) -> Option<Timestamp> {
         if matches!(self.phase, Phase::Dead | Phase::Final) {
             return None;
         }
-        let work = self.work.as_ref().filter(|_| active).and_then(|work| work.due_at);
+        let own = |work: &&Work| active && (work.queue.is_none() || self.intent.is_some());
+        let work = self.work.as_ref().filter(own).and_then(|work| work.due_at);
         match (work, self.status_until) {
             (Some(work), Some(until)) => Some(work.min(until)),
             (one, other) => one.or(other),
         }
+    }
+
+    /// The queue in which the order's work waits for a worker from outside, and since when, or from when on, it can be
+    /// claimed there. None for an order that stands behind others in its lane (`active` is false), and once something
+    /// is to happen as soon as the attempt in flight has ended: that is the engine's.
+    pub fn queued_at(&self, active: bool) -> Option<(&Arc<str>, Timestamp)> {
+        if !active || self.intent.is_some() || matches!(self.phase, Phase::Dead | Phase::Final) {
+            return None;
+        }
+        let work = self.work.as_ref()?;
+        work.queue.as_ref().zip(work.due_at)
     }
 }
 

@@ -183,6 +183,8 @@ pub enum Action {
     Wait(WaitFor),
     /// It calls an HTTP service.
     Http(Box<HttpCall>),
+    /// A worker from outside does it: it claims the work from the queue of this name and answers.
+    Queue(Arc<str>),
 }
 
 impl Action {
@@ -190,7 +192,7 @@ impl Action {
     pub fn is_internal(&self) -> bool {
         match self {
             Self::Noop | Self::Fail { .. } | Self::Wait(_) => true,
-            Self::Http(_) => false,
+            Self::Http(_) | Self::Queue(_) => false,
         }
     }
 
@@ -201,6 +203,7 @@ impl Action {
             Self::Fail { .. } => "fail",
             Self::Wait(_) => "wait",
             Self::Http(_) => "http",
+            Self::Queue(_) => "queue",
         }
     }
 }
@@ -272,6 +275,19 @@ pub enum Exhausted {
 }
 
 impl OrderType {
+    /// The queues in which steps of this type, or their undos, wait for workers from outside.
+    pub fn step_queues(&self) -> impl Iterator<Item = &Arc<str>> {
+        fn of(step: &Step) -> Option<&Arc<str>> {
+            match &step.action {
+                Action::Queue(name) => Some(name),
+                _ => None,
+            }
+        }
+        self.steps
+            .values()
+            .flat_map(|step| of(step).into_iter().chain(step.undo.as_deref().and_then(of)))
+    }
+
     /// The status of this name.
     pub fn status(&self, name: &str) -> Option<&Status> {
         self.statuses.get(name)

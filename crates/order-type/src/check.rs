@@ -333,7 +333,10 @@ fn has_effect(step: &Step) -> bool {
 }
 
 fn may_be_refused(step: &Step) -> bool {
-    matches!(step.action, Action::Http(_) | Action::Fail { refuse: true, .. })
+    matches!(
+        step.action,
+        Action::Http(_) | Action::Queue(_) | Action::Fail { refuse: true, .. }
+    )
 }
 
 /// A refusal takes back what was done before; what has no undo stays done.

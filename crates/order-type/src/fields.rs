@@ -204,6 +204,23 @@ pub(crate) fn is_pointer(text: &Located<String>, report: &mut Report<'_>) -> boo
     false
 }
 
+/// A queue's name, or a report that it is none.
+pub(crate) fn queue_name(node: &Node, report: &mut Report<'_>) -> Option<Located<String>> {
+    let name = text_of("queue", node, report)?;
+    let text = name.value.as_str();
+    let plain = text
+        .bytes()
+        .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+    let sound = plain && text.len() <= 64 && text.starts_with(|first: char| first.is_ascii_lowercase());
+    if sound && !text.ends_with('-') {
+        return Some(name);
+    }
+    let help = "a queue's name is in kebab-case, at most 64 letters: \"new-orders\"".to_owned();
+    let message = format!("\"{text}\" is no name of a queue");
+    report.error("type/bad-name", &name.span, message, Some(help));
+    None
+}
+
 /// Says that a member is of the wrong kind.
 pub(crate) fn wrong_kind(name: &str, wanted: &str, found: &Tree, span: &Span, report: &mut Report<'_>) {
     report.error(

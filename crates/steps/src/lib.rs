@@ -46,6 +46,10 @@ impl StepRunner for Steps {
             Action::Http(http) => self.http.call(&call, http).await,
             // The engine decides these itself, since they have no effect outside.
             Action::Noop | Action::Wait(_) => StepOutcome::Done { result: None },
+            Action::Queue(name) => StepOutcome::Failed {
+                reason: format!("the work waits for a worker of the queue `{name}`"),
+                retry_after: None,
+            },
             Action::Fail { reason, refuse: true } => StepOutcome::Refused { reason: reason.clone() },
             Action::Fail { reason, refuse: false } => StepOutcome::Failed {
                 reason: reason.clone(),

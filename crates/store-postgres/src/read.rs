@@ -75,7 +75,12 @@ pub(crate) fn stored(row: &Row) -> Result<Stored, StoreError> {
         0 => Place::Head,
         behind => Place::Behind(small(behind).min(Place::BEHIND_MAX)),
     };
-    Ok(Stored { order, claim, place })
+    Ok(Stored {
+        order,
+        claim,
+        worker: None,
+        place,
+    })
 }
 
 /// The results that stand: of each step the latest, unless it was taken back since.

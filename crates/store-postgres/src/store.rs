@@ -402,6 +402,7 @@ impl Store for PostgresStore {
             durable: true,
             many_nodes: true,
             backup: false,
+            queues: false,
         }
     }
 

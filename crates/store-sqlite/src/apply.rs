@@ -58,6 +58,11 @@ impl Writer<'_> {
                 self.statements.insert_due.execute((at, seq))?;
             }
         }
+        let queued_before = before.as_ref().and_then(Current::queued);
+        self.move_queued(seq, queued_before, current.queued())?;
+        if commit.claim != ClaimMove::Keep && before.as_ref().is_some_and(|before| before.for_worker) {
+            self.statements.delete_claim.execute([seq])?;
+        }
         current.state = state;
         current.type_row = type_row;
         self.count(before.as_ref(), &mut current, commit, order_type)?;
@@ -134,6 +139,9 @@ impl Writer<'_> {
             updated_at: 0,
             due_at_head: None,
             due_waiting: None,
+            queued_at_head: None,
+            for_worker: false,
+            try_at: (0, 0),
             member: None,
             lane_position: None,
             results: Vec::new(),
@@ -379,11 +387,16 @@ impl Writer<'_> {
             ClaimMove::Take { token, lease } => {
                 let granted = current.is_active() && current.due_at_head.is_some_and(|due| due <= now);
                 let lease_micros = i64::try_from(lease.as_micros()).unwrap_or(i64::MAX);
-                granted.then_some(Moved { token, lease_micros })
+                granted.then_some(Moved {
+                    token,
+                    lease_micros,
+                    worker: None,
+                })
             }
         };
+        let granted = moved.is_some();
         self.moves.insert(commit.order.id(), (current.seq, moved));
-        moved.is_some()
+        granted
     }
 }
 

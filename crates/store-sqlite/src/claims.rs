@@ -6,18 +6,35 @@
 //! orders that it saw to be due, and then reads them again: what it saw may have been true only before a commit that
 //! has been published since.
 
+use std::sync::Arc;
+
 use comanda_model::{OrderId, Token};
 use parking_lot::Mutex;
 use rustc_hash::{FxHashMap, FxHashSet};
 use uuid::Uuid;
 
+/// A worker from outside that holds a claim. Its claim has a row, and so outlives the process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Outside {
+    /// The row of `queues`.
+    pub(crate) queue: i64,
+    /// The worker's name.
+    pub(crate) name: Arc<str>,
+    /// When it claimed, in microseconds.
+    pub(crate) since: i64,
+    /// When the claim ends, in microseconds.
+    pub(crate) lease_until: i64,
+}
+
 /// A claim that is held.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Held {
     /// What its result must come with.
     pub(crate) token: Token,
     /// When it ends, in microseconds. It goes on counting as held until another takes it.
     pub(crate) lease_until: i64,
+    /// Who holds it, where it was claimed from a queue.
+    pub(crate) worker: Option<Outside>,
     seq: i64,
     /// Whether its order is still being read: nobody knows the token yet.
     reserved: bool,
@@ -26,11 +43,12 @@ pub(crate) struct Held {
 /// What a batch does to one claim: `None` ends it.
 pub(crate) type Moves = FxHashMap<OrderId, (i64, Option<Moved>)>;
 
-/// A claim that a commit takes.
-#[derive(Clone, Copy, Debug)]
+/// A claim that a commit takes, or a worker from outside.
+#[derive(Clone, Debug)]
 pub(crate) struct Moved {
     pub(crate) token: Token,
     pub(crate) lease_micros: i64,
+    pub(crate) worker: Option<Outside>,
 }
 
 #[derive(Debug, Default)]
@@ -50,6 +68,13 @@ pub(crate) struct Reserved {
     pub(crate) seq: i64,
     pub(crate) order: OrderId,
     secret: Uuid,
+}
+
+impl Held {
+    /// The number of the order.
+    pub(crate) fn seq(&self) -> i64 {
+        self.seq
+    }
 }
 
 impl Inner {
@@ -88,13 +113,20 @@ impl Claims {
         let mut inner = self.0.lock();
         for (order, (seq, moved)) in moves {
             inner.remove(*order);
-            if let Some(Moved { token, lease_micros }) = *moved {
-                let lease_until = now.saturating_add(lease_micros);
+            if let Some(Moved {
+                token,
+                lease_micros,
+                worker,
+            }) = moved
+            {
+                let until = worker.as_ref().map(|worker| worker.lease_until);
+                let lease_until = until.unwrap_or_else(|| now.saturating_add(*lease_micros));
                 inner.held.insert(
                     *order,
                     Held {
-                        token,
+                        token: *token,
                         lease_until,
+                        worker: worker.clone(),
                         seq: *seq,
                         reserved: false,
                     },
@@ -103,6 +135,52 @@ impl Claims {
             }
         }
         inner.moving.clear();
+    }
+
+    /// Takes up a claim of a worker from outside that outlived the process before.
+    pub(crate) fn restore(&self, seq: i64, token: Token, worker: Outside) {
+        let mut inner = self.0.lock();
+        inner.by_seq.insert(seq, token.order);
+        let held = Held {
+            token,
+            lease_until: worker.lease_until,
+            worker: Some(worker),
+            seq,
+            reserved: false,
+        };
+        inner.held.insert(token.order, held);
+    }
+
+    /// Marks an order as moving if it can be claimed; otherwise answers until when it is taken, as far as that is
+    /// known. For the writer, about orders that its batch has not moved.
+    pub(crate) fn move_free(&self, order: OrderId, seq: i64, now: i64) -> Result<Option<Held>, Option<i64>> {
+        let mut inner = self.0.lock();
+        let held = inner.held.get(&order).cloned();
+        if let Some(held) = &held
+            && (held.reserved || held.lease_until > now)
+        {
+            return Err((!held.reserved).then_some(held.lease_until));
+        }
+        inner.moving.insert(seq);
+        Ok(held)
+    }
+
+    /// The claim that is held on an order, also when its lease has ended.
+    pub(crate) fn held(&self, order: OrderId) -> Option<Held> {
+        let inner = self.0.lock();
+        inner.held.get(&order).filter(|held| !held.reserved).cloned()
+    }
+
+    /// How many claims of workers from outside there are whose leases have not ended, by the row of the queue.
+    pub(crate) fn leased(&self, now: i64) -> FxHashMap<i64, u64> {
+        let inner = self.0.lock();
+        let mut leased = FxHashMap::default();
+        for held in inner.held.values().filter(|held| held.lease_until > now) {
+            if let Some(worker) = &held.worker {
+                *leased.entry(worker.queue).or_default() += 1;
+            }
+        }
+        leased
     }
 
     /// Takes the marks off: the batch was not applied.
@@ -149,6 +227,7 @@ impl Claims {
                 Held {
                     token,
                     lease_until: now.saturating_add(lease_micros),
+                    worker: None,
                     seq,
                     reserved: true,
                 },

@@ -3,6 +3,8 @@
 //! Most orders are committed to several times within a short while, so the writer keeps what it knew last. The copy is
 //! exact because nobody else writes, and is thrown away whenever a transaction was rolled back.
 
+use std::sync::Arc;
+
 use comanda_model::{CommitId, Head, OrderId, Phase};
 use rustc_hash::FxHashMap;
 
@@ -27,6 +29,12 @@ pub(crate) struct Current {
     /// When it is due at the head of its lane, and when behind others.
     pub(crate) due_at_head: Option<i64>,
     pub(crate) due_waiting: Option<i64>,
+    /// The queue in which its work waits for a worker from outside when it is at the head of its lane, and since when.
+    pub(crate) queued_at_head: Option<(Arc<str>, i64)>,
+    /// Whether a worker from outside may have a claim on it that has a row.
+    pub(crate) for_worker: bool,
+    /// The visit and the attempt that its work is at.
+    pub(crate) try_at: (u32, u32),
     pub(crate) member: Option<Member>,
     /// Where it stood in its lane last.
     pub(crate) lane_position: Option<i64>,
@@ -56,6 +64,11 @@ impl Current {
         }
     }
 
+    /// The entry that it has in a queue.
+    pub(crate) fn queued(&self) -> Option<(Arc<str>, i64)> {
+        self.queued_at_head.clone().filter(|_| self.is_active())
+    }
+
     /// Its entry in `final`.
     pub(crate) fn final_at(&self) -> Option<i64> {
         (self.phase == Phase::Final).then_some(self.updated_at)
@@ -71,6 +84,11 @@ impl Current {
         self.updated_at = head.updated_at.as_microsecond();
         self.due_at_head = head.due_at(true).map(due_micros);
         self.due_waiting = head.due_at(false).map(due_micros);
+        let queued = head.queued_at(true);
+        self.queued_at_head = queued.map(|(queue, at)| (queue.clone(), due_micros(at)));
+        let work = head.work.as_ref();
+        self.for_worker = work.is_some_and(|work| work.queue.is_some());
+        self.try_at = work.map_or((0, 0), |work| (work.visit, work.attempt));
     }
 }
 

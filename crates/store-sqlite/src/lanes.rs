@@ -69,6 +69,7 @@ impl Writer<'_> {
         self.statements.lane_leave.execute(params![lane, 1, position])?;
         self.statements.lane_enter.execute(params![lane, 0, position, seq])?;
         let due_before = next.due();
+        let queued_before = next.queued();
         if let Some(member) = &mut next.member {
             member.at_head = true;
         }
@@ -80,7 +81,8 @@ impl Writer<'_> {
                 self.statements.insert_due.execute((at, seq))?;
             }
         }
-        let due = next.due_at_head;
+        self.move_queued(seq, queued_before, next.queued())?;
+        let due = next.due_at_head.or(next.queued().map(|(_, at)| at));
         self.recent.put(id, next);
         Ok(Some((id, due)))
     }

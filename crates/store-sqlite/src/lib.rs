@@ -31,6 +31,7 @@ mod statements;
 mod store;
 mod tally;
 mod verify;
+mod work;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -224,9 +225,11 @@ fn sync_log(database: &Path) -> Result<(), StoreError> {
 /// Reads what a store begins with: its counters, counts and epoch.
 fn share(connection: &rusqlite::Connection, path: &Path, commits_max: usize) -> Result<(Arc<Shared>, u64), StoreError> {
     let (counters, clock) = CommitCounters::load(connection).context("read the store's counters")?;
+    let claims = claims::Claims::default();
+    work::restore(connection, &claims)?;
     let shared = Shared {
         queue: Queue::new(commits_max),
-        claims: claims::Claims::default(),
+        claims,
         clock: Clock::new(clock),
         log: Log::new(path),
         counts: Mutex::new(store::counts(connection)?),

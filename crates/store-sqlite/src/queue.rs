@@ -7,6 +7,7 @@ use comanda_store::{Commit, CommitError, Receipt, StoreError, Ticket};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
+use crate::failure::Failure;
 use crate::row;
 use crate::writer::Writer;
 
@@ -24,12 +25,55 @@ pub(crate) struct Staged {
     pub(crate) answer: oneshot::Sender<Result<Receipt, CommitError>>,
 }
 
+/// Something that is not a commit and is written with a batch of them: a claim of a worker from outside, say.
+pub(crate) trait Operation: Send {
+    /// Writes. Answers whether anything was written. Called again if the transaction was rolled back for another's sake.
+    fn apply(&mut self, writer: &mut Writer<'_>, now: i64) -> Result<bool, Failure>;
+
+    /// What was written is durable, or could not be written.
+    fn answer(self: Box<Self>, outcome: Result<(), StoreError>);
+}
+
+/// An operation made of a function that answers something, and whether it wrote.
+pub(crate) struct Asked<T, F> {
+    pub(crate) run: F,
+    pub(crate) found: Option<T>,
+    pub(crate) answer: oneshot::Sender<Result<T, StoreError>>,
+}
+
+impl<T, F> Operation for Asked<T, F>
+where
+    T: Send,
+    F: FnMut(&mut Writer<'_>, i64) -> Result<(T, bool), Failure> + Send,
+{
+    fn apply(&mut self, writer: &mut Writer<'_>, now: i64) -> Result<bool, Failure> {
+        if self.answer.is_closed() {
+            // Nobody waits any more: what nobody learns of is better not done.
+            return Ok(false);
+        }
+        let (found, wrote) = (self.run)(writer, now)?;
+        self.found = Some(found);
+        Ok(wrote)
+    }
+
+    fn answer(self: Box<Self>, outcome: Result<(), StoreError>) {
+        let answer = match (outcome, self.found) {
+            (Ok(()), Some(found)) => Ok(found),
+            (Err(error), _) => Err(error),
+            (Ok(()), None) => return,
+        };
+        // A caller that has stopped waiting needs no answer.
+        let _ = self.answer.send(answer);
+    }
+}
+
 /// Something to do on the writer's thread, between two batches.
 pub(crate) type Job = Box<dyn for<'c> FnOnce(&mut Writer<'c>) + Send>;
 
 #[derive(Default)]
 struct Inner {
     commits: VecDeque<Staged>,
+    operations: VecDeque<Box<dyn Operation>>,
     jobs: VecDeque<Job>,
     /// Takes nothing more; what is in it is still done.
     closing: bool,
@@ -49,6 +93,7 @@ pub(crate) struct Queue {
 /// What the writer finds when it looks.
 pub(crate) struct Work {
     pub(crate) commits: Vec<Staged>,
+    pub(crate) operations: Vec<Box<dyn Operation>>,
     pub(crate) jobs: Vec<Job>,
     /// Nothing more will come.
     pub(crate) last: bool,
@@ -107,6 +152,18 @@ impl Queue {
         tickets
     }
 
+    /// Stages an operation for the next batch; `false` if the writer takes no more.
+    pub(crate) fn operate(&self, operation: Box<dyn Operation>) -> bool {
+        let mut inner = self.inner.lock();
+        if inner.closing || inner.closed || inner.operations.len() >= self.commits_max {
+            return false;
+        }
+        inner.operations.push_back(operation);
+        drop(inner);
+        self.filled.notify_one();
+        true
+    }
+
     /// Has the writer do something; `false` if it no longer can.
     pub(crate) fn run(&self, job: Job) -> bool {
         let mut inner = self.inner.lock();
@@ -122,7 +179,7 @@ impl Queue {
     /// Waits for work and takes up to `max` commits and all jobs.
     pub(crate) fn take(&self, max: usize) -> Work {
         let mut inner = self.inner.lock();
-        while inner.commits.is_empty() && inner.jobs.is_empty() && !inner.closing {
+        while inner.commits.is_empty() && inner.operations.is_empty() && inner.jobs.is_empty() && !inner.closing {
             self.filled.wait(&mut inner);
         }
         if !inner.closing && inner.jobs.is_empty() && inner.commits.len() < inner.latest / 2 {
@@ -136,8 +193,10 @@ impl Queue {
         inner.latest = count;
         let commits = inner.commits.drain(..count).collect();
         let jobs = inner.jobs.drain(..).collect();
+        let operations = inner.operations.drain(..).collect();
         Work {
             commits,
+            operations,
             jobs,
             last: inner.closing && inner.commits.is_empty(),
         }
@@ -154,8 +213,9 @@ impl Queue {
         let mut inner = self.inner.lock();
         inner.closed = true;
         let (commits, jobs) = (std::mem::take(&mut inner.commits), std::mem::take(&mut inner.jobs));
+        let operations = std::mem::take(&mut inner.operations);
         drop(inner);
-        drop((commits, jobs));
+        drop((commits, operations, jobs));
     }
 
     /// Whether commits are taken.

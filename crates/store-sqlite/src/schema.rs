@@ -30,7 +30,7 @@ const LOG_KEPT_BYTES: i64 = 64 * 1024 * 1024;
 const STATEMENTS_MAX: usize = 128;
 
 /// Each takes the file one format further. The format is the number of those that have run.
-const MIGRATIONS: &[&str] = &[FORMAT_1];
+const MIGRATIONS: &[&str] = &[FORMAT_1, FORMAT_2];
 
 /// The newest format that this program knows.
 pub(crate) const FORMAT: u32 = MIGRATIONS.len() as u32;
@@ -126,6 +126,21 @@ CREATE VIEW readable AS
         v.version, o.key, o.customer, o.group_key, o.data, v.rest
     FROM orders o JOIN heads v ON v.seq = o.seq JOIN states h ON h.id = v.state
     JOIN names t ON t.id = o.type JOIN names s ON s.id = h.status;
+";
+
+const FORMAT_2: &str = "
+-- Queues that programs outside claim from, and how much is in them.
+CREATE TABLE queues (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, depth INTEGER NOT NULL, dead INTEGER NOT NULL);
+
+-- Orders whose work waits in a queue: as `due`, but for workers from outside.
+CREATE TABLE queued (queue INTEGER, at INTEGER, seq INTEGER, PRIMARY KEY (queue, at, seq)) WITHOUT ROWID;
+
+-- Who has claimed such work. The engine's own claims need no rows: they end with the process.
+CREATE TABLE claims (
+    seq INTEGER PRIMARY KEY, queue INTEGER NOT NULL, worker TEXT NOT NULL, since INTEGER NOT NULL,
+    lease_until INTEGER NOT NULL, visit INTEGER NOT NULL, attempt INTEGER NOT NULL, secret BLOB NOT NULL,
+    crc INTEGER NOT NULL
+);
 ";
 
 /// How a connection is to be used.

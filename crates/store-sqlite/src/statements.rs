@@ -35,6 +35,12 @@ statements! {
     delete_state: "DELETE FROM by_state WHERE state = ?1 AND seq = ?2";
     insert_due: "INSERT INTO due (at, seq) VALUES (?1, ?2)";
     delete_due: "DELETE FROM due WHERE at = ?1 AND seq = ?2";
+    insert_queued: "INSERT INTO queued (queue, at, seq) VALUES (?1, ?2, ?3)";
+    delete_queued: "DELETE FROM queued WHERE queue = ?1 AND at = ?2 AND seq = ?3";
+    write_claim: "REPLACE INTO claims (seq, queue, worker, since, lease_until, visit, attempt, secret, crc) \
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+    delete_claim: "DELETE FROM claims WHERE seq = ?1";
+    write_queue: "UPDATE queues SET depth = ?2, dead = ?3 WHERE id = ?1";
     insert_final: "INSERT INTO final (updated_at, seq) VALUES (?1, ?2)";
     delete_final: "DELETE FROM final WHERE updated_at = ?1 AND seq = ?2";
     insert_event: "INSERT INTO events (position, seq, number, at, kind, from_status, to_status, by, crc, reason, \

@@ -8,8 +8,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use comanda_model::{Attempt, Event, OrderId, Token, TypeHash};
 use comanda_store::{
-    Capabilities, Cause, Claims, Commit, CommitError, Counters, FeedPage, FeedStart, ListQuery, OrderPage, StatusCount,
-    Store, StoreError, Stored, Ticket, TypeSource,
+    Capabilities, Cause, Claims, Commit, CommitError, Counters, FeedPage, FeedStart, ListQuery, OrderPage, QueueClaim,
+    QueueCount, StatusCount, Store, StoreError, Stored, Ticket, TypeSource, WorkClaims,
 };
 use jiff::Timestamp;
 use rusqlite::{Connection, params};
@@ -20,16 +20,16 @@ use crate::dictionary::Dictionary;
 use crate::failure::{Context, Failure};
 use crate::read::Loaded;
 use crate::writer::{Aborted, Shared, Writer};
-use crate::{Inner, SqliteStore, backup, retain, row};
+use crate::{Inner, SqliteStore, backup, retain, row, work};
 
 /// The most rows of history, attempts, feed or causes that one read answers with, whatever was asked for.
 const ROWS_MAX: usize = 10_000;
 
-fn closed(what: &'static str) -> StoreError {
+pub(crate) fn closed(what: &'static str) -> StoreError {
     StoreError::failed(what, std::io::Error::other("the store is closed"))
 }
 
-fn read_only() -> StoreError {
+pub(crate) fn read_only() -> StoreError {
     StoreError::ReadOnly(Arc::new(std::io::Error::other("the store was opened for reading only")))
 }
 
@@ -59,6 +59,7 @@ fn stored(shared: &Shared, loaded: Loaded) -> Stored {
     let claim = shared.claims.on(loaded.order.id(), shared.clock.micros());
     let claim = claim.map(|(token, until)| (token, claim::time(until).unwrap_or(Timestamp::MAX)));
     Stored {
+        worker: work::worker_of(&shared.claims, loaded.order.id()),
         order: loaded.order,
         claim,
         place: loaded.place,
@@ -109,12 +110,39 @@ impl Store for SqliteStore {
     }
 
     async fn renew(&self, token: &Token, lease: Duration) -> Result<Timestamp, CommitError> {
-        claim::renew(&self.inner.shared, token, lease).ok_or(CommitError::TokenStale)
+        let shared = &self.inner.shared;
+        if shared
+            .claims
+            .held(token.order)
+            .is_some_and(|held| held.worker.is_some())
+        {
+            return self.inner.renew_work(*token, lease).await;
+        }
+        claim::renew(shared, token, lease).ok_or(CommitError::TokenStale)
     }
 
     async fn release(&self, tokens: &[Token]) -> Result<(), StoreError> {
-        self.inner.shared.claims.release(tokens);
-        Ok(())
+        let claims = &self.inner.shared.claims;
+        let (outside, own): (Vec<Token>, Vec<Token>) = tokens
+            .iter()
+            .partition(|token| claims.held(token.order).is_some_and(|held| held.worker.is_some()));
+        claims.release(&own);
+        if outside.is_empty() {
+            return Ok(());
+        }
+        self.inner.release_work(outside).await
+    }
+
+    async fn claim_work(&self, asked: &QueueClaim) -> Result<WorkClaims, StoreError> {
+        self.inner.claim_work(asked).await
+    }
+
+    async fn queues(&self) -> Result<Vec<QueueCount>, StoreError> {
+        let shared = self.inner.shared.clone();
+        self.inner
+            .readers
+            .read("read the queues", move |reader| reader.queues(&shared))
+            .await
     }
 
     async fn order(&self, id: OrderId) -> Result<Option<Stored>, StoreError> {
@@ -308,6 +336,7 @@ impl Store for SqliteStore {
             durable: true,
             many_nodes: false,
             backup: true,
+            queues: true,
         }
     }
 

@@ -23,7 +23,7 @@ use crate::current::Recent;
 use crate::dictionary::Dictionary;
 use crate::failure::{Context, Failure};
 use crate::log::Log;
-use crate::queue::{Queue, Staged};
+use crate::queue::{Operation, Queue, Staged};
 use crate::statements::Statements;
 use crate::tally::Tally;
 
@@ -162,8 +162,8 @@ impl<'c> Writer<'c> {
     fn work(&mut self) {
         loop {
             let work = self.shared.queue.take(BATCH_MAX);
-            if !work.commits.is_empty() {
-                self.batch(work.commits);
+            if !work.commits.is_empty() || !work.operations.is_empty() {
+                self.batch(work.commits, work.operations);
             }
             for job in work.jobs {
                 job(self);
@@ -176,19 +176,28 @@ impl<'c> Writer<'c> {
     }
 
     /// Applies a batch and answers it.
-    fn batch(&mut self, staged: Vec<Staged>) {
-        match self.transact(&staged) {
-            Ok(outcomes) => self.answer(staged, outcomes),
-            Err(Aborted::Failed(failure)) if staged.len() > 1 && !failure.is_of_the_disk() => {
+    fn batch(&mut self, staged: Vec<Staged>, mut operations: Vec<Box<dyn Operation>>) {
+        match self.transact(&staged, &mut operations) {
+            Ok(outcomes) => {
+                self.answer(staged, outcomes);
+                operations.into_iter().for_each(|operation| operation.answer(Ok(())));
+            }
+            Err(Aborted::Failed(failure)) if staged.len() + operations.len() > 1 && !failure.is_of_the_disk() => {
                 // One of them met something that is damaged. Each alone, so that the others do not pay for it.
                 for one in staged {
-                    match self.transact(std::slice::from_ref(&one)) {
+                    match self.transact(std::slice::from_ref(&one), &mut []) {
                         Ok(outcomes) => self.answer(vec![one], outcomes),
-                        Err(aborted) => self.fail(vec![one], aborted),
+                        Err(aborted) => self.fail(vec![one], Vec::new(), aborted),
+                    }
+                }
+                for mut one in operations {
+                    match self.transact(&[], std::slice::from_mut(&mut one)) {
+                        Ok(_) => one.answer(Ok(())),
+                        Err(aborted) => self.fail(Vec::new(), vec![one], aborted),
                     }
                 }
             }
-            Err(aborted) => self.fail(staged, aborted),
+            Err(aborted) => self.fail(staged, operations, aborted),
         }
     }
 
@@ -199,13 +208,16 @@ impl<'c> Writer<'c> {
         }
     }
 
-    fn fail(&mut self, staged: Vec<Staged>, aborted: Aborted) {
+    fn fail(&mut self, staged: Vec<Staged>, operations: Vec<Box<dyn Operation>>, aborted: Aborted) {
         let (failure, unknown) = match aborted {
             Aborted::Failed(failure) => (failure, false),
             Aborted::Unknown(failure) => (failure, true),
         };
         let error = failure.into_store_error("write a commit");
         *self.shared.ailment.lock() = Some(error.clone());
+        for operation in operations {
+            operation.answer(Err(error.clone()));
+        }
         let error = if unknown {
             CommitError::Unknown
         } else {
@@ -216,8 +228,9 @@ impl<'c> Writer<'c> {
         }
     }
 
-    /// One transaction: all that can be applied of the given commits. Publishes it when it is durable.
-    fn transact(&mut self, staged: &[Staged]) -> Result<Outcomes, Aborted> {
+    /// One transaction: all that can be applied of the given commits, then the operations. Publishes it when it is
+    /// durable.
+    fn transact(&mut self, staged: &[Staged], operations: &mut [Box<dyn Operation>]) -> Result<Outcomes, Aborted> {
         let outcome = self.within_transaction(|writer| {
             let now = writer.shared.clock.micros();
             let mut applied = false;
@@ -226,6 +239,9 @@ impl<'c> Writer<'c> {
                 let outcome = writer.one(one, now)?;
                 applied |= matches!(outcome, Ok((_, true)));
                 outcomes.push(outcome.map(|(receipt, _)| receipt));
+            }
+            for operation in operations {
+                applied |= operation.apply(writer, now)?;
             }
             Ok((outcomes, applied))
         });
@@ -246,7 +262,7 @@ impl<'c> Writer<'c> {
         let seq = current.as_ref().map(|current| current.seq);
         let held = self.shared.claims.mark_moving(id, seq);
         let held: Option<Token> = match self.moves.get(&id) {
-            Some((_, moved)) => moved.map(|moved| moved.token),
+            Some((_, moved)) => moved.as_ref().map(|moved| moved.token),
             None => held,
         };
         let verdict = self.check(commit, current.as_ref(), held, now);

@@ -99,9 +99,9 @@ async fn one_process_at_a_time() {
 async fn a_newer_format_and_a_foreign_file_are_refused() {
     let directory = tempfile::tempdir().unwrap();
     drop(open(directory.path()));
-    tamper(directory.path(), "PRAGMA user_version = 2");
+    tamper(directory.path(), "PRAGMA user_version = 99");
     let newer = SqliteStore::open(options(directory.path()));
-    assert!(matches!(newer, Err(StoreError::Newer { found: 2, known: 1 })));
+    assert!(matches!(newer, Err(StoreError::Newer { found: 99, .. })));
     tamper(directory.path(), "PRAGMA user_version = 1; PRAGMA application_id = 7");
     assert!(matches!(
         SqliteStore::open(options(directory.path())),

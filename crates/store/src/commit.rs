@@ -88,7 +88,8 @@ pub struct Receipt {
     pub claimed: bool,
     /// Whether the order's work is due only later than any order before it in its lane.
     pub queued: bool,
-    /// The order that was promoted to the head of the lane that was left, if its work is due at once.
+    /// The order that was promoted to the head of the lane that was left, if its work is due at once, or can be claimed
+    /// from its queue.
     pub promoted: Option<OrderId>,
     /// The feed position of the commit's last event (of the last one before it, if it has none).
     pub position: u64,

@@ -10,6 +10,7 @@ pub mod conformance;
 pub mod error;
 pub mod memory;
 pub mod query;
+pub mod queue;
 
 use std::path::Path;
 use std::time::Duration;
@@ -25,6 +26,7 @@ pub use query::{
     Cause, Counters, Cursor, FeedEvent, FeedPage, FeedStart, ListQuery, OrderPage, Place, StatusCount, Stored,
     TypeSource,
 };
+pub use queue::{QueueClaim, QueueCount, WorkClaim, WorkClaims, Worker};
 
 /// A store of orders. All operations may be called from any number of tasks at once.
 #[async_trait]
@@ -47,6 +49,34 @@ pub trait Store: Send + Sync + 'static {
     /// clock; then it can be claimed again. Claims of a process that has died are void once it can no longer commit.
     /// Does not change `version`.
     async fn claim(&self, max: usize, lease: Duration) -> Result<Claims, StoreError>;
+
+    /// Claims up to `asked.max` orders whose work waits in a queue for a worker from outside, at most one per lane, the
+    /// one that has waited longest first, each under a new token.
+    ///
+    /// *Atomicity*: all of them or, if the store fails, none. *A crash* before the answer leaves them claimed or not;
+    /// nobody has the tokens then, and the claims end with their leases. Once answered, a claim *survives* the process:
+    /// its token counts after a restart as before it. A claim whose lease has ended goes to the next who asks, who is
+    /// told whom it had ([`WorkClaim::lost`]); until then its token still counts. Neither claiming nor [`Store::renew`]
+    /// nor [`Store::release`] changes `version`.
+    ///
+    /// A store without [`Capabilities::queues`] answers [`StoreError::Unsupported`].
+    async fn claim_work(&self, asked: &QueueClaim) -> Result<WorkClaims, StoreError> {
+        let _ = asked;
+        Err(self.without_queues())
+    }
+
+    /// How much stands in each queue that has ever held anything, by name. Never counts rows.
+    async fn queues(&self) -> Result<Vec<QueueCount>, StoreError> {
+        Err(self.without_queues())
+    }
+
+    /// What a store answers that keeps no queues.
+    fn without_queues(&self) -> StoreError {
+        StoreError::Unsupported {
+            store: self.capabilities().name,
+            what: "keep queues",
+        }
+    }
 
     /// Extends a claim. Answers when it now ends, or [`CommitError::TokenStale`] if it is no longer held.
     async fn renew(&self, token: &Token, lease: Duration) -> Result<Timestamp, CommitError>;
@@ -147,4 +177,6 @@ pub struct Capabilities {
     pub many_nodes: bool,
     /// Whether it can copy itself while working.
     pub backup: bool,
+    /// Whether it keeps queues for workers from outside.
+    pub queues: bool,
 }

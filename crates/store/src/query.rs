@@ -8,6 +8,8 @@ use comanda_model::{Event, Order, OrderId, Phase, Token, TypeHash};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::queue::Worker;
+
 /// An order as it stands in the store.
 #[derive(Clone, Debug)]
 pub struct Stored {
@@ -15,6 +17,9 @@ pub struct Stored {
     pub order: Order,
     /// The claim that is held on it and when it ends, if its lease has not ended yet.
     pub claim: Option<(Token, Timestamp)>,
+    /// The worker from outside that has claimed its work from a queue; also when its lease has ended, as long as
+    /// nobody has taken the work over.
+    pub worker: Option<Worker>,
     /// Its place.
     pub place: Place,
 }

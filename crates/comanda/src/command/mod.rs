@@ -12,6 +12,7 @@ mod import;
 mod keys;
 mod list;
 mod new;
+mod queues;
 mod rehearse;
 mod serve;
 mod submit;
@@ -58,6 +59,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::DeadLetters(command) => remotely(&global, async |remote| {
             dead_letters::run(&remote, command, output).await
         }),
+        Command::Queues(args) => remotely(&global, async |remote| queues::run(&remote, args, output).await),
         Command::Export(args) => match args.data.clone() {
             Some(data) => on_runtime(export::from_data(&data, args, output)),
             None => remotely(&global, async |remote| export::from_server(&remote, args, output).await),

@@ -157,7 +157,7 @@ impl Walk {
                             stage["reason"] = Value::from(reason.as_str());
                             Some((reason.clone(), *refuse))
                         }
-                        Action::Noop | Action::Wait(WaitFor::Span(_) | WaitFor::Until(_)) => None,
+                        Action::Noop | Action::Wait(WaitFor::Span(_) | WaitFor::Until(_)) | Action::Queue(_) => None,
                     };
                     self.stages.push(stage);
                     let outcome = match refused {
@@ -172,6 +172,20 @@ impl Walk {
                         started_at: self.input.now,
                         ended_at: self.input.now,
                         outcome,
+                    };
+                    let change = decision::report(&order, &order_type, report, &self.input);
+                    order = self.take(change);
+                }
+                Due::Nothing if order.head.queued_at(true).is_some() => {
+                    let work = order.head.work.as_ref();
+                    let step = work.and_then(|work| work.kind.step()).map(|name| name.to_string());
+                    let queue = work.and_then(|work| work.queue.as_ref()).map(|name| name.to_string());
+                    self.stages
+                        .push(json!({"kind": "step", "step": step, "does": "queue", "queue": queue}));
+                    let report = Report {
+                        started_at: self.input.now,
+                        ended_at: self.input.now,
+                        outcome: StepOutcome::Done { result: None },
                     };
                     let change = decision::report(&order, &order_type, report, &self.input);
                     order = self.take(change);

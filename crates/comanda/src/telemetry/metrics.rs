@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use comanda_model::Phase;
-use comanda_store::{Counters, Store};
+use comanda_store::{Counters, QueueCount, Store};
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram, gauge};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tokio_util::sync::CancellationToken;
@@ -60,6 +60,12 @@ impl Metrics {
                 Ok(counters) => show(&counters, &mut shown, store.now()),
                 Err(error) => tracing::warn!(%error, "the counters could not be read"),
             }
+            if store.capabilities().queues {
+                match store.queues().await {
+                    Ok(queues) => show_queues(&queues, store.now()),
+                    Err(error) => tracing::warn!(%error, "the queues could not be read"),
+                }
+            }
             gauge!("comanda_store_healthy").set(if store.health().await.is_ok() { 1.0 } else { 0.0 });
             if let Some(directory) = &directory
                 && let Ok(bytes) = fs4::available_space(directory)
@@ -104,6 +110,19 @@ fn show(counters: &Counters, shown: &mut BTreeMap<Standing, f64>, now: jiff::Tim
     gauge!("comanda_oldest_due_age_seconds").set(overdue);
 }
 
+fn show_queues(queues: &[QueueCount], now: jiff::Timestamp) {
+    for count in queues {
+        let name = &count.queue;
+        gauge!("comanda_queue_depth", "queue" => name.clone()).set(float(count.depth));
+        gauge!("comanda_queue_leased", "queue" => name.clone()).set(float(count.leased));
+        gauge!("comanda_queue_dead_letters", "queue" => name.clone()).set(float(count.dead));
+        let age = count
+            .oldest_at
+            .map_or(0.0, |oldest_at| now.duration_since(oldest_at).as_secs_f64().max(0.0));
+        gauge!("comanda_queue_oldest_age_seconds", "queue" => name.clone()).set(age);
+    }
+}
+
 /// Gauges are floats by their format; counts below 2^53 are exact in them.
 #[expect(clippy::cast_precision_loss, reason = "a gauge is a float by its format")]
 fn float(count: u64) -> f64 {
@@ -140,6 +159,17 @@ fn describe() {
         "comanda_oldest_due_age_seconds",
         Unit::Seconds,
         "How long the work is overdue that has waited longest"
+    );
+    describe_gauge!("comanda_queue_depth", "What waits in a queue or is leased, by queue");
+    describe_gauge!("comanda_queue_leased", "What is leased from a queue, by queue");
+    describe_gauge!(
+        "comanda_queue_dead_letters",
+        "What is in a queue's dead letters, by queue"
+    );
+    describe_gauge!(
+        "comanda_queue_oldest_age_seconds",
+        Unit::Seconds,
+        "How long that which has waited longest could have been claimed, by queue"
     );
     describe_gauge!(
         "comanda_unknown_type_orders",

@@ -57,6 +57,8 @@ const FILTERS: &[(&str, &str, &str)] = &[
 
 const CHANGE: &[&str] = &["400", "404", "409", "412", "413", "415", "422", "503"];
 
+const CLAIM: &[&str] = &["400", "413", "415", "503"];
+
 const IF_MATCH: (&str, &str) = ("If-Match", "The order's ETag, or `*` for whatever is there.");
 const LAST_EVENT: (&str, &str) = ("Last-Event-ID", "Take a stream up after this event.");
 
@@ -264,6 +266,60 @@ pub(super) const OPERATIONS: &[Operation] = &[
         body: Body::Needed("DiscardBody"),
         answer: Answer::Json("SweepView"),
         refusals: &["400", "413", "415", "503"],
+        ..BASE
+    },
+    Operation {
+        path: "/v1/queues",
+        summary: "The queues: how much waits in each, how much is leased, and how long the oldest has waited.",
+        answer: Answer::Json("QueueList"),
+        refusals: &["503"],
+        ..BASE
+    },
+    Operation {
+        path: "/v1/queues/{name}",
+        summary: "One queue.",
+        answer: Answer::Json("QueueView"),
+        refusals: &["404", "503"],
+        ..BASE
+    },
+    Operation {
+        method: "post",
+        path: "/v1/queues/{name}/claims",
+        summary: "Claim work from a queue, under a lease. With `waitSeconds`, when there is some.",
+        scope: Some("work"),
+        body: Body::Optional("ClaimBody"),
+        answer: Answer::Json("ClaimList"),
+        refusals: &["400", "404", "413", "415", "503"],
+        ..BASE
+    },
+    Operation {
+        method: "post",
+        path: "/v1/claims/complete",
+        summary: "Say that claimed work is done. Each item is answered alone.",
+        scope: Some("work"),
+        body: Body::Needed("CompleteBody"),
+        answer: Answer::Json("ClaimAnswer"),
+        refusals: CLAIM,
+        ..BASE
+    },
+    Operation {
+        method: "post",
+        path: "/v1/claims/fail",
+        summary: "Say that claimed work could not be done: try again, or never. Each item is answered alone.",
+        scope: Some("work"),
+        body: Body::Needed("FailBody"),
+        answer: Answer::Json("ClaimAnswer"),
+        refusals: CLAIM,
+        ..BASE
+    },
+    Operation {
+        method: "post",
+        path: "/v1/claims/heartbeat",
+        summary: "Extend the leases of claimed work. Each item is answered alone.",
+        scope: Some("work"),
+        body: Body::Needed("HeartbeatBody"),
+        answer: Answer::Json("ClaimAnswer"),
+        refusals: CLAIM,
         ..BASE
     },
     Operation {

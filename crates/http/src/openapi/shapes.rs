@@ -7,6 +7,10 @@ use utoipa::{OpenApi, ToSchema};
 
 use crate::dead_letters::{DiscardBody, FilterBody, RedriveBody, RedriveStart, SweepItemView, SweepView, Version};
 use crate::orders::{AttemptView, CancelBody, SubmitBody, TransitionBody};
+use crate::queues::{
+    ClaimBody, ClaimOutcome, ClaimedItem, CompleteBody, CompleteItem, FailBody, FailItem, FailKind, HeartbeatBody,
+    HeartbeatItem, QueueView,
+};
 use crate::streams::{CloudEvent, EventData};
 
 /// An order, as `/v1` shows it.
@@ -56,6 +60,9 @@ struct Work {
     /// For whom or what it waits.
     #[schema(required = false)]
     waiting_for: Option<String>,
+    /// The worker that has claimed it from its queue.
+    #[schema(required = false)]
+    worker: Option<String>,
     /// How many of its lane are before it.
     #[schema(required = false)]
     behind: Option<u32>,
@@ -225,6 +232,23 @@ struct Cause {
     example: Option<String>,
 }
 
+#[derive(ToSchema)]
+struct QueueList {
+    items: Vec<QueueView>,
+}
+
+#[derive(ToSchema)]
+struct ClaimList {
+    /// Empty if there was nothing within the time.
+    items: Vec<ClaimedItem>,
+}
+
+#[derive(ToSchema)]
+struct ClaimAnswer {
+    /// In the order of what was sent.
+    items: Vec<ClaimOutcome>,
+}
+
 /// A problem (RFC 9457).
 #[derive(ToSchema)]
 #[schema(rename_all = "camelCase")]
@@ -293,6 +317,20 @@ struct Fault {
         DiscardBody,
         SweepView,
         SweepItemView,
+        QueueView,
+        QueueList,
+        ClaimBody,
+        ClaimList,
+        ClaimedItem,
+        CompleteBody,
+        CompleteItem,
+        FailBody,
+        FailItem,
+        FailKind,
+        HeartbeatBody,
+        HeartbeatItem,
+        ClaimOutcome,
+        ClaimAnswer,
         Problem,
         Fault,
     ))

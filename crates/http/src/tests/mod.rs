@@ -7,6 +7,7 @@ mod guard;
 mod mounts;
 mod orders;
 mod problems;
+mod queues;
 mod server;
 mod streams;
 
@@ -47,6 +48,27 @@ to = ["closed"]
 final = true
 "#;
 
+/// A type whose first step is done by workers of a queue.
+const PICKED: &str = r#"
+name = "picked"
+initial = "open"
+refused = "refused"
+cancel = "closed"
+[statuses.open]
+steps = ["pick", "note"]
+next = "closed"
+to = ["closed"]
+[statuses.closed]
+final = true
+[statuses.refused]
+final = true
+[steps.pick]
+queue = "picking"
+retry = { attempts = 3, first = "1s" }
+[steps.note]
+use = "noop"
+"#;
+
 /// Steps that reach outside: there are none in these types, so none is ever called.
 struct NoSteps;
 
@@ -84,11 +106,13 @@ impl Api {
     /// With other options, and steps that fail so often.
     pub(super) async fn with(change: impl FnOnce(&mut Options), breaks: &[(&str, u32)]) -> Self {
         let mut types: Vec<Definition> = shipped().iter().map(definition).collect();
-        types.push(definition(&Bundle {
-            path: "waiting.toml".to_owned(),
-            text: WAITING.to_owned(),
-            schema: None,
-        }));
+        for (path, text) in [("waiting.toml", WAITING), ("picked.toml", PICKED)] {
+            types.push(definition(&Bundle {
+                path: path.to_owned(),
+                text: text.to_owned(),
+                schema: None,
+            }));
+        }
         let breaks = breaks
             .iter()
             .map(|(step, times)| ((*step).to_owned(), *times))

@@ -172,7 +172,6 @@ async fn nothing_is_refused_in_another_form() {
     let api = Api::new().await;
     assert_eq!(api.get("/nothing").await.code(404), "not-found");
     assert_eq!(api.get("/v1/nothing").await.code(404), "not-found");
-    assert_eq!(api.get("/v1/queues").await.code(404), "not-found");
     assert_eq!(api.get("/v1/orders/not-an-id").await.code(404), "unknown-order");
     assert_eq!(api.get("/v1/orders/%FF").await.status, 400);
     let answer = api.ask("DELETE", "/v1/orders/x", &[], "").await;

@@ -220,6 +220,7 @@ impl Draft<'_> {
             self.begin_visit(work.kind);
             return Ok(());
         }
+        work.queue = self.queue_of(&work.kind);
         work.attempt += 1;
         work.round_start = work.attempt;
         work.due_at = Some(self.input.now);

@@ -9,7 +9,7 @@ use super::{Change, Input, LaneEntry, LaneMove, MissingField, Rejection, later, 
 use crate::bounds::{DONE_MAX, TEXT_BYTES_MAX};
 use crate::event::{Attempt, Event, EventKind};
 use crate::order::{AfterUndo, DeadLetter, Done, DoneState, Lane, Order, Phase, StepAt, Work, WorkKind, bounded};
-use crate::order_type::{DeadLetterInLane, FifoScope, OrderType};
+use crate::order_type::{Action, DeadLetterInLane, FifoScope, OrderType};
 use crate::template::from_json;
 
 pub(super) struct Draft<'a> {
@@ -201,9 +201,11 @@ impl<'a> Draft<'a> {
     }
 
     pub(super) fn begin_visit(&mut self, kind: WorkKind) {
+        let queue = self.queue_of(&kind);
         let head = &mut self.order.head;
         head.visits += 1;
         head.work = Some(Work {
+            queue,
             kind,
             visit: head.visits,
             attempt: 1,
@@ -211,6 +213,24 @@ impl<'a> Draft<'a> {
             due_at: Some(self.input.now),
             last_error: None,
         });
+    }
+
+    /// The queue that work of this kind begins in. A step that has a condition is the engine's until that has been
+    /// looked at.
+    pub(super) fn queue_of(&self, kind: &WorkKind) -> Option<Arc<str>> {
+        let step = match kind {
+            WorkKind::Step(at) => self.order_type.steps.get(&at.name).filter(|step| step.when.is_none()),
+            WorkKind::Undo(at) => self
+                .order_type
+                .steps
+                .get(&at.name)
+                .and_then(|step| step.undo.as_deref()),
+            WorkKind::Begin | WorkKind::Advance | WorkKind::Wait(_) => None,
+        };
+        match &step?.action {
+            Action::Queue(name) => Some(name.clone()),
+            _ => None,
+        }
     }
 
     /// Goes on after the step at `index`: to the next step, the next status, or to waiting.
@@ -461,6 +481,7 @@ pub(super) fn advance_work() -> Work {
         round_start: 1,
         due_at: None,
         last_error: None,
+        queue: None,
     }
 }
 

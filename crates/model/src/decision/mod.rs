@@ -189,6 +189,11 @@ pub enum StepOutcome {
         /// Why.
         reason: String,
     },
+    /// Nobody knows: the worker was lost. Another try is made, as after a failure.
+    Lost {
+        /// Who was lost, and how that is known.
+        reason: String,
+    },
 }
 
 /// Why a command changes nothing.

@@ -27,7 +27,9 @@ pub(super) fn due<'a>(order: &Order, order_type: &'a OrderType, input: &Input) -
         draft.order.head.status_until = None;
         match deadline.filter(|_| head.phase == Phase::Active) {
             Some(deadline) => {
-                draft.fence(false);
+                // A worker from outside whose lease has ended may have done it all the same.
+                let in_queue = draft.order.head.work.as_ref().is_some_and(|work| work.queue.is_some());
+                draft.fence(in_queue);
                 draft.enter_or_die(&deadline.to, "deadline".into(), None, false);
             }
             // A deadline that the type does not know would make the order due for ever.
@@ -49,6 +51,9 @@ pub(super) fn due<'a>(order: &Order, order_type: &'a OrderType, input: &Input) -
         draft.fence(true);
         draft.enter_or_die(&intent.to, intent.by, intent.reason, true);
         return Due::Change(Box::new(draft.finish()));
+    }
+    if work.queue.is_some() {
+        return Due::Nothing;
     }
     let changed = |change: &dyn Fn(&mut Draft<'_>)| {
         let mut draft = draft();
@@ -103,6 +108,12 @@ fn due_step<'a>(
                 return Due::Change(Box::new(draft.finish()));
             }
         }
+    }
+    if let Action::Queue(name) = &step.action {
+        if let Some(work) = draft.order.head.work.as_mut() {
+            work.queue = Some(name.clone());
+        }
+        return Due::Change(Box::new(draft.finish()));
     }
     if let Action::Wait(wait) = &step.action {
         match wait_until(order, wait, input.now) {
@@ -165,6 +176,7 @@ pub(super) fn report(order: &Order, order_type: &OrderType, report: Report, inpu
         StepOutcome::Done { result } => (Outcome::Done, None, result.clone()),
         StepOutcome::Failed { reason, .. } => (Outcome::Failed, Some(reason.clone()), None),
         StepOutcome::Refused { reason } => (Outcome::Refused, Some(reason.clone()), None),
+        StepOutcome::Lost { reason } => (Outcome::Lost, Some(reason.clone()), None),
     };
     let oversized = result
         .as_ref()
@@ -197,6 +209,7 @@ pub(super) fn report(order: &Order, order_type: &OrderType, report: Report, inpu
             draft.complete(&at, result);
         }
         StepOutcome::Failed { reason, retry_after } => draft.failed(&at, undo, step, reason, retry_after),
+        StepOutcome::Lost { reason } => draft.failed(&at, undo, step, reason, None),
         // The receiver of an undo has no "no": whatever it refuses, the effect still stands.
         StepOutcome::Refused { reason } if undo => draft.die(format!("the undo was refused: {reason}")),
         StepOutcome::Refused { reason } => draft.refused(&at, reason),

@@ -8,13 +8,16 @@ use comanda_model::template::{Template, TemplateTree};
 
 use super::{choice, later};
 use crate::diagnostic::{Report, did_you_mean};
-use crate::fields::{Fields, text_of, wrong_kind};
+use crate::fields::{Fields, queue_name, text_of, wrong_kind};
 use crate::tree::{Key, Located, Node, Span, Tree};
 
 /// The bound of one attempt where the file sets none.
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// The longest bound of one attempt.
 const TIMEOUT_MAX: Duration = Duration::from_secs(60 * 60);
+/// The bound of one attempt by a worker from outside, who extends its lease as it goes.
+const QUEUE_TIMEOUT: Duration = Duration::from_secs(60 * 60);
+const QUEUE_TIMEOUT_MAX: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// How often an undo is tried where the file does not say: an effect that cannot be taken back needs a person.
 const UNDO_ATTEMPTS: u32 = 10;
 const ATTEMPTS_MAX: u32 = 1000;
@@ -82,9 +85,7 @@ pub(super) fn parse(
             };
             let step = reader.step(&mut fields);
             fields.finish(
-                &[
-                    "unknown", "queue", "notify", "archive", "auth", "secret", "lease", "worker",
-                ],
+                &["unknown", "notify", "archive", "auth", "secret", "lease", "worker"],
                 report,
             );
             step
@@ -144,7 +145,7 @@ impl Reader<'_, '_> {
                 ..Retry::default()
             };
             step.undo = Some(Box::new(self.call(&mut inner, retry)));
-            inner.finish(&["unknown", "queue"], self.report);
+            inner.finish(&["unknown"], self.report);
         }
         step
     }
@@ -152,13 +153,17 @@ impl Reader<'_, '_> {
     /// What a step and its undo have in common.
     fn call(&mut self, fields: &mut Fields<'_>, retry: Retry) -> Step {
         let action = self.action(fields).unwrap_or(Action::Noop);
-        let timeout = fields.duration("timeout", self.report).unwrap_or(TIMEOUT);
-        if timeout.is_zero() || timeout > TIMEOUT_MAX {
+        let (default, longest, words) = match action {
+            Action::Queue(_) => (QUEUE_TIMEOUT, QUEUE_TIMEOUT_MAX, "seven days"),
+            _ => (TIMEOUT, TIMEOUT_MAX, "one hour"),
+        };
+        let timeout = fields.duration("timeout", self.report).unwrap_or(default);
+        if timeout.is_zero() || timeout > longest {
             let span = fields
                 .take("timeout")
                 .map_or(fields.span(), |(_, node)| &node.span)
                 .clone();
-            let message = "`timeout` must be longer than nothing and at most one hour";
+            let message = format!("`timeout` must be longer than nothing and at most {words}");
             self.report.error("type/bad-duration", &span, message, None);
         }
         let retry = self.retry(fields, retry);
@@ -172,12 +177,27 @@ impl Reader<'_, '_> {
 
     fn action(&mut self, fields: &mut Fields<'_>) -> Option<Action> {
         let (built_in, http) = (fields.take("use"), fields.take("http"));
+        let queue = fields.take("queue");
         let with = fields.take("with");
         let headers = fields.take("headers");
         let body = fields.take("body");
+        if let Some((key, node)) = queue {
+            if let Some((other, _)) = built_in.or(http) {
+                let message = format!("{} has both `{}` and `queue`", fields.owner(), other.value);
+                let help = "a step does one thing".to_owned();
+                self.report.error("type/two-actions", &key.span, message, Some(help));
+                return None;
+            }
+            for (key, _) in [with, headers, body].into_iter().flatten() {
+                let message = format!("`{}` belongs to a call, not to `queue`", key.value);
+                let help = "a worker is given the order's data and the results of its steps".to_owned();
+                self.report.error("type/unknown-key", &key.span, message, Some(help));
+            }
+            return queue_name(node, self.report).map(|name| Action::Queue(name.value.into()));
+        }
         match (built_in, http) {
             (None, None) => {
-                let message = format!("{} does nothing: it has neither `use` nor `http`", fields.owner());
+                let message = format!("{} does nothing: it has no `use`, `http` or `queue`", fields.owner());
                 let help = "use = \"noop\" succeeds at once".to_owned();
                 self.report.error("type/no-action", fields.span(), message, Some(help));
                 None

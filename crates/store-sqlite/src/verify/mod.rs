@@ -69,6 +69,10 @@ struct Expected {
     due: u64,
     dead: u64,
     finals: u64,
+    /// Claims of workers from outside.
+    for_workers: u64,
+    /// By the name of the queue: orders whose work waits there.
+    queued: HashMap<String, i64>,
     members: u64,
     events: u64,
     attempts: u64,

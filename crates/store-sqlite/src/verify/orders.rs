@@ -152,10 +152,22 @@ impl Verifier<'_> {
             let there = self.exists("SELECT 1 FROM due WHERE at = ?1 AND seq = ?2", params![at, seq])?;
             self.expect_row(there, "the due entry", order);
         }
+        let queued = head.queued_at(active);
+        if let Some((queue, at)) = queued {
+            *self.expected.queued.entry(queue.to_string()).or_default() += 1;
+            let there = self.exists(
+                "SELECT 1 FROM queued e JOIN queues q ON q.id = e.queue WHERE q.name = ?1 AND e.at = ?2 AND e.seq = ?3",
+                params![&**queue, due_micros(at), seq],
+            )?;
+            self.expect_row(there, "the entry in its queue", order);
+        }
+        if head.work.as_ref().is_some_and(|work| work.queue.is_some()) {
+            self.expected.for_workers += u64::from(self.exists("SELECT 1 FROM claims WHERE seq = ?1", params![seq])?);
+        }
         // An order that is not final is due, or queued, or a dead letter, or has nothing to do but to wait for someone
         // outside. Work without a time is none of these: nobody would ever look at it.
         let waits = head.work.is_none() && head.phase == Phase::Active;
-        if due.is_none() && active && !waits && !matches!(head.phase, Phase::Dead | Phase::Final) {
+        if due.is_none() && queued.is_none() && active && !waits && !matches!(head.phase, Phase::Dead | Phase::Final) {
             self.fault(
                 row::of_order("the work", accepted.id),
                 "it is never due, and the order waits for nobody",
@@ -265,6 +277,8 @@ impl Verifier<'_> {
             ("by_group", expected.groups),
             ("by_cause", expected.dead),
             ("due", expected.due),
+            ("queued", expected.queued.values().sum::<i64>() as u64),
+            ("claims", expected.for_workers),
             ("final", expected.finals),
             ("lanes", expected.members),
         ];

@@ -1,10 +1,12 @@
 //! What is not read order by order: events, attempts, keys, types, counts.
 
+use std::collections::HashMap;
+
 use rusqlite::params;
 
 use super::Verifier;
 use crate::failure::Failure;
-use crate::row;
+use crate::{row, work};
 
 const EVENTS: &str = concat!("SELECT ", row::event_columns!(), " FROM events e ORDER BY e.position");
 const ATTEMPTS: &str = concat!(
@@ -163,6 +165,7 @@ impl Verifier<'_> {
             }
         }
         self.types()?;
+        self.queues(&expected.queued)?;
         let behind: Option<(i64, i64, i64, i64, i64)> = {
             let mut statement = self.reader.connection.prepare(
                 "SELECT s.seq, s.position, s.lane_position, (SELECT coalesce(max(seq), 0) FROM orders), \
@@ -188,6 +191,25 @@ impl Verifier<'_> {
             }
         }
         Ok(())
+    }
+
+    /// The counts of queues, and the claims of workers from outside.
+    fn queues(&mut self, expected: &HashMap<String, i64>) -> Result<(), Failure> {
+        let rows: Vec<(String, i64)> = {
+            let mut statement = self.reader.connection.prepare("SELECT name, depth FROM queues")?;
+            let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            rows.collect::<Result<_, _>>()?
+        };
+        for (name, depth) in rows {
+            let expected = expected.get(&name).copied().unwrap_or(0);
+            if depth != expected {
+                let detail = format!("it is {depth} and should be {expected}");
+                self.fault(format!("the depth of queue `{name}`"), detail);
+            }
+        }
+        let mut damaged = Vec::new();
+        work::each_claim(&self.reader.connection, |claim| damaged.extend(claim.err()))?;
+        self.note_all(damaged)
     }
 
     fn types(&mut self) -> Result<(), Failure> {

@@ -74,6 +74,7 @@ fn step_work(due_at: Timestamp) -> Work {
         round_start: 1,
         due_at: Some(due_at),
         last_error: None,
+        queue: None,
     }
 }
 

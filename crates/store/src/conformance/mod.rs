@@ -35,6 +35,7 @@ pub mod lists;
 pub mod oracle;
 pub mod retention;
 pub mod sample;
+pub mod work;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -115,6 +116,12 @@ macro_rules! each_conformance_check {
             leases::an_expired_claim_can_be_taken
             leases::an_expired_claim_that_nobody_took_counts
             leases::a_renewed_claim_holds
+            work::work_in_a_queue_is_for_its_workers
+            work::workers_who_race_get_different_orders
+            work::a_lost_worker_is_told_of
+            work::a_workers_claim_changes_no_version
+            work::a_queue_has_the_head_of_a_lane
+            work::a_cancel_that_waits_is_the_engines
             lanes::only_the_head_is_claimed
             lanes::a_cancelled_order_in_the_queue_goes
             lanes::a_parked_dead_letter_holds_its_lane

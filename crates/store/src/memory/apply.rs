@@ -105,6 +105,7 @@ impl State {
                 lane_position: None,
                 lane: None,
                 due: None,
+                queued: None,
             },
         };
         for event in commit.events {
@@ -142,7 +143,7 @@ impl State {
         let active = self.is_active(seq, &row);
         let (id, due) = (row.order.id(), row.order.head.due_at(active));
         self.rows.insert(seq, row);
-        self.set_due(seq, due);
+        self.set_due(seq, active);
         Receipt {
             claimed: self.move_claim(id, commit.claim, due.filter(|_| active), now),
             queued: !active,
@@ -178,7 +179,12 @@ impl State {
         match claim {
             ClaimMove::Take { token, lease } if due.is_some_and(|due| due <= now) => {
                 let lease_until = later(now, lease);
-                self.held.insert(id, Held { token, lease_until });
+                let held = Held {
+                    token,
+                    lease_until,
+                    worker: None,
+                };
+                self.held.insert(id, held);
                 true
             }
             ClaimMove::Take { .. } | ClaimMove::End | ClaimMove::Keep => false,

@@ -1,5 +1,7 @@
 //! Claims: who works on what, and until when.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use comanda_model::{OrderId, Token};
@@ -8,7 +10,7 @@ use uuid::Uuid;
 
 use super::later;
 use super::state::{Held, State};
-use crate::{Claim, Claims, CommitError};
+use crate::{Claim, Claims, CommitError, QueueClaim, QueueCount, WorkClaim, WorkClaims, Worker};
 
 impl State {
     fn is_free(&self, id: OrderId, now: Timestamp) -> bool {
@@ -39,7 +41,12 @@ impl State {
                 attempt: work.map_or(0, |work| work.attempt),
                 secret: Uuid::new_v4(),
             };
-            self.held.insert(id, Held { token, lease_until });
+            let held = Held {
+                token,
+                lease_until,
+                worker: None,
+            };
+            self.held.insert(id, held);
             claims.claims.push(Claim {
                 order: row.order.clone(),
                 token,
@@ -53,6 +60,76 @@ impl State {
             .filter(|until| *until > now);
         claims.next_due_at = claims.next_due_at.into_iter().chain(ends).min();
         claims
+    }
+
+    /// Claims work that waits in a queue.
+    pub(super) fn claim_work(&mut self, asked: &QueueClaim) -> WorkClaims {
+        let now = self.now();
+        let lease_until = later(now, asked.lease);
+        let mut claims = WorkClaims::default();
+        let Some((queue, waiting)) = self.queued.get_key_value(asked.queue.as_str()) else {
+            return claims;
+        };
+        for (at, seq) in waiting {
+            let Some(row) = self.rows.get(seq) else { continue };
+            let id = row.order.id();
+            if !self.is_free(id, now) {
+                continue;
+            }
+            if *at > now || claims.claims.len() >= asked.max {
+                claims.next_due_at = Some(*at);
+                break;
+            }
+            let work = row.order.head.work.as_ref();
+            let token = Token {
+                order: id,
+                visit: work.map_or(0, |work| work.visit),
+                attempt: work.map_or(0, |work| work.attempt),
+                secret: Uuid::new_v4(),
+            };
+            let worker = Worker {
+                name: asked.worker.clone(),
+                since: now,
+            };
+            let held = Held {
+                token,
+                lease_until,
+                worker: Some((queue.clone(), worker)),
+            };
+            let lost = self.held.insert(id, held).and_then(|held| held.worker);
+            claims.claims.push(WorkClaim {
+                order: row.order.clone(),
+                token,
+                lease_until,
+                lost: lost.map(|(_, worker)| worker),
+            });
+        }
+        let ends = self.held.values().filter(|held| {
+            let here = held.worker.as_ref().is_some_and(|(held, _)| held == queue);
+            here && held.lease_until > now
+        });
+        let ends = ends.map(|held| held.lease_until);
+        claims.next_due_at = claims.next_due_at.into_iter().chain(ends).min();
+        claims
+    }
+
+    /// How much stands in each queue.
+    pub(super) fn queues(&mut self) -> Vec<QueueCount> {
+        let now = self.now();
+        let count = |(queue, waiting): (&Arc<str>, &BTreeSet<(Timestamp, u64)>)| {
+            let leased = self.held.values().filter(|held| {
+                let here = held.worker.as_ref().is_some_and(|(held, _)| held == queue);
+                here && held.lease_until > now
+            });
+            QueueCount {
+                queue: queue.to_string(),
+                depth: waiting.len() as u64,
+                leased: leased.count() as u64,
+                dead: 0,
+                oldest_at: waiting.first().map(|(at, _)| *at).filter(|at| *at <= now),
+            }
+        };
+        self.queued.iter().map(count).collect()
     }
 
     pub(super) fn renew(&mut self, token: &Token, lease: Duration) -> Result<Timestamp, CommitError> {

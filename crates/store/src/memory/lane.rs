@@ -80,20 +80,31 @@ impl State {
         };
         lane.active = next;
         let promoted = self.rows.get(&next)?;
-        let (id, due) = (promoted.order.id(), promoted.order.head.due_at(true));
-        self.set_due(next, due);
+        let (id, head) = (promoted.order.id(), &promoted.order.head);
+        let due = head.due_at(true).or(head.queued_at(true).map(|(_, at)| at));
+        self.set_due(next, true);
         due.filter(|due| *due <= now).map(|_| id)
     }
 
-    /// Makes an order's entry among those that are due.
-    pub(super) fn set_due(&mut self, seq: u64, due: Option<Timestamp>) {
+    /// Makes an order's entries among those that are due and in its queue. `active`: its work may be done now.
+    pub(super) fn set_due(&mut self, seq: u64, active: bool) {
         let Some(row) = self.rows.get_mut(&seq) else { return };
+        let due = row.order.head.due_at(active);
         let before = std::mem::replace(&mut row.due, due);
         if let Some(before) = before {
             self.due.remove(&(before, seq));
         }
         if let Some(due) = due {
             self.due.insert((due, seq));
+        }
+        let queued = row.order.head.queued_at(active);
+        let queued = queued.map(|(queue, at)| (queue.clone(), at));
+        let before = std::mem::replace(&mut row.queued, queued.clone());
+        if let Some((queue, at)) = before {
+            self.queued.entry(queue).or_default().remove(&(at, seq));
+        }
+        if let Some((queue, at)) = queued {
+            self.queued.entry(queue).or_default().insert((at, seq));
         }
     }
 }

@@ -27,8 +27,8 @@ use faults::Plan;
 use state::State;
 
 use crate::{
-    Capabilities, Cause, Claims, Commit, CommitError, Counters, FeedPage, FeedStart, ListQuery, OrderPage, Receipt,
-    Store, StoreError, Stored, Ticket, TypeSource,
+    Capabilities, Cause, Claims, Commit, CommitError, Counters, FeedPage, FeedStart, ListQuery, OrderPage, QueueClaim,
+    QueueCount, Receipt, Store, StoreError, Stored, Ticket, TypeSource, WorkClaims,
 };
 
 /// What a store takes its time from.
@@ -116,6 +116,14 @@ impl Store for MemoryStore {
         Ok(self.shared.inner.lock().state.claim(max, lease))
     }
 
+    async fn claim_work(&self, asked: &QueueClaim) -> Result<WorkClaims, StoreError> {
+        Ok(self.shared.inner.lock().state.claim_work(asked))
+    }
+
+    async fn queues(&self) -> Result<Vec<QueueCount>, StoreError> {
+        Ok(self.shared.inner.lock().state.queues())
+    }
+
     async fn renew(&self, token: &Token, lease: Duration) -> Result<Timestamp, CommitError> {
         self.shared.inner.lock().state.renew(token, lease)
     }
@@ -196,6 +204,7 @@ impl Store for MemoryStore {
             durable: false,
             many_nodes: false,
             backup: false,
+            queues: true,
         }
     }
 

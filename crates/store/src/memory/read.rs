@@ -14,10 +14,12 @@ const LIMIT_MAX: usize = 1000;
 
 impl State {
     fn stored(&self, seq: u64, row: &Row, now: Timestamp) -> Stored {
-        let held = self.held.get(&row.order.id()).filter(|held| held.lease_until > now);
+        let held = self.held.get(&row.order.id());
+        let leased = held.filter(|held| held.lease_until > now);
         Stored {
             order: row.order.clone(),
-            claim: held.map(|held| (held.token, held.lease_until)),
+            claim: leased.map(|held| (held.token, held.lease_until)),
+            worker: held.and_then(|held| Some(held.worker.as_ref()?.1.clone())),
             place: self.place(seq, row),
         }
     }

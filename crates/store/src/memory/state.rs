@@ -2,6 +2,7 @@
 //! never given twice, and events by their position in the feed.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use comanda_model::{Attempt, Event, Order, OrderId, Token, TypeHash};
 use jiff::Timestamp;
@@ -9,7 +10,7 @@ use jiff::Timestamp;
 use super::Clock;
 use super::lane::Lane;
 use super::tally::Tally;
-use crate::TypeSource;
+use crate::{TypeSource, Worker};
 
 /// A key's scope and name.
 pub(super) type KeyName = (String, String);
@@ -28,6 +29,8 @@ pub(super) struct State {
     pub(super) ids: HashMap<OrderId, u64>,
     /// Orders that need the engine, and when; see [`comanda_model::Head::due_at`].
     pub(super) due: BTreeSet<(Timestamp, u64)>,
+    /// By queue: orders whose work waits there for workers from outside; see [`comanda_model::Head::queued_at`].
+    pub(super) queued: BTreeMap<Arc<str>, BTreeSet<(Timestamp, u64)>>,
     /// Orders that are final, and since when.
     pub(super) finals: BTreeSet<(Timestamp, u64)>,
     /// By position: the order, and the event's place among the order's events.
@@ -53,6 +56,8 @@ pub(super) struct Row {
     pub(super) lane: Option<String>,
     /// Its entry in [`State::due`].
     pub(super) due: Option<Timestamp>,
+    /// Its entry in [`State::queued`].
+    pub(super) queued: Option<(Arc<str>, Timestamp)>,
 }
 
 pub(super) struct KeyRow {
@@ -68,10 +73,12 @@ impl KeyRow {
 }
 
 /// A claim. It counts as held until another takes the order, even past its lease.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(super) struct Held {
     pub(super) token: Token,
     pub(super) lease_until: Timestamp,
+    /// Who holds it, if it was claimed from a queue, and from which.
+    pub(super) worker: Option<(Arc<str>, Worker)>,
 }
 
 impl State {
@@ -88,6 +95,7 @@ impl State {
             rows: BTreeMap::new(),
             ids: HashMap::new(),
             due: BTreeSet::new(),
+            queued: BTreeMap::new(),
             finals: BTreeSet::new(),
             feed: BTreeMap::new(),
             lanes: HashMap::new(),
