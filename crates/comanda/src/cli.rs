@@ -129,7 +129,7 @@ pub struct Serve {
     /// Where to keep the orders [default: ./comanda-data]
     #[arg(long, value_name = "DIR")]
     pub data: Option<String>,
-    /// What to keep them in: sqlite, or memory (gone at the end) [default: sqlite]
+    /// What to keep them in: sqlite, memory (gone at the end), or postgres://… [default: sqlite]
     #[arg(long, value_name = "STORE")]
     pub store: Option<String>,
     /// Where your order types are, on top of those shipped [default: ./order-types]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use crate::cli::{Backup, Restore, Verify};
-use crate::config::Config;
+use crate::config::{Config, StoreKind};
 use crate::failure::Failure;
 use crate::output::{Output, progress};
 
@@ -77,6 +77,13 @@ pub(super) fn verify(config: &Config, args: Verify, output: &mut Output) -> Resu
 
 /// The data directory, which must hold a store: looking into one that does not would make an empty one.
 fn directory(given: Option<PathBuf>, config: &Config) -> Result<PathBuf, Failure> {
+    if let (None, StoreKind::Postgres(_)) = (&given, &config.store) {
+        return Err(Failure::Usage(
+            "the orders are in PostgreSQL, which is backed up by its own tools; see docs/postgresql.md. For a data \
+             directory name it: --data DIR"
+                .to_owned(),
+        ));
+    }
     let data = given.unwrap_or_else(|| config.data.clone());
     if holds_store(&data) {
         return Ok(data);

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use crate::cli::Serve;
 
-pub use read::StoreKind;
+pub use read::{DatabaseAddress, StoreKind};
 pub use secrets::SecretSource;
 pub use show::Setting;
 
@@ -324,6 +324,17 @@ mod tests {
             ..Sources::default()
         };
         assert!(matches!(load(&sources), Err(ConfigError::File { .. })));
+    }
+
+    #[test]
+    fn the_password_of_a_database_is_never_shown() {
+        let sources = Sources {
+            environment: environment(&[("COMANDA_STORE", "postgres://me:hunter2@db/orders?password=hunter2")]),
+            ..Sources::default()
+        };
+        let (config, settings) = load(&sources).unwrap();
+        assert!(matches!(&config.store, StoreKind::Postgres(address) if address.shown() == "postgres://me@db/orders"));
+        assert!(!format!("{settings:?}{config:?}").contains("hunter2"));
     }
 
     #[test]

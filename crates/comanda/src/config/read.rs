@@ -13,12 +13,39 @@ use super::layer::{Layer, Origin, merged, origin};
 use super::{Config, ConfigError, ConfigFault, Engine, Limits, Log, SecretSource, units};
 
 /// What orders are kept in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreKind {
     /// The embedded store.
     Sqlite,
     /// Memory: gone at the end.
     Memory,
+    /// A PostgreSQL database, which other nodes may use too.
+    Postgres(DatabaseAddress),
+}
+
+/// Where a database is. It may hold a password, so it is never shown whole.
+#[derive(Clone, PartialEq, Eq)]
+pub struct DatabaseAddress(pub String);
+
+impl std::fmt::Debug for DatabaseAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.shown())
+    }
+}
+
+impl DatabaseAddress {
+    /// The address without what may be secret in it: the password, and all parameters.
+    pub fn shown(&self) -> String {
+        let address = self.0.split_once('?').map_or(&*self.0, |(address, _)| address);
+        let parts = address.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?)));
+        match parts {
+            Some((scheme, (who, place))) => {
+                let user = who.split_once(':').map_or(who, |(user, _)| user);
+                format!("{scheme}://{user}@{place}")
+            }
+            None => address.to_owned(),
+        }
+    }
 }
 
 /// Sections whose members the user names.
@@ -374,7 +401,13 @@ fn store(text: &str) -> Result<StoreKind, String> {
     match text {
         "sqlite" => Ok(StoreKind::Sqlite),
         "memory" => Ok(StoreKind::Memory),
-        other => Err(format!("`{other}` is no store; write sqlite or memory")),
+        other if other.starts_with("postgres://") || other.starts_with("postgresql://") => {
+            match comanda_store_postgres::Options::new(other) {
+                Ok(_) => Ok(StoreKind::Postgres(DatabaseAddress(other.to_owned()))),
+                Err(error) => Err(error.to_string()),
+            }
+        }
+        other => Err(format!("`{other}` is no store; write sqlite, memory or postgres://…")),
     }
 }
 

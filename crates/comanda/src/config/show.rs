@@ -3,6 +3,7 @@
 use figment::value::Value;
 use serde::Serialize;
 
+use super::DatabaseAddress;
 use super::layer::{Layer, find, origin};
 use super::read::{known_settings, leaves};
 
@@ -32,7 +33,10 @@ pub(super) fn settings(layers: &[Layer]) -> Vec<Setting> {
     let value_of = |key: &str| layers.iter().rev().find_map(|layer| find(&layer.values, key));
     keys.into_iter()
         .filter_map(|key| {
-            let value = toml(value_of(&key)?);
+            let value = match value_of(&key)? {
+                Value::String(_, text) if key == "store" => format!("{:?}", DatabaseAddress(text.clone()).shown()),
+                value => toml(value),
+            };
             let origin = origin(layers, &key).of(&key);
             Some(Setting { key, value, origin })
         })

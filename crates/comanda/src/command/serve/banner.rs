@@ -19,9 +19,10 @@ pub(super) fn print(config: &Config, address: SocketAddr, keyed: bool, types: &[
 
 fn text(config: &Config, address: SocketAddr, keyed: bool, types: &[Arc<Definition>]) -> String {
     let url = url(address);
-    let store = match config.store {
+    let store = match &config.store {
         StoreKind::Sqlite => format!("orders are kept in {}", config.data.display()),
         StoreKind::Memory => "orders are kept in memory, and gone at the end".to_owned(),
+        StoreKind::Postgres(address) => format!("orders are kept in {}", address.shown()),
     };
     let mut text = String::new();
     let mut line = |line: &str| {

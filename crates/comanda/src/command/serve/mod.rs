@@ -14,6 +14,7 @@ use comanda_order_type::{Bundle, Definition, Known};
 use comanda_steps::Steps;
 use comanda_store::Store;
 use comanda_store::memory::MemoryStore;
+use comanda_store_postgres::PostgresStore;
 use comanda_store_sqlite::SqliteStore;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -149,7 +150,7 @@ fn check_mounts(config: &Config, definitions: &[Definition]) -> Result<(), Failu
 }
 
 async fn open_store(config: &Config) -> Result<Arc<dyn Store>, Failure> {
-    match config.store {
+    match &config.store {
         StoreKind::Memory => Ok(Arc::new(MemoryStore::default())),
         StoreKind::Sqlite => {
             let options = comanda_store_sqlite::Options::new(&config.data);
@@ -157,6 +158,11 @@ async fn open_store(config: &Config) -> Result<Arc<dyn Store>, Failure> {
             let opened = tokio::task::spawn_blocking(move || SqliteStore::open(options)).await;
             let store = opened.map_err(|error| Failure::process("the store could not be opened", error))??;
             Ok(Arc::new(store))
+        }
+        StoreKind::Postgres(address) => {
+            let options = comanda_store_postgres::Options::new(&address.0)
+                .map_err(|error| Failure::process("the store could not be opened", error))?;
+            Ok(Arc::new(PostgresStore::open(options).await?))
         }
     }
 }

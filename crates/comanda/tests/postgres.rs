@@ -1,0 +1,96 @@
+//! The real binary on PostgreSQL: an order to its end, a node that is killed, two nodes on one database.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    missing_docs,
+    reason = "a test's panic is its failure"
+)]
+
+#[path = "../../store-postgres/tests/support/mod.rs"]
+mod cluster;
+mod support;
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
+
+use support::{PATIENCE, Server};
+
+const SALE: &str = r#"{"type":"sale","data":{"amount":12.50,"currency":"EUR"}}"#;
+
+async fn database() -> String {
+    let cluster = tokio::task::spawn_blocking(cluster::shared).await.unwrap();
+    cluster.address(&cluster.database().await)
+}
+
+/// Submits a sale and waits until it is final.
+fn sell(server: &Server) -> String {
+    let (status, _, body) = server.http(
+        "POST",
+        "/v1/orders",
+        &[("content-type", "application/json"), ("prefer", "wait=30")],
+        SALE,
+    );
+    assert_eq!(status, 200, "{body}");
+    let order: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(order["status"], "COMPLETED", "{body}");
+    order["id"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_survives_the_death_of_its_node() {
+    let address = database().await;
+    let first = Server::start(&["--store", &address]);
+    let id = sell(&first);
+    let home = first.kill();
+    let second = Server::start_in(home.path(), &["--store", &address]);
+    let (status, order) = second.get(&format!("/v1/orders/{id}"));
+    assert_eq!((status, order["status"].as_str()), (200, Some("COMPLETED")));
+    sell(&second);
+    let (status, _) = second.stop();
+    assert!(status.success(), "it stops in order");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_node_takes_the_other_shows_and_streams() {
+    let address = database().await;
+    let (one, other) = (
+        Server::start(&["--store", &address]),
+        Server::start(&["--store", &address]),
+    );
+    let host = other.url.strip_prefix("http://").unwrap();
+    let mut stream = TcpStream::connect(host).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    write!(
+        stream,
+        "GET /v1/events HTTP/1.1\r\nhost: {host}\r\naccept: text/event-stream\r\n\r\n"
+    )
+    .unwrap();
+    let mut lines = BufReader::new(stream).lines().map(|line| line.expect("the stream goes on"));
+    // The head says that the stream has begun, so that nothing is missed.
+    assert!(lines.by_ref().any(|line| line.contains("text/event-stream")));
+    let id = sell(&one);
+    let completed = lines.find(|line| line.contains(&id) && line.contains("COMPLETED"));
+    assert!(completed.is_some(), "the other node streams it to its end");
+    let (status, order) = other.get(&format!("/v1/orders/{id}"));
+    assert_eq!((status, order["status"].as_str()), (200, Some("COMPLETED")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_is_one_order_on_whatever_node_it_comes_to() {
+    let address = database().await;
+    let nodes = [
+        Server::start(&["--store", &address]),
+        Server::start(&["--store", &address]),
+    ];
+    let submit = |server: &Server| {
+        let headers = [("content-type", "application/json"), ("idempotency-key", "\"k-1\"")];
+        let (status, _, body) = server.http("POST", "/v1/orders", &headers, SALE);
+        assert_eq!(status, 202, "{body}");
+        let order: serde_json::Value = serde_json::from_str(&body).unwrap();
+        order["id"].as_str().unwrap().to_owned()
+    };
+    let first = submit(&nodes[0]);
+    assert_eq!(submit(&nodes[1]), first);
+    assert_eq!(submit(&nodes[0]), first);
+}
