@@ -66,7 +66,9 @@ async fn what_one_node_takes_the_other_shows_and_streams() {
         "GET /v1/events HTTP/1.1\r\nhost: {host}\r\naccept: text/event-stream\r\n\r\n"
     )
     .unwrap();
-    let mut lines = BufReader::new(stream).lines().map(|line| line.expect("the stream goes on"));
+    let mut lines = BufReader::new(stream)
+        .lines()
+        .map(|line| line.expect("the stream goes on"));
     // The head says that the stream has begun, so that nothing is missed.
     assert!(lines.by_ref().any(|line| line.contains("text/event-stream")));
     let id = sell(&one);

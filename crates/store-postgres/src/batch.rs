@@ -158,9 +158,9 @@ impl Batch {
         Ok(batch)
     }
 
-    /// The statement that takes the parameters.
+    /// The statement that takes the parameters, and after them the node's id.
     pub(crate) fn statement() -> String {
-        let count = Self::default().parameters().len();
+        let count = Self::default().parameters().len() + 1;
         let places: Vec<String> = (1..=count).map(|place| format!("${place}")).collect();
         format!("SELECT * FROM comanda.commit({})", places.join(", "))
     }

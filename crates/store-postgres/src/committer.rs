@@ -13,6 +13,8 @@ use comanda_store::{Commit, CommitError, Receipt, StoreError, Ticket};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot, watch};
+use tokio_postgres::types::Type;
+use uuid::Uuid;
 
 use crate::batch::{self, Batch};
 use crate::clock::Clock;
@@ -120,6 +122,7 @@ impl Queue {
 #[derive(Debug)]
 pub(crate) struct Committer {
     pub(crate) server: Server,
+    pub(crate) node: Uuid,
     pub(crate) queue: Arc<Queue>,
     pub(crate) clock: Arc<Clock>,
     pub(crate) position: watch::Sender<u64>,
@@ -160,10 +163,12 @@ impl Committer {
             error,
             remedy: Remedy::Apart,
         })?;
+        let mut parameters = batch.parameters();
+        parameters.push((&self.node, Type::UUID));
         let mut tries = 0;
         let rows = loop {
             tries += 1;
-            match self.server.ask(WHAT, statement, &batch.parameters()).await {
+            match self.server.ask(WHAT, statement, &parameters).await {
                 Ok(rows) => break rows,
                 Err(Failure::NotApplied {
                     error,

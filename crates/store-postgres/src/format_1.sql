@@ -47,10 +47,15 @@ CREATE INDEX heads_final ON comanda.heads (updated_at) WHERE phase = 4;
 CREATE TABLE comanda.due (
     id uuid PRIMARY KEY, seq bigint NOT NULL, due_at timestamptz, wake_at timestamptz,
     visit integer NOT NULL, attempt integer NOT NULL,
-    held_visit integer, held_attempt integer, secret uuid, lease_until timestamptz
+    held_visit integer, held_attempt integer, secret uuid, lease_until timestamptz, node uuid
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000,
     autovacuum_vacuum_cost_delay = 0);
 CREATE INDEX due_by_wake ON comanda.due (wake_at, seq) WHERE wake_at IS NOT NULL;
+
+-- The processes at work, and until when each is known to live. When one is not heard of any more, what it holds can be
+-- claimed at once, however long its leases.
+CREATE TABLE comanda.nodes (id uuid PRIMARY KEY, alive_until timestamptz NOT NULL)
+    WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);
 
 -- Lanes that someone stands in: who is at the head, and who waits. A lane's row is its lock.
 CREATE TABLE comanda.lanes (name text PRIMARY KEY, active uuid)

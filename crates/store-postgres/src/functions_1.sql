@@ -56,7 +56,7 @@ CREATE OR REPLACE FUNCTION comanda.commit(
     a_ord integer[], a_number bigint[], a_visit integer[], a_attempt integer[], a_step text[], a_undo boolean[],
     a_started_at timestamptz[], a_ended_at timestamptz[], a_outcome smallint[], a_reason text[], a_result text[],
     e_ord integer[], e_number bigint[], e_at timestamptz[], e_kind smallint[], e_from text[], e_to text[], e_by text[],
-    e_reason text[], e_changed text[]
+    e_reason text[], e_changed text[], p_node uuid
 ) RETURNS TABLE (outcome smallint, actual bigint, claimed boolean, queued boolean, promoted uuid, "position" bigint,
     key_scope text, key_name text, key_order uuid, key_fingerprint bytea, clock timestamptz)
 LANGUAGE plpgsql
@@ -237,9 +237,10 @@ BEGIN
         END IF;
         IF v_taken THEN
             d.secret := c.take_secret; d.held_visit := c.take_visit; d.held_attempt := c.take_attempt;
-            d.lease_until := v_now + c.lease * interval '1 microsecond';
+            d.lease_until := v_now + c.lease * interval '1 microsecond'; d.node := p_node;
         ELSIF c.claim <> 0 THEN
             d.secret := NULL; d.held_visit := NULL; d.held_attempt := NULL; d.lease_until := NULL;
+            d.node := NULL;
         END IF;
         IF v_due IS NULL AND d.secret IS NULL THEN
             IF v_held THEN
@@ -249,13 +250,13 @@ BEGIN
             UPDATE comanda.due SET due_at = v_due,
                 wake_at = CASE WHEN v_due IS NOT NULL THEN greatest(v_due, d.lease_until) END,
                 visit = c.visit, attempt = c.attempt, secret = d.secret, held_visit = d.held_visit,
-                held_attempt = d.held_attempt, lease_until = d.lease_until
+                held_attempt = d.held_attempt, lease_until = d.lease_until, node = d.node
                 WHERE id = c.id;
         ELSE
             INSERT INTO comanda.due (id, seq, due_at, wake_at, visit, attempt, held_visit, held_attempt, secret,
-                    lease_until)
+                    lease_until, node)
                 VALUES (c.id, v_seq, v_due, CASE WHEN v_due IS NOT NULL THEN greatest(v_due, d.lease_until) END,
-                    c.visit, c.attempt, d.held_visit, d.held_attempt, d.secret, d.lease_until);
+                    c.visit, c.attempt, d.held_visit, d.held_attempt, d.secret, d.lease_until, d.node);
         END IF;
 
         -- What is counted.
@@ -331,7 +332,7 @@ END $$;
 
 -- Claims up to `p_max` orders that are due, each under a new token. Rows that others are at are passed over. The last
 -- row, which names no order, tells when the next is due, and the clock.
-CREATE OR REPLACE FUNCTION comanda.claim(p_max integer, p_lease bigint)
+CREATE OR REPLACE FUNCTION comanda.claim(p_max integer, p_lease bigint, p_node uuid)
 RETURNS TABLE (id uuid, visit integer, attempt integer, secret uuid, lease_until timestamptz, next_at timestamptz,
     clock timestamptz)
 LANGUAGE plpgsql AS $$
@@ -345,7 +346,7 @@ BEGIN
             ORDER BY p.wake_at, p.seq LIMIT p_max FOR UPDATE SKIP LOCKED
         ), taken AS (
             UPDATE comanda.due d SET held_visit = d.visit, held_attempt = d.attempt, secret = gen_random_uuid(),
-                lease_until = v_until, wake_at = greatest(d.due_at, v_until)
+                lease_until = v_until, node = p_node, wake_at = greatest(d.due_at, v_until)
             FROM picked p WHERE d.id = p.id
             RETURNING d.id, d.held_visit, d.held_attempt, d.secret, d.lease_until, p.wake_at, p.seq
         )
@@ -379,9 +380,28 @@ BEGIN
     DELETE FROM comanda.due d USING unnest(p_id, p_visit, p_attempt, p_secret) AS t(id, visit, attempt, secret)
         WHERE d.id = t.id AND d.secret = t.secret AND d.held_visit = t.visit AND d.held_attempt = t.attempt
             AND d.due_at IS NULL;
-    UPDATE comanda.due d SET secret = NULL, held_visit = NULL, held_attempt = NULL, lease_until = NULL, wake_at = d.due_at
+    UPDATE comanda.due d SET secret = NULL, held_visit = NULL, held_attempt = NULL, lease_until = NULL, node = NULL,
+            wake_at = d.due_at
         FROM unnest(p_id, p_visit, p_attempt, p_secret) AS t(id, visit, attempt, secret)
         WHERE d.id = t.id AND d.secret = t.secret AND d.held_visit = t.visit AND d.held_attempt = t.attempt;
+END $$;
+
+-- Tells that a node lives for so many microseconds more. Ends the leases of nodes that were not heard of in time: their
+-- orders can be claimed at once. Their tokens count until someone does, as those of any lease that has ended.
+CREATE OR REPLACE FUNCTION comanda.beat(p_node uuid, p_span bigint) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    v_now timestamptz := clock_timestamp(); v_gone uuid[];
+BEGIN
+    INSERT INTO comanda.nodes (id, alive_until) VALUES (p_node, v_now + p_span * interval '1 microsecond')
+        ON CONFLICT (id) DO UPDATE SET alive_until = EXCLUDED.alive_until;
+    v_gone := ARRAY(SELECT id FROM comanda.nodes WHERE alive_until < v_now AND id <> p_node FOR UPDATE SKIP LOCKED);
+    IF array_length(v_gone, 1) > 0 THEN
+        PERFORM 1 FROM comanda.due WHERE node = ANY (v_gone) ORDER BY id FOR UPDATE;
+        UPDATE comanda.due SET lease_until = v_now, node = NULL,
+            wake_at = CASE WHEN due_at IS NOT NULL THEN greatest(due_at, v_now) END
+            WHERE node = ANY (v_gone) AND lease_until > v_now;
+        DELETE FROM comanda.nodes WHERE id = ANY (v_gone);
+    END IF;
 END $$;
 
 -- Removes up to `p_max` orders that have been final since before a moment, with everything that belongs to them, and as

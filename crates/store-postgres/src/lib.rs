@@ -16,6 +16,7 @@ mod read;
 mod server;
 mod store;
 mod text;
+mod verify;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,15 +26,20 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 pub use migrate::MigrationStatus;
 pub use server::AddressError;
+pub use verify::{Fault, Report};
 
 use crate::clock::Clock;
 use crate::committer::{Committer, Queue};
 use crate::failure::Failure;
 use crate::follow::Follower;
 use crate::server::{Address, Server};
+
+/// How long one check of [`PostgresStore::verify`] may take.
+const VERIFY_TIME_MAX: Duration = Duration::from_secs(3600);
 
 /// How a store is opened.
 #[derive(Clone)]
@@ -66,6 +72,8 @@ impl Options {
 
 /// Orders in PostgreSQL. See the crate for how.
 pub struct PostgresStore {
+    /// This process among those that use the database; another one after every start.
+    node: Uuid,
     server: Server,
     commits: Server,
     queue: Arc<Queue>,
@@ -114,8 +122,13 @@ impl PostgresStore {
         let position = watch::Sender::new(u64::try_from(first.get::<_, i64>(1)).unwrap_or(0));
         let commits = Server::new(&options.address, 1, options.answer_time_max)?;
         let queue = Arc::new(Queue::new(options.commits_max));
+        let node = Uuid::new_v4();
+        follow::beat(&server, node, follow::ALIVE)
+            .await
+            .map_err(Failure::into_error)?;
         let committer = Committer {
             server: commits.clone(),
+            node,
             queue: queue.clone(),
             clock: clock.clone(),
             position: position.clone(),
@@ -123,11 +136,13 @@ impl PostgresStore {
         let stop = CancellationToken::new();
         let follower = Follower {
             server: server.clone(),
+            node,
             clock: clock.clone(),
             position: position.clone(),
             stop: stop.clone(),
         };
         Ok(Self {
+            node,
             server,
             commits,
             queue,
@@ -143,6 +158,18 @@ impl PostgresStore {
     pub async fn migration_status(options: &Options) -> Result<MigrationStatus, StoreError> {
         let server = Server::new(&options.address, 1, options.answer_time_max)?;
         migrate::status(&server).await
+    }
+
+    /// Looks through a whole database for anything that does not fit. It is only read, and nodes may go on working.
+    pub async fn verify(options: &Options) -> Result<Report, StoreError> {
+        // Each check reads whole tables.
+        let server = Server::new(&options.address, 1, options.answer_time_max.max(VERIFY_TIME_MAX))?;
+        let status = migrate::status(&server).await?;
+        if status.found == 0 {
+            let cause = std::io::Error::other("it holds no orders: there is no schema `comanda` in it");
+            return Err(StoreError::failed("verify this database", cause));
+        }
+        verify::verify(&server).await
     }
 
     /// Brings a database up to date, and answers what it then is. Nodes of the version before go on working.

@@ -18,6 +18,7 @@ use uuid::Uuid;
 use crate::PostgresStore;
 use crate::column::{micros, phase_from};
 use crate::failure::{Failure, corrupt};
+use crate::follow;
 use crate::read::{self, LIST_ROWS_MAX, ListStatements};
 use crate::server::Parameter;
 use crate::text::{from_column, to_column};
@@ -90,8 +91,8 @@ impl Store for PostgresStore {
         let rows = self
             .ask(
                 WHAT,
-                "SELECT * FROM comanda.claim($1, $2)",
-                &[(&max, Type::INT4), (&lease, Type::INT8)],
+                "SELECT * FROM comanda.claim($1, $2, $3)",
+                &[(&max, Type::INT4), (&lease, Type::INT8), (&self.node, Type::UUID)],
             )
             .await?;
         let mut claims = Claims::default();
@@ -428,6 +429,10 @@ impl Store for PostgresStore {
         let tasks = [self.committer.lock().take(), self.follower.lock().take()];
         for task in tasks.into_iter().flatten() {
             task.await.map_err(|error| StoreError::failed(WHAT, error))?;
+        }
+        // What this node still holds need not wait for its leases. Without an answer the node is found gone later.
+        if let Err(failure) = follow::beat(&self.server, self.node, Duration::ZERO).await {
+            tracing::debug!(error = %failure.into_error(), "the database was not told that this node ends");
         }
         self.server.close();
         self.commits.close();

@@ -37,7 +37,9 @@ impl DatabaseAddress {
     /// The address without what may be secret in it: the password, and all parameters.
     pub fn shown(&self) -> String {
         let address = self.0.split_once('?').map_or(&*self.0, |(address, _)| address);
-        let parts = address.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?)));
+        let parts = address
+            .split_once("://")
+            .and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?)));
         match parts {
             Some((scheme, (who, place))) => {
                 let user = who.split_once(':').map_or(who, |(user, _)| user);

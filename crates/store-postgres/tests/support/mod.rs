@@ -53,6 +53,26 @@ pub fn as_server(program_name: &str) -> Command {
     }
 }
 
+/// A shell's script that the server's own user runs.
+pub fn shell_as_server(script: &str) -> Command {
+    if is_root() {
+        let mut command = Command::new("setpriv");
+        command.args([
+            "--reuid=postgres",
+            "--regid=postgres",
+            "--clear-groups",
+            "sh",
+            "-c",
+            script,
+        ]);
+        command
+    } else {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        command
+    }
+}
+
 pub fn run(command: &mut Command) {
     let output = command.output().unwrap_or_else(|error| {
         panic!("{command:?} could not be started ({error}); `cargo xtask install` installs it")
@@ -112,22 +132,7 @@ impl Cluster {
             data.display(),
             directory.display()
         );
-        let mut watchdog = if is_root() {
-            let mut command = Command::new("setpriv");
-            command.args([
-                "--reuid=postgres",
-                "--regid=postgres",
-                "--clear-groups",
-                "sh",
-                "-c",
-                &script,
-            ]);
-            command
-        } else {
-            let mut command = Command::new("sh");
-            command.args(["-c", &script]);
-            command
-        };
+        let mut watchdog = shell_as_server(&script);
         let watchdog = watchdog
             .stdin(Stdio::piped())
             .stdout(Stdio::null())

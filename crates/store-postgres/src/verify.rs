@@ -1,0 +1,144 @@
+//! Looking through a whole database for anything that does not fit: what is derived from orders and heads (histories,
+//! lanes, due work, keys, counts) is compared with what it is derived from.
+//!
+//! PostgreSQL sums its own pages, so this looks for what a wrong program or hand would leave, not for flipped bits. Each
+//! check is one statement, and so sees one moment; nodes may go on working.
+
+use comanda_store::StoreError;
+
+use crate::failure::Failure;
+use crate::server::Server;
+
+/// The most faults that one check lists.
+const FAULTS_MAX: i64 = 100;
+
+/// What was found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// How many orders there are.
+    pub orders: u64,
+    /// How many events.
+    pub events: u64,
+    /// How many attempts.
+    pub attempts: u64,
+    /// How many keys.
+    pub keys: u64,
+    /// What is wrong; of each kind at most 100.
+    pub faults: Vec<Fault>,
+}
+
+impl Report {
+    /// Whether nothing is wrong.
+    pub fn is_clean(&self) -> bool {
+        self.faults.is_empty()
+    }
+}
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Where: the order's id, the lane, the key.
+    pub what: String,
+    /// How it shows.
+    pub detail: String,
+}
+
+/// What must not be found, each with a statement that finds it.
+const CHECKS: [(&str, &str); 11] = [
+    (
+        "an order without a head",
+        "SELECT o.id::text FROM comanda.orders o WHERE NOT EXISTS (SELECT 1 FROM comanda.heads h WHERE h.id = o.id)",
+    ),
+    (
+        "a head without an order",
+        "SELECT h.id::text FROM comanda.heads h WHERE NOT EXISTS \
+         (SELECT 1 FROM comanda.orders o WHERE o.id = h.id AND o.seq = h.seq AND o.order_type = h.order_type)",
+    ),
+    (
+        "its columns do not say what its head says",
+        "SELECT id::text FROM comanda.heads WHERE (head::json ->> 'version')::bigint <> version \
+         OR (head::json ->> 'commit_id')::uuid <> commit_id OR (head::json ->> 'events')::bigint <> events \
+         OR (head::json ->> 'attempts')::bigint <> attempts",
+    ),
+    (
+        "its events are not numbered from 1 without a gap",
+        "SELECT h.id::text FROM comanda.heads h LEFT JOIN (SELECT id, count(*) AS n, max(number) AS last \
+         FROM comanda.events GROUP BY id) AS e ON e.id = h.id \
+         WHERE h.events <> coalesce(e.n, 0) OR h.events <> coalesce(e.last, 0)",
+    ),
+    (
+        "its attempts are not numbered from 1 without a gap",
+        "SELECT h.id::text FROM comanda.heads h LEFT JOIN (SELECT id, count(*) AS n, max(number) AS last \
+         FROM comanda.attempts GROUP BY id) AS a ON a.id = h.id \
+         WHERE h.attempts <> coalesce(a.n, 0) OR h.attempts <> coalesce(a.last, 0)",
+    ),
+    (
+        "events or attempts without an order",
+        "SELECT id::text FROM (SELECT id FROM comanda.events UNION SELECT id FROM comanda.attempts) AS r \
+         WHERE NOT EXISTS (SELECT 1 FROM comanda.heads h WHERE h.id = r.id)",
+    ),
+    (
+        "it says that it stands in a lane where it neither is at the head nor waits",
+        "SELECT h.id::text FROM comanda.heads h WHERE h.lane IS NOT NULL \
+         AND NOT EXISTS (SELECT 1 FROM comanda.lanes l WHERE l.name = h.lane AND l.active = h.id) \
+         AND NOT EXISTS (SELECT 1 FROM comanda.lane_waiting w WHERE w.lane = h.lane AND w.position = h.lane_position \
+             AND w.id = h.id)",
+    ),
+    (
+        "a lane whose members do not stand in it, or that has no head",
+        "SELECT m.lane FROM (SELECT name AS lane, active AS id FROM comanda.lanes UNION ALL \
+         SELECT lane, id FROM comanda.lane_waiting) AS m \
+         WHERE m.id IS NULL OR NOT EXISTS (SELECT 1 FROM comanda.heads h WHERE h.id = m.id AND h.lane = m.lane) \
+         OR NOT EXISTS (SELECT 1 FROM comanda.lanes l WHERE l.name = m.lane)",
+    ),
+    (
+        "it is due at another time than is known of it, or not at all",
+        "SELECT coalesce(e.id, d.id)::text FROM (SELECT h.id, CASE WHEN h.lane IS NULL OR l.active = h.id \
+             THEN h.due_at ELSE h.due_queued_at END AS due_at \
+             FROM comanda.heads h LEFT JOIN comanda.lanes l ON l.name = h.lane) AS e \
+         FULL JOIN comanda.due d ON d.id = e.id WHERE e.id IS NULL OR e.due_at IS DISTINCT FROM d.due_at \
+         OR d.wake_at IS DISTINCT FROM CASE WHEN d.due_at IS NOT NULL THEN greatest(d.due_at, d.lease_until) END",
+    ),
+    (
+        "a key that leads to no order",
+        "SELECT k.scope || ' ' || k.key FROM comanda.keys k \
+         WHERE NOT EXISTS (SELECT 1 FROM comanda.orders o WHERE o.id = k.id)",
+    ),
+    (
+        "a count that is not what a count of the orders finds",
+        "SELECT kind || ' ' || a || ' ' || b || ' ' || c FROM (\
+             SELECT kind, a, b, c, n FROM comanda.tally UNION ALL SELECT kind, a, b, c, n FROM comanda.tally_changes \
+             UNION ALL SELECT 's', order_type, status, phase::text, -1 FROM comanda.heads \
+             UNION ALL SELECT 'l', encode(type_hash, 'hex'), '', '', -1 FROM comanda.heads WHERE phase <> 4 \
+             UNION ALL SELECT 'c', order_type, cause, '', -1 FROM comanda.heads WHERE cause IS NOT NULL\
+         ) AS t GROUP BY kind, a, b, c HAVING sum(n) <> 0",
+    ),
+];
+
+/// Runs every check.
+pub(crate) async fn verify(server: &Server) -> Result<Report, StoreError> {
+    const WHAT: &str = "verify the database";
+    let counts = "SELECT (SELECT count(*) FROM comanda.orders), (SELECT count(*) FROM comanda.events), \
+                  (SELECT count(*) FROM comanda.attempts), (SELECT count(*) FROM comanda.keys)";
+    let counts = server.ask(WHAT, counts, &[]).await.map_err(Failure::into_error)?;
+    let count = |index: usize| {
+        let count = counts.first().map_or(0, |row| row.get::<_, i64>(index));
+        u64::try_from(count).unwrap_or(0)
+    };
+    let mut report = Report {
+        orders: count(0),
+        events: count(1),
+        attempts: count(2),
+        keys: count(3),
+        faults: Vec::new(),
+    };
+    for (detail, statement) in CHECKS {
+        let statement = format!("{statement} LIMIT {FAULTS_MAX}");
+        let rows = server.ask(WHAT, &statement, &[]).await.map_err(Failure::into_error)?;
+        report.faults.extend(rows.iter().map(|row| Fault {
+            what: row.get::<_, Option<String>>(0).unwrap_or_default(),
+            detail: detail.to_owned(),
+        }));
+    }
+    Ok(report)
+}

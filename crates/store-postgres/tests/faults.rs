@@ -1,0 +1,267 @@
+//! What may happen to a server and to the way to it: settings that break promises, answers that are lost, connections
+//! that are cut, a restart, a node that dies.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    missing_docs,
+    reason = "a test's panic is its failure"
+)]
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use comanda_store::conformance::sample::{LONG, Shop, done, plain};
+use comanda_store::{CommitError, Store, StoreError};
+use comanda_store_postgres::{Options, PostgresStore};
+use support::Cluster;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+async fn cluster(settings: &'static [&'static str]) -> Cluster {
+    tokio::task::spawn_blocking(move || Cluster::start(settings))
+        .await
+        .unwrap()
+}
+
+async fn shared() -> &'static Cluster {
+    tokio::task::spawn_blocking(support::shared).await.unwrap()
+}
+
+async fn open(address: &str) -> Arc<dyn Store> {
+    Arc::new(PostgresStore::open(Options::new(address).unwrap()).await.unwrap())
+}
+
+/// A proxy on the way to the server. While it is deaf it passes on what is asked, and cuts the connection instead of
+/// passing on the answer.
+async fn proxy(port: u16) -> (u16, Arc<AtomicBool>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let here = listener.local_addr().unwrap().port();
+    let deaf = Arc::new(AtomicBool::new(false));
+    let cut = deaf.clone();
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let cut = cut.clone();
+            tokio::spawn(async move {
+                let server = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+                let (mut client_read, mut client_write) = client.into_split();
+                let (mut server_read, mut server_write) = server.into_split();
+                let up = async {
+                    // A side that closes is all that ends it.
+                    let _ = tokio::io::copy(&mut client_read, &mut server_write).await;
+                };
+                let down = async {
+                    let mut buffer = vec![0; 64 * 1024];
+                    while let Ok(count @ 1..) = server_read.read(&mut buffer).await {
+                        if cut.load(Ordering::SeqCst) || client_write.write_all(&buffer[..count]).await.is_err() {
+                            return;
+                        }
+                    }
+                };
+                tokio::select! { () = up => {} () = down => {} }
+            });
+        }
+    });
+    (here, deaf)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_would_lose_orders_is_refused() {
+    for (setting, name) in [
+        (&["fsync=off"], "fsync"),
+        (&["synchronous_commit=off"], "synchronous_commit"),
+    ] {
+        let cluster = cluster(setting).await;
+        let opened = PostgresStore::open(Options::new(&cluster.address("postgres")).unwrap()).await;
+        let Err(StoreError::Failed { source, .. }) = opened else {
+            panic!("a server with {name} = off was taken");
+        };
+        assert!(source.to_string().contains(&format!("{name} = off")), "{source}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_is_lost_is_unknown_and_can_be_looked_up() {
+    let cluster = shared().await;
+    let database = cluster.database().await;
+    let (port, deaf) = proxy(cluster.port).await;
+    let store = open(&format!("postgres://postgres@127.0.0.1:{port}/{database}")).await;
+    let shop = Shop::new(&store, plain());
+    shop.accept("{}").await;
+    let commit = shop.accepting(r#"{"n":1}"#);
+    deaf.store(true, Ordering::SeqCst);
+    let answer = shop.put(commit.clone()).await;
+    assert!(matches!(answer, Err(CommitError::Unknown)), "{answer:?}");
+    deaf.store(false, Ordering::SeqCst);
+    // The connection was cut after the server had been asked, so it was applied; the store reaches it by itself.
+    let found = shop.order(commit.order.id()).await;
+    assert_eq!(found.head.commit_id, commit.order.head.commit_id);
+    shop.put(commit).await.expect("sent again, it has succeeded");
+    assert_eq!(store.history(found.id(), 0, 10).await.unwrap().len(), 1, "once");
+    store.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_of_the_server_is_survived() {
+    let cluster = cluster(&[]).await;
+    let store = open(&cluster.address("postgres")).await;
+    let shop = Shop::new(&store, plain());
+    let id = shop.accept("{}").await;
+    let claim = shop.claim_one().await;
+    let cluster = tokio::task::spawn_blocking(move || {
+        cluster.stop("immediate");
+        cluster
+    })
+    .await
+    .unwrap();
+    let refused = shop.put(shop.accepting("{}")).await;
+    assert!(
+        matches!(refused, Err(CommitError::Store(ref error)) if error.is_passing())
+            || matches!(refused, Err(CommitError::Unknown)),
+        "{refused:?}"
+    );
+    assert!(store.health().await.is_err_and(|error| error.is_passing()));
+    let cluster = tokio::task::spawn_blocking(move || {
+        cluster.start_again(&[]);
+        cluster
+    })
+    .await
+    .unwrap();
+    store.health().await.expect("it is well again, by itself");
+    assert_eq!(shop.order(id).await.head.version, 1, "what was accepted is there");
+    shop.work(&claim, done(None)).await.expect("and the claim on it");
+    shop.accept("{}").await;
+    store.close().await.unwrap();
+    drop(cluster);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_only_server_says_so_and_is_still_read() {
+    let cluster = shared().await;
+    let database = cluster.database().await;
+    let store = open(&cluster.address(&database)).await;
+    let shop = Shop::new(&store, plain());
+    let id = shop.accept("{}").await;
+    let set = |mode| format!("ALTER DATABASE {database} SET default_transaction_read_only = {mode}");
+    let cut = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'");
+    cluster.execute("postgres", &set("on")).await;
+    cluster.execute("postgres", &cut).await;
+    // The first statements meet the connections that were cut.
+    let told = loop {
+        match shop.put(shop.accepting("{}")).await {
+            Err(CommitError::Unknown) => {}
+            told => break told,
+        }
+    };
+    assert!(
+        matches!(told, Err(CommitError::Store(StoreError::ReadOnly(_)))),
+        "{told:?}"
+    );
+    assert!(matches!(store.health().await, Err(StoreError::ReadOnly(_))));
+    assert_eq!(shop.order(id).await.head.version, 1, "it can be read");
+    cluster.execute("postgres", &set("off")).await;
+    cluster.execute("postgres", &cut).await;
+    while store.health().await.is_err() {}
+    while shop.put(shop.accepting("{}")).await.is_err() {}
+    store.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_node_that_is_gone_held_is_claimed_at_once() {
+    let cluster = shared().await;
+    let database = cluster.database().await;
+    let address = cluster.address(&database);
+    let store = open(&address).await;
+    let shop = Shop::new(&store, plain());
+    let id = shop.accept("{}").await;
+    let held = shop.claim_one().await;
+    let other = open(&address).await;
+    assert!(other.claim(10, LONG).await.unwrap().claims.is_empty(), "it is held");
+    // As the heartbeat finds it after a kill: the node's time has passed.
+    cluster
+        .execute(
+            &database,
+            "UPDATE comanda.nodes SET alive_until = now() - interval '1 s' \
+             WHERE id = (SELECT node FROM comanda.due WHERE node IS NOT NULL); \
+             SELECT comanda.beat(gen_random_uuid(), 1000000)",
+        )
+        .await;
+    let taken = other.claim(10, LONG).await.unwrap().claims;
+    assert_eq!(taken.len(), 1, "the other node takes it over");
+    assert_eq!(taken[0].order.id(), id);
+    let late = shop.work(&held, done(None)).await;
+    assert!(
+        matches!(late, Err(CommitError::TokenStale)),
+        "the first one's result does not count: {late:?}"
+    );
+    store.close().await.unwrap();
+    other.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn texts_that_the_database_cannot_hold_come_back_whole() {
+    let cluster = shared().await;
+    let store = open(&cluster.address(&cluster.database().await)).await;
+    let shop = Shop::new(&store, plain());
+    let mut commit = shop.accepting("{}");
+    let accepted = Arc::make_mut(&mut commit.order.accepted);
+    accepted.group = Some("a\0b\u{F8F0}".to_owned());
+    let expected = commit.order.clone();
+    shop.put(commit).await.unwrap();
+    assert_eq!(shop.order(expected.id()).await, expected);
+    store.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_that_write_at_once_lose_nothing_and_the_feed_has_no_gap() {
+    const NODES: usize = 3;
+    const EACH: usize = 40;
+    let cluster = shared().await;
+    let address = cluster.address(&cluster.database().await);
+    let mut nodes = Vec::new();
+    for _ in 0..NODES {
+        nodes.push(open(&address).await);
+    }
+    let reader = nodes[0].clone();
+    let mut writers = Vec::new();
+    for node in &nodes {
+        for _ in 0..4 {
+            let shop = Shop::new(node, plain());
+            writers.push(tokio::spawn(async move {
+                for _ in 0..EACH {
+                    let id = shop.accept("{}").await;
+                    let order = shop.order(id).await;
+                    shop.put(shop.working(&order, None, done(None))).await.unwrap();
+                }
+            }));
+        }
+    }
+    let wanted = NODES * 4 * EACH;
+    let mut seen = std::collections::HashMap::new();
+    let mut from = comanda_store::FeedStart::Oldest;
+    let mut accepted = 0;
+    let read = async {
+        while accepted < wanted || seen.values().any(|last| *last < 1) {
+            let page = reader.feed(from, 50).await.unwrap();
+            for event in &page.events {
+                let last = seen.entry(event.order).or_insert(0);
+                assert_eq!(event.event.number, *last + 1, "no event of an order is missing");
+                *last += 1;
+                accepted += usize::from(event.event.number == 1);
+            }
+            from = comanda_store::FeedStart::After(page.next);
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), read)
+        .await
+        .expect("every event comes");
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    for node in nodes {
+        node.close().await.unwrap();
+    }
+}
