@@ -95,6 +95,10 @@ pub enum Command {
     Events(Events),
     /// Cancel an order
     Cancel(Cancel),
+    /// Say yes to a step that waits for a person
+    Approve(Approve),
+    /// Say no to a step that waits for a person
+    Reject(Reject),
     /// Look at orders whose step is exhausted, and put them back to work or give them up
     #[command(subcommand)]
     DeadLetters(DeadLetters),
@@ -302,6 +306,26 @@ pub struct Cancel {
     /// Why
     #[arg(long)]
     pub reason: Option<String>,
+}
+
+/// `approve`.
+#[derive(Debug, Args)]
+pub struct Approve {
+    /// The order's id
+    pub id: String,
+    /// Why
+    #[arg(long)]
+    pub reason: Option<String>,
+}
+
+/// `reject`.
+#[derive(Debug, Args)]
+pub struct Reject {
+    /// The order's id
+    pub id: String,
+    /// Why
+    #[arg(long)]
+    pub reason: String,
 }
 
 /// `dead-letters`.

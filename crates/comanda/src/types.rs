@@ -204,10 +204,19 @@ pub fn environment_names(order_type: &OrderType) -> BTreeSet<String> {
 }
 
 fn step_names(step: &Step, names: &mut BTreeSet<String>) {
-    if let Action::Http(call) = &step.action {
+    let call = match &step.action {
+        Action::Http(call) => Some(call),
+        _ => None,
+    };
+    for call in call.into_iter().chain(&step.unknown) {
         let headers = call.headers.iter().flat_map(|(_, template)| template.names());
         let body = call.body.iter().flat_map(|body| body.names());
-        let all = call.url.names().into_iter().chain(headers).chain(body);
+        let auth = call.auth.iter().flat_map(|auth| {
+            let needed = [&auth.token_url, &auth.client_id, &auth.client_secret];
+            needed.into_iter().chain(&auth.scope)
+        });
+        let settings = auth.chain(&call.sign).flat_map(|template| template.names());
+        let all = call.url.names().into_iter().chain(headers).chain(body).chain(settings);
         names.extend(all.filter_map(|name| {
             let rest = name.strip_prefix("env.")?;
             Some(rest.split('.').next().unwrap_or(rest).to_owned())

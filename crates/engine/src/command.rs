@@ -109,6 +109,21 @@ impl Service {
             })
             .await
     }
+
+    /// Says yes to the step that waits for a person.
+    pub async fn approve(&self, id: OrderId, change: Change) -> Result<Found, CommandError> {
+        let reason = change.reason.clone();
+        self.0
+            .command(id, &change, &|_, _| Ok(Command::Approve { reason: reason.clone() }))
+            .await
+    }
+
+    /// Says no to the step that waits for a person, for a reason.
+    pub async fn reject(&self, id: OrderId, reason: String, change: Change) -> Result<Found, CommandError> {
+        self.0
+            .command(id, &change, &|_, _| Ok(Command::Reject { reason: reason.clone() }))
+            .await
+    }
 }
 
 /// Decides what command to give, from the order as it stands.
@@ -159,6 +174,7 @@ impl Core {
                             token,
                             definition,
                             permit,
+                            reclaimed: false,
                         });
                     }
                     let place = if receipt.queued { Place::Behind(1) } else { Place::Alone };

@@ -226,6 +226,7 @@ impl Core {
                 token,
                 definition: definition.clone(),
                 permit,
+                reclaimed: false,
             });
         }
         // Who is behind how many is not part of an acceptance: a repetition must answer the same.

@@ -6,6 +6,7 @@
 //!
 //! Nothing leaves the process (an answer, a step's call, a wake-up) before the commit it rests on is durable.
 
+mod callback;
 mod chance;
 mod command;
 mod commit;
@@ -21,6 +22,7 @@ mod view;
 mod watch;
 mod worker;
 
+pub use callback::{Callback, CallbackError};
 pub use chance::{Chance, SeededChance, SystemChance};
 pub use command::{Change, Precondition};
 pub use dead_letter::{DeadLetterFilter, Redrive, Sweep, SweepItem};
@@ -29,6 +31,6 @@ pub use intake::{Accepted, Idempotency, Submission};
 pub use pull::{Answered, Pull, Pulled};
 pub use registry::{Registry, TypeChange};
 pub use service::{Breaks, Options, Service};
-pub use step::{StepCall, StepRunner};
+pub use step::{Admission, Postponed, StepCall, StepRunner};
 pub use view::{Found, OrderView, WorkState, WorkView};
 pub use watch::WaitFor;

@@ -258,7 +258,7 @@ fn step_at<'t>(order: &Order, order_type: &'t OrderType) -> Option<&'t Step> {
     match &order.head.work.as_ref()?.kind {
         WorkKind::Step(at) => order_type.steps.get(&at.name),
         WorkKind::Undo(at) => order_type.steps.get(&at.name)?.undo.as_deref(),
-        WorkKind::Begin | WorkKind::Advance | WorkKind::Wait(_) => None,
+        WorkKind::Begin | WorkKind::Advance | WorkKind::Wait(_) | WorkKind::Approval(_) => None,
     }
 }
 
@@ -301,7 +301,7 @@ impl Core {
         let (at, undo) = match &work.kind {
             WorkKind::Step(at) => (at, false),
             WorkKind::Undo(at) => (at, true),
-            WorkKind::Begin | WorkKind::Advance | WorkKind::Wait(_) => return None,
+            WorkKind::Begin | WorkKind::Advance | WorkKind::Wait(_) | WorkKind::Approval(_) => return None,
         };
         let forward = format!("{}:{}", token.order, if undo { at.index } else { work.visit });
         let mut lease_until = claim.lease_until;
@@ -384,6 +384,7 @@ impl Core {
                 token,
                 definition,
                 permit,
+                reclaimed: false,
             });
         }
     }

@@ -1,9 +1,12 @@
 //! The step port: how the engine has a step run that reaches outside.
 
+use std::any::Any;
+use std::time::Duration;
+
 use async_trait::async_trait;
-use comanda_model::Order;
 use comanda_model::decision::StepOutcome;
 use comanda_model::order_type::Step;
+use comanda_model::{Order, Token};
 
 /// Runs steps that reach outside the order. One implementation knows all kinds; the binary composes it.
 #[async_trait]
@@ -11,6 +14,38 @@ pub trait StepRunner: Send + Sync + 'static {
     /// Makes one attempt. It never panics and always ends: the engine ends it when `step.timeout` has passed, and
     /// counts that as failed. The outcome says whether another try may help.
     async fn run(&self, call: StepCall<'_>) -> StepOutcome;
+
+    /// Waits, a while at most, until the step's target has room for one more call. The engine asks before it gives
+    /// the attempt one of its own places, so that calls to a slow target hold up no others.
+    ///
+    /// A target that takes no calls for now is told as [`Postponed`]: the attempt is made later and does not count.
+    async fn admit(&self, _order: &Order, _step: &Step) -> Result<Admission, Postponed> {
+        Ok(Admission::default())
+    }
+}
+
+/// The right to make one call to a target; given back when it is dropped.
+#[derive(Default)]
+pub struct Admission {
+    _place: Option<Box<dyn Any + Send>>,
+}
+
+impl Admission {
+    /// A right that lasts as long as `place` is kept.
+    pub fn holding(place: impl Any + Send) -> Self {
+        Self {
+            _place: Some(Box::new(place)),
+        }
+    }
+}
+
+/// Why an attempt is not made now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Postponed {
+    /// Why.
+    pub reason: String,
+    /// When to come again.
+    pub after: Duration,
 }
 
 /// One attempt.
@@ -30,6 +65,10 @@ pub struct StepCall<'a> {
     pub idempotency_key: String,
     /// The key of the call that this undo takes back, so that the receiver can refuse that call if it comes late.
     pub undoes: Option<String>,
+    /// Whether an earlier attempt of the visit may have happened: the step's question comes first.
+    pub uncertain: bool,
+    /// The token that a callback must come with, where the step is answered by one.
+    pub callback: Option<Token>,
     /// W3C trace context for the call: the order's trace, a span of its own.
     pub traceparent: String,
 }

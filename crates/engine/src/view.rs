@@ -180,6 +180,10 @@ impl Found {
                 view.state = WorkState::Queued;
                 view.behind = Some(count);
             }
+            (Some(work), _) if work.awaiting.is_some() => {
+                let step = work.kind.step().map_or("", |name| &**name);
+                view.waiting_for = Some(format!("the callback of `{step}`"));
+            }
             (Some(_), _) if claimed => view.state = WorkState::Running,
             (Some(work), _) if due_now && work.queue.is_some() => {
                 let queue = work.queue.as_deref().unwrap_or_default();
@@ -189,6 +193,7 @@ impl Found {
             (Some(work), _) => match &work.kind {
                 WorkKind::Begin => view.waiting_for = Some("its dueAt".to_owned()),
                 WorkKind::Wait(_) => view.waiting_for = Some("its time".to_owned()),
+                WorkKind::Approval(at) => view.waiting_for = Some(format!("an approval of `{}`", at.name)),
                 WorkKind::Advance | WorkKind::Step(_) | WorkKind::Undo(_) => view.state = WorkState::Retrying,
             },
             (None, _) => {

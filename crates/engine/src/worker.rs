@@ -21,7 +21,7 @@ use tracing::Instrument;
 use crate::chance::spread;
 use crate::commit::{Prepared, Taking};
 use crate::service::Core;
-use crate::step::StepCall;
+use crate::step::{Postponed, StepCall};
 
 /// The most orders that are claimed, or decided and committed together.
 const BATCH_MAX: usize = 256;
@@ -36,6 +36,8 @@ pub(crate) struct Ready {
     pub(crate) token: Token,
     pub(crate) definition: Arc<Definition>,
     pub(crate) permit: OwnedSemaphorePermit,
+    /// Whether a worker that was lost may have begun the attempt before: it was claimed, and not handed on.
+    pub(crate) reclaimed: bool,
 }
 
 /// Wakes the claim loop when something becomes due before it would look by itself.
@@ -161,6 +163,7 @@ impl Core {
                         token: claim.token,
                         definition,
                         permit,
+                        reclaimed: true,
                     }),
                     Err(error) => {
                         tracing::error!(order = %claim.order.id(), %error, "an order that is due cannot be run here");
@@ -222,6 +225,7 @@ impl Core {
                 token,
                 definition,
                 permit,
+                ..
             } = ready;
             let expect = Expect::At {
                 version: order.head.version,
@@ -259,7 +263,7 @@ impl Core {
             });
         }
         match &run.step.action {
-            Action::Noop | Action::Wait(_) => Some(StepOutcome::Done { result: None }),
+            Action::Noop | Action::Wait(_) | Action::Approval { .. } => Some(StepOutcome::Done { result: None }),
             Action::Fail { reason, refuse: true } => Some(StepOutcome::Refused { reason: reason.clone() }),
             Action::Fail { reason, refuse: false } => Some(StepOutcome::Failed {
                 reason: reason.clone(),
@@ -293,6 +297,7 @@ impl Core {
                         token,
                         definition,
                         permit,
+                        reclaimed: false,
                     });
                 }
             }
@@ -339,19 +344,7 @@ impl Core {
             traceparent = tracing::field::Empty,
             error = tracing::field::Empty,
         );
-        self.tasks.spawn(
-            async move {
-                let slot = tokio::select! {
-                    slot = core.concurrency.clone().acquire_owned() => slot.ok(),
-                    () = core.stopping.cancelled() => None,
-                };
-                if slot.is_none() {
-                    return core.give_back(ready.token).await;
-                }
-                core.run(ready).await;
-            }
-            .instrument(span),
-        );
+        self.tasks.spawn(async move { core.run(ready).await }.instrument(span));
     }
 
     /// Runs a step that reaches outside, within its time, and commits its outcome.
@@ -361,8 +354,34 @@ impl Core {
         let Due::Run(run) = decision::due(&ready.order, &order_type, &input) else {
             return self.give_back(ready.token).await;
         };
+        // First a place at the target, then one of ours: whoever waits for a slow target holds up no other.
+        let admitted = tokio::select! {
+            admitted = self.steps.admit(&ready.order, run.step) => admitted,
+            () = self.stopping.cancelled() => return self.give_back(ready.token).await,
+        };
+        let _admission = match admitted {
+            Ok(admission) => admission,
+            Err(Postponed { reason, after }) => {
+                let report = Report {
+                    started_at: input.now,
+                    ended_at: self.store.now(),
+                    outcome: StepOutcome::Postponed {
+                        reason,
+                        after: spread(after, self.options.chance.fraction()),
+                    },
+                };
+                return self.settle(ready, report).await;
+            }
+        };
+        let slot = tokio::select! {
+            slot = self.concurrency.clone().acquire_owned() => slot.ok(),
+            () = self.stopping.cancelled() => None,
+        };
+        if slot.is_none() {
+            return self.give_back(ready.token).await;
+        }
         // The claim must outlast the attempt, or the order would be given to another while this one is running.
-        match self.store.renew(&ready.token, run.step.timeout + LEASE_MARGIN).await {
+        match self.store.renew(&ready.token, run.timeout + LEASE_MARGIN).await {
             Ok(_) => {}
             Err(CommitError::TokenStale) => return,
             Err(error) => {
@@ -383,6 +402,8 @@ impl Core {
                 forward.clone()
             },
             undoes: run.undo.then_some(forward),
+            uncertain: run.uncertain || ready.reclaimed,
+            callback: Some(ready.token),
             traceparent: self.child_trace(ready.order.accepted.traceparent.as_deref()),
         };
         // The span is the one that the receiver is told as its parent, so that both sides' traces join.
@@ -390,16 +411,19 @@ impl Core {
         span.record("step", call.name);
         span.record("traceparent", call.traceparent.as_str());
         let started_at = self.store.now();
-        let attempt = tokio::time::timeout(run.step.timeout, self.steps.run(call));
+        let attempt = tokio::time::timeout(run.timeout, self.steps.run(call));
         let outcome = tokio::select! {
-            outcome = attempt => outcome.unwrap_or_else(|_| StepOutcome::Failed {
-                reason: format!("no answer within {:?}", run.step.timeout),
+            outcome = attempt => outcome.unwrap_or_else(|_| StepOutcome::Unknown {
+                reason: format!("no answer within {:?}", run.timeout),
                 retry_after: None,
             }),
             // Whether it happened outside is not known: the next process makes the attempt again, under the same key.
             () = self.aborting.cancelled() => return self.give_back(ready.token).await,
         };
-        if let StepOutcome::Failed { reason, .. } | StepOutcome::Refused { reason } = &outcome {
+        if let StepOutcome::Failed { reason, .. }
+        | StepOutcome::Refused { reason }
+        | StepOutcome::Unknown { reason, .. } = &outcome
+        {
             span.record("error", reason.as_str());
         }
         let ended_at = self.store.now();
@@ -427,6 +451,7 @@ impl Core {
             token,
             mut definition,
             permit,
+            ..
         } = ready;
         let mut permit = Some(permit);
         let mut failures = 0;
@@ -447,6 +472,7 @@ impl Core {
                             token,
                             definition,
                             permit,
+                            reclaimed: false,
                         });
                     }
                     return;
@@ -487,10 +513,11 @@ impl Core {
 
     /// Writes down an outcome that came too late to count.
     async fn record_stale(&self, order: &Order, attempts: Vec<Attempt>) {
-        self.meters.stale(&order.accepted.order_type);
+        // Nothing was to be written down of an attempt that only waits: its callback was quicker than its answer.
         let Some(mut attempt) = attempts.into_iter().next() else {
             return;
         };
+        self.meters.stale(&order.accepted.order_type);
         attempt.outcome = Outcome::Stale;
         attempt.result = None;
         attempt.reason = Some("the attempt was no longer valid when its result came".to_owned());
@@ -537,5 +564,8 @@ pub(crate) fn outcome_name(outcome: &StepOutcome) -> &'static str {
         StepOutcome::Failed { .. } => Outcome::Failed.name(),
         StepOutcome::Refused { .. } => Outcome::Refused.name(),
         StepOutcome::Lost { .. } => Outcome::Lost.name(),
+        StepOutcome::Unknown { .. } => Outcome::Unknown.name(),
+        StepOutcome::Waiting { .. } => "waiting",
+        StepOutcome::Postponed { .. } => "postponed",
     }
 }

@@ -105,6 +105,24 @@ pub const CODES: &[Advice] = &[
         advice: "The order's type does not let anyone cancel from this status. `allowed` lists where it may go.",
     },
     Advice {
+        code: "no-approval",
+        status: 409,
+        title: "Nobody is asked",
+        advice: "The order does not wait for an approval: it may have been answered already. `work` says what it waits for.",
+    },
+    Advice {
+        code: "unknown-callback",
+        status: 404,
+        title: "Unknown callback",
+        advice: "No attempt has this token. Send the callback to the URL that the call named in `Comanda-Callback`, as it is.",
+    },
+    Advice {
+        code: "callback-over",
+        status: 410,
+        title: "The attempt is over",
+        advice: "The callback came too late, or again: the attempt was answered, ran out of time, or its order was moved or cancelled. Nothing was changed, and sending it again changes nothing. What was done may be taken back by a call with `Comanda-Undoes`.",
+    },
+    Advice {
         code: "not-a-dead-letter",
         status: 409,
         title: "Not a dead letter",

@@ -104,7 +104,7 @@ fn refusal(mounted: Option<&Mounted>, problem: Problem, origin: Option<&HeaderVa
 fn is_open(route: &str) -> bool {
     matches!(
         route,
-        "/healthz" | "/readyz" | "/docs" | "/docs/problems/{code}" | "/openapi.json"
+        "/healthz" | "/readyz" | "/docs" | "/docs/problems/{code}" | "/openapi.json" | "/v1/callbacks/{token}"
     )
 }
 

@@ -6,6 +6,7 @@
 mod access;
 mod batch;
 mod body;
+mod callbacks;
 mod codes;
 mod dead_letters;
 mod frame;
@@ -246,6 +247,9 @@ impl App {
             .route("/v1/orders/{id}", get(orders::get).patch(orders::patch))
             .route("/v1/orders/{id}/transition", post(orders::transition))
             .route("/v1/orders/{id}/cancel", post(orders::cancel))
+            .route("/v1/orders/{id}/approve", post(callbacks::approve))
+            .route("/v1/orders/{id}/reject", post(callbacks::reject))
+            .route("/v1/callbacks/{token}", post(callbacks::take))
             .route("/v1/orders/{id}/events", get(streams::of_order))
             .route("/v1/orders/{id}/attempts", get(orders::attempts))
             .route("/v1/events", get(streams::of_all))

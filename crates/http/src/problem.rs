@@ -7,7 +7,7 @@ use axum::body::Body;
 use axum::http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use comanda_engine::{CommandError, SubmitError};
+use comanda_engine::{CallbackError, CommandError, SubmitError};
 use comanda_model::decision::Rejection;
 use comanda_order_type::Fault;
 use comanda_store::StoreError;
@@ -202,6 +202,17 @@ impl From<CommandError> for Problem {
     }
 }
 
+impl From<CallbackError> for Problem {
+    fn from(error: CallbackError) -> Self {
+        let detail = error.to_string();
+        match error {
+            CallbackError::Unknown => Self::new("unknown-callback", detail),
+            CallbackError::Over { .. } => Self::new("callback-over", detail),
+            CallbackError::Command(error) => error.into(),
+        }
+    }
+}
+
 impl From<Rejection> for Problem {
     fn from(rejection: Rejection) -> Self {
         let detail = rejection.to_string();
@@ -211,6 +222,7 @@ impl From<Rejection> for Problem {
             Rejection::Final { .. } => Self::new("order-final", detail).allowing(Vec::new()),
             Rejection::Undoing => Self::new("undoing", detail),
             Rejection::NotCancellable { allowed, .. } => Self::new("not-cancellable", detail).allowing(allowed),
+            Rejection::NoApproval { .. } => Self::new("no-approval", detail),
             Rejection::NotDead => Self::new("not-a-dead-letter", detail),
             Rejection::OnlyFromStart => Self::new("only-from-start", detail),
             Rejection::NotInThisVersion { .. } => Self::new("not-in-this-version", detail),

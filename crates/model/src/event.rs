@@ -55,6 +55,10 @@ pub enum EventKind {
     UndoFailed,
     /// All that was to be taken back has been taken back.
     Undone,
+    /// A person said yes to a step that waited for it.
+    Approved,
+    /// A person said no to a step that waited for a yes.
+    Rejected,
 }
 
 impl EventKind {
@@ -70,6 +74,8 @@ impl EventKind {
             Self::CancelRequested => "comanda.order.cancel-requested",
             Self::UndoFailed => "comanda.order.undo-failed",
             Self::Undone => "comanda.order.undone",
+            Self::Approved => "comanda.order.approved",
+            Self::Rejected => "comanda.order.rejected",
         }
     }
 }
@@ -116,6 +122,8 @@ pub enum Outcome {
     Stale,
     /// The worker was lost before it answered.
     Lost,
+    /// It may have happened or not: no answer came, or it was lost on the way.
+    Unknown,
 }
 
 impl Outcome {
@@ -127,6 +135,7 @@ impl Outcome {
             Self::Refused => "refused",
             Self::Stale => "stale",
             Self::Lost => "lost",
+            Self::Unknown => "unknown",
         }
     }
 }

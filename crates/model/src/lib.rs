@@ -30,6 +30,8 @@ pub mod bounds {
     pub const EVENTS_PER_COMMIT_MAX: usize = 16;
     /// The most completed visits that an order remembers for undo.
     pub const DONE_MAX: usize = 64;
+    /// The most callbacks that an order remembers as over.
+    pub const PAST_CALLBACKS_MAX: usize = 8;
     /// The longest reason, status, key or group key that is kept, in bytes; longer reasons are cut.
     pub const TEXT_BYTES_MAX: usize = 2048;
     /// The longest client key, customer or group key, in bytes.

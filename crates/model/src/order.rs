@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::id::{CommitId, OrderId, TypeHash};
 use crate::json::Json;
@@ -102,6 +103,9 @@ pub struct Head {
     /// Why the order is a dead letter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dead: Option<DeadLetter>,
+    /// The latest callbacks that are over.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub past_callbacks: Vec<PastCallback>,
 }
 
 /// The lane that an order belongs to.
@@ -132,6 +136,44 @@ pub struct Work {
     /// The queue in which it waits for a worker from outside. None: the engine does it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue: Option<Arc<str>>,
+    /// Whether an earlier attempt of this visit may have happened: nobody learned its outcome. Then the step's
+    /// question is asked before anything is tried again, and the visit is taken back like one that stands.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub uncertain: bool,
+    /// When the present round of tries began, or the wait for a person. `timeout_total` counts from here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub began_at: Option<Timestamp>,
+    /// The callback that the attempt waits for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub awaiting: Option<Awaiting>,
+}
+
+/// A callback that an attempt waits for; no worker is held meanwhile. When it is over is the work's `due_at`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Awaiting {
+    /// The secret of the attempt's token: whoever has it may answer.
+    pub secret: Uuid,
+    /// When the attempt began.
+    pub since: Timestamp,
+}
+
+/// A callback that nobody waits for any more, kept so that a late or repeated one can be told from one made up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PastCallback {
+    /// The secret of its attempt's token.
+    pub secret: Uuid,
+    /// The visit.
+    pub visit: u32,
+    /// The attempt within the visit.
+    pub attempt: u32,
+    /// The step.
+    pub step: Arc<str>,
+    /// Whether it was the step's undo.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub undo: bool,
+    /// Whether one that came too late is written down already: the first is enough.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub recorded: bool,
 }
 
 /// The kinds of work.
@@ -146,6 +188,8 @@ pub enum WorkKind {
     Step(StepAt),
     /// Wait until `due_at` inside a `wait` step that has begun.
     Wait(StepAt),
+    /// Wait for a person's yes or no; `due_at` is when that is over.
+    Approval(StepAt),
     /// Take back what the visit at this place in `done` did.
     Undo(StepAt),
 }
@@ -164,7 +208,7 @@ impl WorkKind {
     pub fn step(&self) -> Option<&Arc<str>> {
         match self {
             Self::Begin | Self::Advance => None,
-            Self::Step(at) | Self::Wait(at) | Self::Undo(at) => Some(&at.name),
+            Self::Step(at) | Self::Wait(at) | Self::Approval(at) | Self::Undo(at) => Some(&at.name),
         }
     }
 }

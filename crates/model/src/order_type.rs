@@ -157,10 +157,14 @@ pub struct Step {
     pub when: Option<Expression>,
     /// The bound of one attempt.
     pub timeout: Duration,
+    /// The bound of all attempts of one round together, the waits between them included.
+    pub timeout_total: Option<Duration>,
     /// How often it is tried.
     pub retry: Retry,
     /// What happens when it is exhausted.
     pub exhausted: Exhausted,
+    /// Asked under the same key before anything is tried again, when an attempt's outcome is unknown.
+    pub unknown: Option<Box<HttpCall>>,
     /// What takes it back.
     pub undo: Option<Box<Step>>,
     /// The most orders that it can take at once. The actions of this version take one each.
@@ -181,6 +185,11 @@ pub enum Action {
     },
     /// It waits.
     Wait(WaitFor),
+    /// It waits for a person to say yes or no.
+    Approval {
+        /// For how long; `None` without end.
+        within: Option<Duration>,
+    },
     /// It calls an HTTP service.
     Http(Box<HttpCall>),
     /// A worker from outside does it: it claims the work from the queue of this name and answers.
@@ -191,7 +200,7 @@ impl Action {
     /// Whether it has no effect outside the order, so that it needs no claim: the version guards it.
     pub fn is_internal(&self) -> bool {
         match self {
-            Self::Noop | Self::Fail { .. } | Self::Wait(_) => true,
+            Self::Noop | Self::Fail { .. } | Self::Wait(_) | Self::Approval { .. } => true,
             Self::Http(_) | Self::Queue(_) => false,
         }
     }
@@ -202,6 +211,7 @@ impl Action {
             Self::Noop => "noop",
             Self::Fail { .. } => "fail",
             Self::Wait(_) => "wait",
+            Self::Approval { .. } => "approval",
             Self::Http(_) => "http",
             Self::Queue(_) => "queue",
         }
@@ -228,6 +238,25 @@ pub struct HttpCall {
     pub headers: Vec<(String, Template)>,
     /// The JSON body.
     pub body: Option<TemplateTree>,
+    /// The secret that the call is signed with (Standard Webhooks).
+    pub sign: Option<Template>,
+    /// How the call gets its bearer token.
+    pub auth: Option<Box<ClientCredentials>>,
+    /// How long a callback may take after the answer 202; `None`: a 202 is an answer like any other 2xx.
+    pub callback: Option<Duration>,
+}
+
+/// An OAuth 2.0 client credentials grant (RFC 6749, section 4.4). Its templates read `env` and `secret` only.
+#[derive(Clone, Debug)]
+pub struct ClientCredentials {
+    /// Where tokens are had.
+    pub token_url: Template,
+    /// The client's id.
+    pub client_id: Template,
+    /// The client's secret.
+    pub client_secret: Template,
+    /// The scope to ask for, as one text.
+    pub scope: Option<Template>,
 }
 
 /// How often a step is tried, and how long it waits in between: `first`, then `factor` times as long each time,

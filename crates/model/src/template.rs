@@ -144,6 +144,11 @@ impl Template {
 
     /// The names that the scheme, host and port of a URL template are made from.
     pub fn names_in_authority(&self) -> Vec<String> {
+        self.authority().names()
+    }
+
+    /// The scheme, host and port of a URL template; all of it where they cannot be told from the rest.
+    pub fn authority(&self) -> Self {
         let text: &str = &self.text;
         let mut end = text.len();
         let mut depth = 0usize;
@@ -162,9 +167,7 @@ impl Template {
                 _ => {}
             }
         }
-        Self::compile(&text[..end])
-            .map(|authority| authority.names())
-            .unwrap_or_else(|_| self.names())
+        Self::compile(&text[..end]).unwrap_or_else(|_| self.clone())
     }
 
     fn missing(&self, name: &str) -> EvaluationError {

@@ -335,7 +335,7 @@ fn has_effect(step: &Step) -> bool {
 fn may_be_refused(step: &Step) -> bool {
     matches!(
         step.action,
-        Action::Http(_) | Action::Queue(_) | Action::Fail { refuse: true, .. }
+        Action::Http(_) | Action::Queue(_) | Action::Approval { .. } | Action::Fail { refuse: true, .. }
     )
 }
 

@@ -13,8 +13,8 @@ use crate::schema::lacks;
 
 /// What conditions and templates see of an order.
 const OF_ORDER: [&str; 7] = ["data", "steps", "id", "key", "customer", "type", "status"];
-/// What outbound calls see besides.
-const OF_SETTINGS: [&str; 2] = ["env", "secret"];
+/// What outbound calls see besides; `callback.url` is where the result of a call may be sent later.
+const OF_SETTINGS: [&str; 3] = ["env", "secret", "callback"];
 /// Functions that every expression may call.
 const FUNCTIONS: [&str; 4] = ["range", "dict", "namespace", "debug"];
 
@@ -45,6 +45,10 @@ pub(crate) fn check(
         ("secret", Some(name)) if calls => missing(used, "secret", name, &known.secrets, known, report),
         (root, _) if OF_ORDER.contains(&root) || FUNCTIONS.contains(&root) => {}
         (root, _) if calls && OF_SETTINGS.contains(&root) => {}
+        ("callback", _) if !calls => {
+            let message = format!("`{}` cannot be read in a condition", used.name);
+            report.error("type/unknown-name", &used.span, message, None);
+        }
         (root, _) if OF_SETTINGS.contains(&root) => {
             let message = format!("`{}` cannot be read in a condition", used.name);
             let help = "conditions see only the order, so that they decide the same on every node".to_owned();

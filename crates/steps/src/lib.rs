@@ -1,16 +1,21 @@
-//! What a step can be that reaches outside: HTTP calls.
+//! What a step can be that reaches outside: HTTP calls, with their signatures, tokens, bounds and circuits.
 
+mod bearer;
 mod http;
+mod signature;
+mod target;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use async_trait::async_trait;
-use comanda_engine::{StepCall, StepRunner};
+use comanda_engine::{Admission, Postponed, StepCall, StepRunner};
+use comanda_model::Order;
 use comanda_model::decision::StepOutcome;
-use comanda_model::order_type::Action;
+use comanda_model::order_type::{Action, Step};
 
 /// What steps may use besides the order.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Options {
     /// Environment variables, readable in templates as `env.NAME`.
     pub env: BTreeMap<String, String>,
@@ -18,6 +23,28 @@ pub struct Options {
     pub secrets: BTreeMap<String, String>,
     /// The `User-Agent` of outbound calls.
     pub user_agent: String,
+    /// Where this server can be reached by those who send callbacks, such as `https://orders.example`.
+    pub public_url: String,
+    /// The most calls to one target (scheme, host and port) at the same time. Default 64.
+    pub calls_per_target_max: usize,
+    /// After how many failures in a row calls to a target are held back. Default 20.
+    pub circuit_failures: u32,
+    /// For how long they are held back before one tries again. Default 10 s.
+    pub circuit_open: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            env: BTreeMap::new(),
+            secrets: BTreeMap::new(),
+            user_agent: String::new(),
+            public_url: String::new(),
+            calls_per_target_max: 64,
+            circuit_failures: 20,
+            circuit_open: Duration::from_secs(10),
+        }
+    }
 }
 
 /// Why the steps could not be set up.
@@ -41,11 +68,18 @@ impl Steps {
 
 #[async_trait]
 impl StepRunner for Steps {
+    async fn admit(&self, _order: &Order, step: &Step) -> Result<Admission, Postponed> {
+        match &step.action {
+            Action::Http(http) => self.http.admit(http).await,
+            _ => Ok(Admission::default()),
+        }
+    }
+
     async fn run(&self, call: StepCall<'_>) -> StepOutcome {
         match &call.step.action {
             Action::Http(http) => self.http.call(&call, http).await,
             // The engine decides these itself, since they have no effect outside.
-            Action::Noop | Action::Wait(_) => StepOutcome::Done { result: None },
+            Action::Noop | Action::Wait(_) | Action::Approval { .. } => StepOutcome::Done { result: None },
             Action::Queue(name) => StepOutcome::Failed {
                 reason: format!("the work waits for a worker of the queue `{name}`"),
                 retry_after: None,

@@ -18,7 +18,7 @@ use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use comanda_engine::{StepCall, StepRunner};
 use comanda_model::decision::{Input, StepOutcome, Submission, accept};
-use comanda_model::{Json, Order, OrderId};
+use comanda_model::{Json, Order, OrderId, Token};
 use comanda_order_type::{Bundle, Definition, Known, read};
 use comanda_steps::{Options, Steps};
 use jiff::Timestamp;
@@ -58,6 +58,8 @@ struct Bench {
     steps: Steps,
     definition: Definition,
     order: Order,
+    step: &'static str,
+    uncertain: bool,
 }
 
 const TYPE: &str = r#"
@@ -65,7 +67,7 @@ name = "calling"
 initial = "received"
 schema = { type = "object" }
 [statuses.received]
-steps = ["charge"]
+steps = ["charge", "book", "sign", "bear"]
 next = "done"
 [statuses.done]
 final = true
@@ -73,7 +75,30 @@ final = true
 http = "POST {{ env.PAY_URL }}/customers/{{ data.user }}/charges?ref={{ id }}"
 headers = { Authorization = "Bearer {{ secret.pay }}" }
 body = { amount = "{{ data.amount }}", lines = "{{ data.lines }}", note = "for {{ data.user }}" }
+[steps.book]
+http = "POST {{ env.PAY_URL }}/bookings"
+body = { answer_to = "{{ callback.url }}" }
+callback = { within = "2h" }
+unknown = { http = "GET {{ env.PAY_URL }}/bookings/{{ id }}" }
+[steps.sign]
+http = "POST {{ env.PAY_URL }}/signed"
+body = { a = 1 }
+sign = "{{ secret.hook }}"
+[steps.bear]
+http = "POST {{ env.PAY_URL }}/borne"
+[steps.bear.auth]
+token_url = "{{ env.PAY_URL }}/token"
+client_id = "shop"
+client_secret = "{{ secret.pay }}"
+scope = "charges"
 "#;
+
+const TOKEN: Token = Token {
+    order: OrderId(Uuid::nil()),
+    visit: 1,
+    attempt: 2,
+    secret: Uuid::from_u128(0x5ec2e7),
+};
 
 impl Bench {
     async fn new(answers: Vec<Response>) -> Self {
@@ -89,8 +114,13 @@ impl Bench {
     fn calling(receiver: Receiver, url: String) -> Self {
         let steps = Steps::new(Options {
             env: BTreeMap::from([("PAY_URL".to_owned(), url)]),
-            secrets: BTreeMap::from([("pay".to_owned(), "s3cret".to_owned())]),
+            secrets: BTreeMap::from([
+                ("pay".to_owned(), "s3cret".to_owned()),
+                ("hook".to_owned(), "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".to_owned()),
+            ]),
             user_agent: "comanda/test".to_owned(),
+            public_url: "https://orders.test/".to_owned(),
+            ..Options::default()
         })
         .unwrap();
         let bundle = Bundle {
@@ -122,18 +152,37 @@ impl Bench {
             steps,
             definition,
             order,
+            step: "charge",
+            uncertain: false,
         }
+    }
+
+    /// Makes the attempt of another step.
+    async fn of_step(answers: Vec<Response>, step: &'static str) -> Self {
+        Self {
+            step,
+            ..Self::new(answers).await
+        }
+    }
+
+    fn paths(&self) -> Vec<String> {
+        let seen = self.receiver.seen.lock().unwrap();
+        seen.iter()
+            .map(|(method, uri, ..)| format!("{method} {}", uri.path()))
+            .collect()
     }
 
     async fn run(&self) -> StepOutcome {
         let call = StepCall {
             order: &self.order,
-            name: "charge",
-            step: &self.definition.order_type.steps["charge"],
+            name: self.step,
+            step: &self.definition.order_type.steps[self.step],
             attempt: 2,
             undo: false,
             idempotency_key: "order:1".to_owned(),
             undoes: None,
+            uncertain: self.uncertain,
+            callback: Some(TOKEN),
             traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned(),
         };
         tokio::time::timeout(Duration::from_secs(20), self.steps.run(call))
@@ -186,7 +235,7 @@ async fn each_answer_means_what_it_says() {
         StatusCode::BAD_REQUEST,
         StatusCode::NOT_FOUND,
         StatusCode::TOO_MANY_REQUESTS,
-        StatusCode::BAD_GATEWAY,
+        StatusCode::SERVICE_UNAVAILABLE,
     ] {
         let answer = (status, [("Retry-After", "7")], "key s3cret is wrong").into_response();
         let bench = Bench::new(vec![answer]).await;
@@ -227,4 +276,134 @@ async fn a_service_that_is_not_there_says_so() {
         reason.contains("POST http://127.0.0.1:1/customers/") && reason.contains("refused"),
         "{reason}"
     );
+}
+
+#[tokio::test]
+async fn what_may_have_happened_is_unknown() {
+    for status in [
+        StatusCode::INTERNAL_SERVER_ERROR,
+        StatusCode::BAD_GATEWAY,
+        StatusCode::GATEWAY_TIMEOUT,
+    ] {
+        let bench = Bench::new(vec![(status, "s3cret").into_response()]).await;
+        let StepOutcome::Unknown { reason, .. } = bench.run().await else {
+            panic!("{status} leaves it open")
+        };
+        assert!(reason.ends_with("***"), "{reason}");
+    }
+    // A connection that is cut after the call was sent.
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let _ = tokio::io::AsyncReadExt::read(&mut stream, &mut [0; 64]).await;
+    });
+    let bench = Bench::calling(Receiver::default(), url);
+    assert!(matches!(bench.run().await, StepOutcome::Unknown { .. }));
+}
+
+#[tokio::test]
+async fn a_question_comes_before_another_try() {
+    let asked = async |answer: Response| {
+        let mut bench = Bench::of_step(vec![answer], "book").await;
+        bench.uncertain = true;
+        let outcome = bench.run().await;
+        let seen = bench.receiver.seen.lock().unwrap();
+        assert!(
+            seen.iter()
+                .all(|(_, _, headers, _)| headers["idempotency-key"] == "order:1")
+        );
+        drop(seen);
+        (outcome, bench.paths())
+    };
+    let question = format!("GET /base/bookings/{}", Uuid::nil());
+    let (outcome, paths) = asked((StatusCode::OK, r#"{"id":"b_1"}"#).into_response()).await;
+    assert!(matches!(outcome, StepOutcome::Done { result: Some(result) } if result.as_str() == r#"{"id":"b_1"}"#));
+    assert_eq!(paths.join(" "), question);
+    let (outcome, paths) = asked(StatusCode::NOT_FOUND.into_response()).await;
+    assert!(matches!(outcome, StepOutcome::Done { .. }));
+    assert_eq!(paths, [question.clone(), "POST /base/bookings".to_owned()]);
+    let (outcome, paths) = asked(StatusCode::CONFLICT.into_response()).await;
+    assert!(matches!(outcome, StepOutcome::Refused { .. }));
+    assert_eq!(paths.join(" "), question);
+    let (outcome, paths) = asked(StatusCode::SERVICE_UNAVAILABLE.into_response()).await;
+    assert!(matches!(outcome, StepOutcome::Unknown { .. }));
+    assert_eq!(paths, [question]);
+}
+
+#[tokio::test]
+async fn a_202_waits_for_its_callback_where_the_step_takes_one() {
+    let bench = Bench::of_step(vec![StatusCode::ACCEPTED.into_response()], "book").await;
+    assert!(matches!(bench.run().await, StepOutcome::Waiting { secret } if secret == TOKEN.secret));
+    let (_, _, headers, body) = bench.receiver.seen.lock().unwrap().pop().unwrap();
+    let url = format!("https://orders.test/v1/callbacks/{}", TOKEN.expose());
+    assert_eq!(headers["comanda-callback"], url);
+    assert_eq!(body, format!(r#"{{"answer_to":"{url}"}}"#));
+    assert_eq!(TOKEN.expose().parse::<Token>().unwrap(), TOKEN);
+    // Without one a 202 is an answer like any other.
+    let bench = Bench::new(vec![StatusCode::ACCEPTED.into_response()]).await;
+    assert!(matches!(bench.run().await, StepOutcome::Done { .. }));
+    assert!(
+        !bench.receiver.seen.lock().unwrap()[0]
+            .2
+            .contains_key("comanda-callback")
+    );
+    // What the receiver quotes of the token does not reach a history.
+    let echo = (StatusCode::BAD_REQUEST, format!("no: {url}")).into_response();
+    let bench = Bench::of_step(vec![echo], "book").await;
+    let StepOutcome::Failed { reason, .. } = bench.run().await else {
+        panic!("it fails")
+    };
+    assert!(!reason.contains(&TOKEN.secret.simple().to_string()), "{reason}");
+}
+
+#[tokio::test]
+async fn a_call_is_signed_where_the_type_says_so() {
+    let bench = Bench::of_step(vec![], "sign").await;
+    assert!(matches!(bench.run().await, StepOutcome::Done { .. }));
+    let (_, _, headers, _) = bench.receiver.seen.lock().unwrap().pop().unwrap();
+    assert_eq!(headers["webhook-id"], "order:1");
+    assert!(headers["webhook-signature"].to_str().unwrap().starts_with("v1,"));
+    assert!(headers.contains_key("webhook-timestamp"));
+}
+
+#[tokio::test]
+async fn a_token_is_fetched_once_and_again_when_it_is_not_taken() {
+    let granted = |token: &str| {
+        let body = format!(r#"{{"access_token":"{token}","token_type":"Bearer","expires_in":3600}}"#);
+        (StatusCode::OK, body).into_response()
+    };
+    let answers = vec![
+        granted("t0ken"),
+        StatusCode::NO_CONTENT.into_response(),
+        (StatusCode::UNAUTHORIZED, "t0ken is over").into_response(),
+        granted("an0ther"),
+        StatusCode::NO_CONTENT.into_response(),
+    ];
+    let bench = Bench::of_step(answers, "bear").await;
+    assert!(matches!(bench.run().await, StepOutcome::Done { .. }));
+    let StepOutcome::Failed { reason, .. } = bench.run().await else {
+        panic!("401 is tried again")
+    };
+    assert!(!reason.contains("t0ken") && reason.contains("***"), "{reason}");
+    assert!(matches!(bench.run().await, StepOutcome::Done { .. }));
+    let (token, borne) = ("POST /base/token", "POST /base/borne");
+    assert_eq!(bench.paths(), [token, borne, borne, token, borne]);
+    let seen = bench.receiver.seen.lock().unwrap();
+    assert_eq!(seen[0].2["authorization"], "Basic c2hvcDpzM2NyZXQ=");
+    assert_eq!(seen[0].3, "grant_type=client_credentials&scope=charges");
+    assert_eq!(seen[1].2["authorization"], "Bearer t0ken");
+    assert_eq!(seen[4].2["authorization"], "Bearer an0ther");
+}
+
+#[tokio::test]
+async fn many_calls_at_once_fetch_one_token() {
+    let granted = (StatusCode::OK, r#"{"access_token":"t"}"#).into_response();
+    let bench = Bench::of_step(vec![granted], "bear").await;
+    let (one, two, three) = tokio::join!(bench.run(), bench.run(), bench.run());
+    for outcome in [one, two, three] {
+        assert!(matches!(outcome, StepOutcome::Done { .. }), "{outcome:?}");
+    }
+    let tokens = bench.paths().iter().filter(|path| path.ends_with("/token")).count();
+    assert_eq!(tokens, 1);
 }

@@ -116,6 +116,7 @@ pub(crate) const fn outcome_number(outcome: Outcome) -> i64 {
         Outcome::Refused => 2,
         Outcome::Stale => 3,
         Outcome::Lost => 4,
+        Outcome::Unknown => 5,
     }
 }
 
@@ -126,6 +127,7 @@ pub(crate) fn outcome_from(number: i64) -> Result<Outcome, StoreError> {
         2 => Outcome::Refused,
         3 => Outcome::Stale,
         4 => Outcome::Lost,
+        5 => Outcome::Unknown,
         other => return Err(corrupt("an outcome", format!("there is none with number {other}"))),
     })
 }
@@ -141,6 +143,8 @@ pub(crate) const fn kind_number(kind: EventKind) -> i64 {
         EventKind::CancelRequested => 6,
         EventKind::UndoFailed => 7,
         EventKind::Undone => 8,
+        EventKind::Approved => 9,
+        EventKind::Rejected => 10,
     }
 }
 
@@ -155,6 +159,8 @@ pub(crate) fn kind_from(number: i64) -> Result<EventKind, StoreError> {
         6 => EventKind::CancelRequested,
         7 => EventKind::UndoFailed,
         8 => EventKind::Undone,
+        9 => EventKind::Approved,
+        10 => EventKind::Rejected,
         other => return Err(corrupt("a kind of event", format!("there is none with number {other}"))),
     })
 }

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::sync::Arc;
 
-use comanda_model::order::{AfterUndo, DeadLetter, Done, Intent, Lane};
+use comanda_model::order::{AfterUndo, DeadLetter, Done, Intent, Lane, PastCallback};
 use comanda_model::{Acceptance, Attempt, CommitId, Event, Head, Json, OrderId, TypeHash, Work};
 use comanda_store::StoreError;
 use jiff::Timestamp;
@@ -152,6 +152,8 @@ struct RestOut<'a> {
     after_undo: &'a Option<AfterUndo>,
     #[serde(skip_serializing_if = "Option::is_none")]
     dead: &'a Option<DeadLetter>,
+    #[serde(skip_serializing_if = "<[PastCallback]>::is_empty")]
+    past_callbacks: &'a [PastCallback],
 }
 
 #[derive(Default, Deserialize)]
@@ -164,6 +166,7 @@ struct RestIn {
     intent: Option<Intent>,
     after_undo: Option<AfterUndo>,
     dead: Option<DeadLetter>,
+    past_callbacks: Vec<PastCallback>,
 }
 
 /// The parts of a head that have no column of their own, if it has any.
@@ -176,6 +179,7 @@ pub(crate) fn rest_of(head: &Head) -> Result<Option<String>, serde_json::Error> 
         intent,
         after_undo,
         dead,
+        past_callbacks,
         ..
     } = head;
     if work.is_none()
@@ -185,6 +189,7 @@ pub(crate) fn rest_of(head: &Head) -> Result<Option<String>, serde_json::Error> 
         && intent.is_none()
         && after_undo.is_none()
         && dead.is_none()
+        && past_callbacks.is_empty()
     {
         return Ok(None);
     }
@@ -196,6 +201,7 @@ pub(crate) fn rest_of(head: &Head) -> Result<Option<String>, serde_json::Error> 
         intent,
         after_undo,
         dead,
+        past_callbacks,
     })
     .map(Some)
 }
@@ -277,6 +283,7 @@ pub(crate) fn head(
             intent: None,
             after_undo: None,
             dead: None,
+            past_callbacks: Vec::new(),
         };
         let lane_position: Option<i64> = row.get(at + 9)?;
         let sum: i64 = row.get(at + 10)?;
@@ -302,6 +309,7 @@ pub(crate) fn head(
             head.intent = rest.intent;
             head.after_undo = rest.after_undo;
             head.dead = rest.dead;
+            head.past_callbacks = rest.past_callbacks;
         }
         Ok(HeadRow {
             head,

@@ -1,5 +1,6 @@
 //! The commands: one file each, or one for a few that belong together.
 
+mod approval;
 mod backup;
 mod bench;
 mod cancel;
@@ -55,6 +56,8 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Get(args) => remotely(&global, async |remote| get::run(&remote, args, output).await),
         Command::List(args) => remotely(&global, async |remote| list::run(&remote, args, output).await),
         Command::Events(args) => remotely(&global, async |remote| events::run(remote, args, output).await),
+        Command::Approve(args) => remotely(&global, async |remote| approval::approve(&remote, args, output).await),
+        Command::Reject(args) => remotely(&global, async |remote| approval::reject(&remote, args, output).await),
         Command::Cancel(args) => remotely(&global, async |remote| cancel::run(&remote, args, output).await),
         Command::DeadLetters(command) => remotely(&global, async |remote| {
             dead_letters::run(&remote, command, output).await

@@ -157,7 +157,10 @@ impl Walk {
                             stage["reason"] = Value::from(reason.as_str());
                             Some((reason.clone(), *refuse))
                         }
-                        Action::Noop | Action::Wait(WaitFor::Span(_) | WaitFor::Until(_)) | Action::Queue(_) => None,
+                        Action::Noop
+                        | Action::Approval { .. }
+                        | Action::Queue(_)
+                        | Action::Wait(WaitFor::Span(_) | WaitFor::Until(_)) => None,
                     };
                     self.stages.push(stage);
                     let outcome = match refused {
@@ -288,6 +291,7 @@ fn wait_reason(order: &Order) -> &'static str {
     match order.head.work.as_ref().map(|work| &work.kind) {
         Some(WorkKind::Begin) => "its beginning",
         Some(WorkKind::Wait(_)) => "a wait step",
+        Some(WorkKind::Approval(_)) => "an approval",
         _ => "another try",
     }
 }

@@ -31,6 +31,8 @@ pub(crate) const OTHER_VARIABLES: [&str; 4] = ["COMANDA_URL", "COMANDA_API_KEY",
 pub struct Config {
     /// Where to listen.
     pub listen: SocketAddr,
+    /// Where others reach this server.
+    pub public_url: String,
     /// Where the orders are kept.
     pub data: PathBuf,
     /// What they are kept in.
@@ -65,6 +67,8 @@ pub struct Config {
     pub limits: Limits,
     /// How the engine works.
     pub engine: Engine,
+    /// Bounds of outbound calls.
+    pub calls: Calls,
     /// How long final orders are kept; `None` for ever.
     pub final_kept: Option<Duration>,
     /// What templates may read as `env.NAME`, beside the environment.
@@ -112,6 +116,17 @@ pub struct Engine {
     pub sweep: Duration,
     /// How long an idempotency key is kept.
     pub idempotency_kept: Duration,
+}
+
+/// Bounds of outbound calls.
+#[derive(Clone, Debug)]
+pub struct Calls {
+    /// Calls to one service at the same time.
+    pub per_target_max: usize,
+    /// After how many failures in a row calls to a service are held back.
+    pub circuit_failures: u32,
+    /// For how long they are held back.
+    pub circuit_open: Duration,
 }
 
 /// Why the configuration cannot be used.

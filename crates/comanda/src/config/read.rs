@@ -10,7 +10,7 @@ use figment::Figment;
 use figment::value::{Dict, Value};
 
 use super::layer::{Layer, Origin, merged, origin};
-use super::{Config, ConfigError, ConfigFault, Engine, Limits, Log, SecretSource, units};
+use super::{Calls, Config, ConfigError, ConfigFault, Engine, Limits, Log, SecretSource, units};
 
 /// What orders are kept in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -131,6 +131,7 @@ impl Reader<'_> {
     /// answer is put together, so that one fault hides no other.
     fn config(&mut self) -> Option<Config> {
         let listen = self.parse("listen", listen);
+        let public_url = self.parse("public_url", endpoint);
         let data = self.parse("data", path);
         let store = self.parse("store", store);
         let order_types = self.parse("order_types", path);
@@ -154,6 +155,7 @@ impl Reader<'_> {
         let service_name = self.parse("telemetry.service_name", |text| Ok(text.to_owned()));
         let limits = self.limits();
         let engine = self.engine();
+        let calls = self.calls();
         let final_kept = self.parse("retention.final_kept", |text| {
             if text.is_empty() {
                 Ok(None)
@@ -163,9 +165,10 @@ impl Reader<'_> {
         });
         let env = self.env();
         let secrets = self.secrets();
-        let data = data?;
+        let (data, listen) = (data?, listen?);
         Some(Config {
-            listen: listen?,
+            public_url: public_url?.unwrap_or_else(|| format!("http://{listen}")),
+            listen,
             store: store?,
             order_types: order_types?,
             mounts: mounts?,
@@ -190,6 +193,7 @@ impl Reader<'_> {
             service_name: service_name?,
             limits: limits?,
             engine: engine?,
+            calls: calls?,
             final_kept: final_kept?,
             env,
             secrets,
@@ -225,6 +229,17 @@ impl Reader<'_> {
             lease: lease?,
             sweep: sweep?,
             idempotency_kept: idempotency_kept?,
+        })
+    }
+
+    fn calls(&mut self) -> Option<Calls> {
+        let per_target_max = self.count("calls.per_target_max", 1, 100_000);
+        let circuit_failures = self.count("calls.circuit_failures", 1, 1_000_000);
+        let circuit_open = self.parse("calls.circuit_open", positive);
+        Some(Calls {
+            per_target_max: per_target_max?,
+            circuit_failures: u32::try_from(circuit_failures?).unwrap_or(u32::MAX),
+            circuit_open: circuit_open?,
         })
     }
 

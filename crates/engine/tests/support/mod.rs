@@ -1,4 +1,5 @@
 //! An engine over the in-memory store, order types written down in the test, and steps that do as they are told.
+#![allow(dead_code, reason = "each test file uses its part")]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use comanda_engine::{
     Accepted, Change, Found, Options, Precondition, Service, StepCall, StepRunner, Submission, WaitFor,
 };
 use comanda_model::decision::StepOutcome;
-use comanda_model::{Json, OrderId};
+use comanda_model::{Json, OrderId, Token};
 use comanda_order_type::{Bundle, Definition, Known, read};
 use comanda_store::Store;
 use comanda_store::memory::MemoryStore;
@@ -21,11 +22,13 @@ pub struct Call {
     pub undo: bool,
     pub key: String,
     pub order: OrderId,
+    pub uncertain: bool,
+    pub token: Token,
     pub answer: oneshot::Sender<StepOutcome>,
 }
 
 /// Steps whose every attempt is handed to the test, which answers it.
-pub struct Manual(mpsc::UnboundedSender<Call>);
+pub struct Manual(pub mpsc::UnboundedSender<Call>);
 
 #[async_trait]
 impl StepRunner for Manual {
@@ -36,6 +39,8 @@ impl StepRunner for Manual {
             undo: call.undo,
             key: call.idempotency_key.clone(),
             order: call.order.id(),
+            uncertain: call.uncertain,
+            token: call.callback.expect("every call has a token"),
             answer,
         });
         let lost = || StepOutcome::Failed {

@@ -170,6 +170,38 @@ pub(super) const OPERATIONS: &[Operation] = &[
         ..BASE
     },
     Operation {
+        method: "post",
+        path: "/v1/orders/{id}/approve",
+        summary: "Say yes to the step that waits for a person.",
+        scope: Some("operate"),
+        body: Body::Optional("ApproveBody"),
+        answer: Answer::Json("Order"),
+        refusals: CHANGE,
+        headers: &[IF_MATCH],
+        ..BASE
+    },
+    Operation {
+        method: "post",
+        path: "/v1/orders/{id}/reject",
+        summary: "Say no to the step that waits for a person: the order goes where a refusal leads.",
+        scope: Some("operate"),
+        body: Body::Needed("RejectBody"),
+        answer: Answer::Json("Order"),
+        refusals: CHANGE,
+        headers: &[IF_MATCH],
+        ..BASE
+    },
+    Operation {
+        method: "post",
+        path: "/v1/callbacks/{token}",
+        summary: "The result of a call that was answered with 202. The token is the right to answer; no key is needed.",
+        scope: None,
+        body: Body::Optional("Callback"),
+        answer: Answer::Json("CallbackTaken"),
+        refusals: &["400", "404", "410", "413", "415", "503"],
+        ..BASE
+    },
+    Operation {
         path: "/v1/orders/{id}/events",
         summary: "An order's history; with `Accept: text/event-stream` live, until it is final.",
         answer: Answer::Events,

@@ -5,6 +5,7 @@
 use serde_json::Value;
 use utoipa::{OpenApi, ToSchema};
 
+use crate::callbacks::{ApproveBody, CallbackTaken, RejectBody};
 use crate::dead_letters::{DiscardBody, FilterBody, RedriveBody, RedriveStart, SweepItemView, SweepView, Version};
 use crate::orders::{AttemptView, CancelBody, SubmitBody, TransitionBody};
 use crate::queues::{
@@ -12,6 +13,15 @@ use crate::queues::{
     HeartbeatItem, QueueView,
 };
 use crate::streams::{CloudEvent, EventData};
+
+/// What a callback says. With `kind` it is a no, with a reason; every other JSON, or none, is the step's result.
+#[derive(ToSchema)]
+struct Callback {
+    /// `refuse` for good, or `retry`.
+    kind: Option<String>,
+    /// Why.
+    reason: Option<String>,
+}
 
 /// An order, as `/v1` shows it.
 #[derive(ToSchema)]
@@ -293,6 +303,10 @@ struct Fault {
         SubmitBody,
         TransitionBody,
         CancelBody,
+        ApproveBody,
+        RejectBody,
+        Callback,
+        CallbackTaken,
         BatchAnswer,
         BatchItem,
         CloudEvent,

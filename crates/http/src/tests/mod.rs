@@ -1,5 +1,6 @@
 //! The whole API over an engine with an in-memory store: what goes in, what comes out.
 
+mod callbacks;
 mod changes;
 mod dead_letters;
 mod description;
@@ -69,12 +70,32 @@ retry = { attempts = 3, first = "1s" }
 use = "noop"
 "#;
 
-/// Steps that reach outside: there are none in these types, so none is ever called.
+/// A type that asks a person, and then waits for a callback.
+const ASKING: &str = r#"
+name = "asking"
+initial = "open"
+refused = "closed"
+[statuses.open]
+steps = ["look", "book"]
+next = "closed"
+[statuses.closed]
+final = true
+[steps.look]
+use = "approval"
+[steps.book]
+http = "POST http://127.0.0.1:1/bookings"
+callback = { within = "1h" }
+"#;
+
+/// Steps that reach outside: there is only the one that waits for its callback.
 struct NoSteps;
 
 #[async_trait]
 impl StepRunner for NoSteps {
     async fn run(&self, call: StepCall<'_>) -> StepOutcome {
+        if let ("book", Some(token)) = (call.name, call.callback) {
+            return StepOutcome::Waiting { secret: token.secret };
+        }
         StepOutcome::Failed {
             reason: format!("`{}` is not expected to run", call.name),
             retry_after: None,
@@ -106,7 +127,11 @@ impl Api {
     /// With other options, and steps that fail so often.
     pub(super) async fn with(change: impl FnOnce(&mut Options), breaks: &[(&str, u32)]) -> Self {
         let mut types: Vec<Definition> = shipped().iter().map(definition).collect();
-        for (path, text) in [("waiting.toml", WAITING), ("picked.toml", PICKED)] {
+        for (path, text) in [
+            ("waiting.toml", WAITING),
+            ("picked.toml", PICKED),
+            ("asking.toml", ASKING),
+        ] {
             types.push(definition(&Bundle {
                 path: path.to_owned(),
                 text: text.to_owned(),

@@ -297,6 +297,7 @@ async fn the_types_are_described() {
     assert_eq!(
         names,
         [
+            "asking",
             "picked",
             "purchase",
             "sale",

@@ -72,6 +72,7 @@ pub fn accept(order_type: &OrderType, submission: Submission<'_>, input: &Input)
         intent: None,
         after_undo: None,
         dead: None,
+        past_callbacks: Vec::new(),
     };
     let order = Order {
         accepted: Arc::new(accepted),

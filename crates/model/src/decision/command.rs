@@ -34,6 +34,9 @@ pub(super) fn decide(
             attempt.number = draft.order.head.attempts;
             draft.attempts.push(*attempt);
         }
+        Command::RecordLateCallback(secret) => draft.record_late_callback(secret),
+        Command::Approve { reason } => draft.approve(reason)?,
+        Command::Reject { reason } => draft.reject(reason)?,
     }
     Ok(draft.finish())
 }
@@ -203,7 +206,7 @@ impl Draft<'_> {
             self.settle();
             return Ok(());
         };
-        if let WorkKind::Step(at) | WorkKind::Wait(at) = &work.kind {
+        if let WorkKind::Step(at) | WorkKind::Wait(at) | WorkKind::Approval(at) = &work.kind {
             let missing = || Rejection::NotInThisVersion {
                 what: "step",
                 name: at.name.clone(),
@@ -223,6 +226,7 @@ impl Draft<'_> {
         work.queue = self.queue_of(&work.kind);
         work.attempt += 1;
         work.round_start = work.attempt;
+        work.began_at = None;
         work.due_at = Some(self.input.now);
         self.order.head.work = Some(work);
         Ok(())

@@ -212,6 +212,9 @@ impl<'a> Draft<'a> {
             round_start: 1,
             due_at: Some(self.input.now),
             last_error: None,
+            uncertain: false,
+            began_at: None,
+            awaiting: None,
         });
     }
 
@@ -225,7 +228,7 @@ impl<'a> Draft<'a> {
                 .steps
                 .get(&at.name)
                 .and_then(|step| step.undo.as_deref()),
-            WorkKind::Begin | WorkKind::Advance | WorkKind::Wait(_) => None,
+            WorkKind::Begin | WorkKind::Advance | WorkKind::Wait(_) | WorkKind::Approval(_) => None,
         };
         match &step?.action {
             Action::Queue(name) => Some(name.clone()),
@@ -406,17 +409,13 @@ impl<'a> Draft<'a> {
     /// as unknown, so that an undo takes it back.
     pub(super) fn fence(&mut self, in_flight: bool) {
         self.ends_claim = true;
-        let Some(Work {
-            kind: WorkKind::Step(at),
-            visit,
-            attempt,
-            ..
-        }) = self.order.head.work.clone()
-        else {
+        let Some(work) = self.order.head.work.clone() else {
             return;
         };
-        if in_flight || attempt > 1 {
-            self.remember(visit, &at.name, DoneState::Unknown);
+        self.end_callback();
+        let WorkKind::Step(at) = &work.kind else { return };
+        if in_flight || work.attempt > 1 || work.uncertain || work.awaiting.is_some() {
+            self.remember(work.visit, &at.name, DoneState::Unknown);
         }
     }
 
@@ -482,6 +481,9 @@ pub(super) fn advance_work() -> Work {
         due_at: None,
         last_error: None,
         queue: None,
+        uncertain: false,
+        began_at: None,
+        awaiting: None,
     }
 }
 

@@ -6,6 +6,7 @@
 //! status an order passes through is a durable state of its own.
 
 mod accept;
+mod callback;
 mod command;
 mod draft;
 mod work;
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
+use uuid::Uuid;
 
 use crate::event::{Attempt, Event};
 use crate::json::Json;
@@ -112,6 +114,18 @@ pub enum Command {
     },
     /// Write down an attempt whose token was no longer valid.
     RecordStale(Box<Attempt>),
+    /// Write down a callback that came when nobody waited for it any more, by the secret that it came with.
+    RecordLateCallback(Uuid),
+    /// Say yes to the step that waits for a person.
+    Approve {
+        /// Why.
+        reason: Option<String>,
+    },
+    /// Say no to it.
+    Reject {
+        /// Why.
+        reason: String,
+    },
 }
 
 /// New data, already validated against the schema.
@@ -156,6 +170,10 @@ pub struct Run<'a> {
     pub attempt: u32,
     /// Whether this takes the visit back.
     pub undo: bool,
+    /// The bound of the attempt: the step's timeout, or what is left of the whole step's.
+    pub timeout: Duration,
+    /// Whether an earlier attempt of the visit may have happened, so that the step's question comes first.
+    pub uncertain: bool,
 }
 
 /// What an attempt came to.
@@ -193,6 +211,26 @@ pub enum StepOutcome {
     Lost {
         /// Who was lost, and how that is known.
         reason: String,
+    },
+    /// It may have happened or not: no answer came, or it was lost on the way. Another try is made as after a failure,
+    /// but the step's question comes first.
+    Unknown {
+        /// Why nobody knows.
+        reason: String,
+        /// The soonest that the outside wants to be asked again.
+        retry_after: Option<Duration>,
+    },
+    /// It was taken on; the result comes later, as a callback.
+    Waiting {
+        /// The secret of the attempt's token, which the callback comes with.
+        secret: Uuid,
+    },
+    /// Nothing was tried: the target takes no calls for now. This does not count as an attempt.
+    Postponed {
+        /// Why.
+        reason: String,
+        /// When to come again.
+        after: Duration,
     },
 }
 
@@ -233,6 +271,12 @@ pub enum Rejection {
         status: Arc<str>,
         /// Where it may go.
         allowed: Vec<Arc<str>>,
+    },
+    /// Nobody is asked for a yes or no.
+    #[error("the order waits for nobody's approval")]
+    NoApproval {
+        /// Its status.
+        status: Arc<str>,
     },
     /// Only dead letters are redriven or discarded.
     #[error("the order is not a dead letter")]
@@ -287,6 +331,12 @@ pub fn due<'a>(order: &Order, order_type: &'a OrderType, input: &Input) -> Due<'
 /// stands, so an edit that came meanwhile is kept.
 pub fn report(order: &Order, order_type: &OrderType, report: Report, input: &Input) -> Change {
     work::report(order, order_type, report, input)
+}
+
+/// What a callback does to its order: the outcome of the attempt that `secret` belongs to. The caller has checked that
+/// the order waits for it, or that the attempt is still in flight: a receiver may be quicker than its own answer.
+pub fn callback(order: &Order, order_type: &OrderType, secret: Uuid, report: Report, input: &Input) -> Change {
+    callback::callback(order, order_type, secret, report, input)
 }
 
 /// What a command from outside does to an order.

@@ -31,6 +31,8 @@ fn step(action: Action, attempts: u32) -> Step {
         action,
         when: None,
         timeout: Duration::from_secs(1),
+        timeout_total: None,
+        unknown: None,
         retry: Retry {
             attempts,
             ..Retry::default()

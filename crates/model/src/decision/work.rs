@@ -2,15 +2,21 @@
 
 use std::sync::Arc;
 
+use std::time::Duration;
+
 use jiff::Timestamp;
+use serde_json::Value;
 
 use super::draft::Draft;
-use super::{Change, Due, Input, Report, Run, StepOutcome, later};
+use super::{Change, Due, Input, Rejection, Report, Run, StepOutcome, callback, later};
 use crate::bounds::{RESULT_BYTES_MAX, TEXT_BYTES_MAX};
-use crate::event::{Attempt, Outcome};
+use crate::event::{Attempt, EventKind, Outcome};
 use crate::json::Json;
-use crate::order::{DoneState, Order, Phase, StepAt, WorkKind, bounded};
+use crate::order::{DoneState, Order, Phase, StepAt, Work, WorkKind, bounded};
 use crate::order_type::{Action, Exhausted, OrderType, Step, WaitFor};
+
+/// The least time that an attempt is given.
+const TIMEOUT_MIN: Duration = Duration::from_millis(100);
 
 pub(super) fn due<'a>(order: &Order, order_type: &'a OrderType, input: &Input) -> Due<'a> {
     let head = &order.head;
@@ -61,11 +67,24 @@ pub(super) fn due<'a>(order: &Order, order_type: &'a OrderType, input: &Input) -
         change(&mut draft);
         Due::Change(Box::new(draft.finish()))
     };
+    if let Some(awaiting) = &work.awaiting {
+        let (step, _) = step_of(order_type, &work.kind);
+        let expired = Report {
+            started_at: awaiting.since,
+            ended_at: input.now,
+            outcome: StepOutcome::Unknown {
+                reason: format!("no callback came within {:?}", callback::within(step)),
+                retry_after: None,
+            },
+        };
+        return Due::Change(Box::new(report(order, order_type, expired, input)));
+    }
     match &work.kind {
         WorkKind::Begin => changed(&|draft| draft.begin()),
         WorkKind::Advance => changed(&|draft| draft.advance("engine".into())),
         WorkKind::Wait(at) => changed(&|draft| draft.complete(at, None)),
-        WorkKind::Step(at) => due_step(order, order_type, input, at, work.visit, work.attempt),
+        WorkKind::Approval(at) => changed(&|draft| draft.unanswered(at)),
+        WorkKind::Step(at) => due_step(order, order_type, input, at, work),
         WorkKind::Undo(at) => match order_type.steps.get(&at.name).and_then(|step| step.undo.as_deref()) {
             Some(step) => Due::Run(Run {
                 name: at.name.clone(),
@@ -73,27 +92,24 @@ pub(super) fn due<'a>(order: &Order, order_type: &'a OrderType, input: &Input) -
                 visit: at.index,
                 attempt: work.attempt,
                 undo: true,
+                timeout: timeout(step, work, input.now),
+                uncertain: work.uncertain,
             }),
             None => changed(&|draft| draft.taken_back(at)),
         },
     }
 }
 
-fn due_step<'a>(
-    order: &Order,
-    order_type: &'a OrderType,
-    input: &Input,
-    at: &StepAt,
-    visit: u32,
-    attempt: u32,
-) -> Due<'a> {
+fn due_step<'a>(order: &Order, order_type: &'a OrderType, input: &Input, at: &StepAt, work: &Work) -> Due<'a> {
     let mut draft = Draft::new(order.clone(), order_type, input);
     draft.ends_claim = true;
     let Some(step) = order_type.steps.get(&at.name) else {
         draft.die(format!("this version of the type has no step `{}`", at.name));
         return Due::Change(Box::new(draft.finish()));
     };
-    if let Some(when) = &step.when {
+    // A visit that has begun is ended as it was begun, whatever an edit has made of its condition.
+    let begun = work.began_at.is_some() || work.uncertain;
+    if let Some(when) = step.when.as_ref().filter(|_| !begun) {
         let holds = draft
             .context()
             .and_then(|context| when.holds(&context).map_err(|error| error.to_string()));
@@ -115,6 +131,14 @@ fn due_step<'a>(
         }
         return Due::Change(Box::new(draft.finish()));
     }
+    if let Action::Approval { within } = &step.action {
+        if let Some(work) = draft.order.head.work.as_mut() {
+            work.kind = WorkKind::Approval(at.clone());
+            work.due_at = within.map(|within| later(input.now, within));
+            work.began_at = Some(input.now);
+        }
+        return Due::Change(Box::new(draft.finish()));
+    }
     if let Action::Wait(wait) = &step.action {
         match wait_until(order, wait, input.now) {
             Ok(until) => {
@@ -130,10 +154,31 @@ fn due_step<'a>(
     Due::Run(Run {
         name: at.name.clone(),
         step,
-        visit,
-        attempt,
+        visit: work.visit,
+        attempt: work.attempt,
         undo: false,
+        timeout: timeout(step, work, input.now),
+        uncertain: work.uncertain,
     })
+}
+
+/// The bound of one attempt: what is left of the whole step's time, if that is less. At least a moment, since an attempt
+/// was allowed when it was planned.
+fn timeout(step: &Step, work: &Work, now: Timestamp) -> Duration {
+    let left = step.timeout_total.zip(work.began_at).map(|(total, began_at)| {
+        let left = later(began_at, total).duration_since(now);
+        Duration::try_from(left).unwrap_or_default().max(TIMEOUT_MIN)
+    });
+    left.map_or(step.timeout, |left| left.min(step.timeout))
+}
+
+/// The step that work is about, or its undo, and whether it is the undo.
+fn step_of<'a>(order_type: &'a OrderType, kind: &WorkKind) -> (Option<&'a Step>, bool) {
+    let step = kind.step().and_then(|name| order_type.steps.get(name));
+    match kind {
+        WorkKind::Undo(_) => (step.and_then(|step| step.undo.as_deref()), true),
+        _ => (step, false),
+    }
 }
 
 fn wait_until(order: &Order, wait: &WaitFor, now: Timestamp) -> Result<Timestamp, String> {
@@ -151,6 +196,12 @@ fn wait_until(order: &Order, wait: &WaitFor, now: Timestamp) -> Result<Timestamp
     }
 }
 
+/// Whether an attempt that begins then is still within the time of the whole step.
+fn is_in_time(step: &Step, work: &Work, due_at: Timestamp) -> bool {
+    let end = step.timeout_total.zip(work.began_at);
+    end.is_none_or(|(total, began_at)| due_at < later(began_at, total))
+}
+
 fn by_step(name: &str) -> Arc<str> {
     format!("step:{name}").into()
 }
@@ -161,18 +212,30 @@ pub(super) fn report(order: &Order, order_type: &OrderType, report: Report, inpu
     let Some(work) = order.head.work.clone() else {
         return draft.finish();
     };
-    let (at, undo) = match work.kind {
-        WorkKind::Step(at) | WorkKind::Wait(at) => (at, false),
-        WorkKind::Undo(at) => (at, true),
+    let (step, undo) = step_of(order_type, &work.kind);
+    let at = match work.kind {
+        WorkKind::Step(at) | WorkKind::Wait(at) | WorkKind::Approval(at) | WorkKind::Undo(at) => at,
         WorkKind::Begin | WorkKind::Advance => return draft.finish(),
     };
-    let step = order_type.steps.get(&at.name);
-    let step = if undo {
-        step.and_then(|step| step.undo.as_deref())
-    } else {
-        step
-    };
+    if let Some(work) = draft.order.head.work.as_mut() {
+        work.began_at.get_or_insert(report.started_at);
+    }
+    draft.end_callback();
     let (outcome, reason, result) = match &report.outcome {
+        StepOutcome::Postponed { reason, after } => {
+            draft.postpone(&at, undo, step, reason.clone(), *after);
+            return draft.finish();
+        }
+        StepOutcome::Waiting { secret } => {
+            draft.await_callback(*secret, report.started_at, step);
+            // Who asked for the order meanwhile does not wait for a callback: what may happen is taken back.
+            if let Some(intent) = draft.order.head.intent.clone().filter(|_| !undo) {
+                draft.fence(true);
+                draft.enter_or_die(&intent.to, intent.by, intent.reason, true);
+            }
+            return draft.finish();
+        }
+        StepOutcome::Unknown { reason, .. } => (Outcome::Unknown, Some(reason.clone()), None),
         StepOutcome::Done { result } => (Outcome::Done, None, result.clone()),
         StepOutcome::Failed { reason, .. } => (Outcome::Failed, Some(reason.clone()), None),
         StepOutcome::Refused { reason } => (Outcome::Refused, Some(reason.clone()), None),
@@ -209,10 +272,30 @@ pub(super) fn report(order: &Order, order_type: &OrderType, report: Report, inpu
             draft.complete(&at, result);
         }
         StepOutcome::Failed { reason, retry_after } => draft.failed(&at, undo, step, reason, retry_after),
-        StepOutcome::Lost { reason } => draft.failed(&at, undo, step, reason, None),
+        StepOutcome::Unknown { reason, retry_after } => {
+            if let Some(work) = draft.order.head.work.as_mut() {
+                work.uncertain = true;
+            }
+            draft.failed(&at, undo, step, reason, retry_after);
+        }
+        StepOutcome::Lost { reason } => {
+            // Whoever was lost may have done it.
+            if let Some(work) = draft.order.head.work.as_mut() {
+                work.uncertain = true;
+            }
+            draft.failed(&at, undo, step, reason, None);
+        }
+        // Answered above.
+        StepOutcome::Postponed { .. } | StepOutcome::Waiting { .. } => {}
         // The receiver of an undo has no "no": whatever it refuses, the effect still stands.
         StepOutcome::Refused { reason } if undo => draft.die(format!("the undo was refused: {reason}")),
-        StepOutcome::Refused { reason } => draft.refused(&at, reason),
+        StepOutcome::Refused { reason } => {
+            // The refusal speaks for its own attempt; an earlier one may still have happened.
+            if work.uncertain {
+                draft.remember(work.visit, &at.name, DoneState::Unknown);
+            }
+            draft.refused(&at, reason);
+        }
     }
     draft.finish()
 }
@@ -237,25 +320,46 @@ impl Draft<'_> {
         self.stand_in_lane();
     }
 
-    fn failed(
-        &mut self,
-        at: &StepAt,
-        undo: bool,
-        step: Option<&Step>,
-        reason: String,
-        retry_after: Option<std::time::Duration>,
-    ) {
+    fn failed(&mut self, at: &StepAt, undo: bool, step: Option<&Step>, reason: String, retry_after: Option<Duration>) {
         let Some((step, work)) = step.zip(self.order.head.work.as_mut()) else {
             return self.die(format!("this version of the type has no step `{}`", at.name));
         };
         let tries = work.attempt - work.round_start + 1;
-        if tries < step.retry.attempts && (undo || self.order.head.intent.is_none()) {
-            let wait = step.retry.wait(tries, self.input.jitter).mul_f64(self.input.wait_scale);
+        let wait = step.retry.wait(tries, self.input.jitter).mul_f64(self.input.wait_scale);
+        let due_at = later(self.input.now, wait.max(retry_after.unwrap_or_default()));
+        let in_time = is_in_time(step, work, due_at);
+        if tries < step.retry.attempts && in_time && (undo || self.order.head.intent.is_none()) {
             work.attempt += 1;
-            work.due_at = Some(later(self.input.now, wait.max(retry_after.unwrap_or_default())));
+            work.due_at = Some(due_at);
             work.last_error = Some(bounded(reason, TEXT_BYTES_MAX));
             return;
         }
+        let reason = match step.timeout_total {
+            Some(total) if !in_time => format!("{reason} (no more tries within {total:?})"),
+            _ => reason,
+        };
+        self.exhausted(at, undo, step, reason);
+    }
+
+    /// The target takes no calls for now: the same attempt is made later.
+    fn postpone(&mut self, at: &StepAt, undo: bool, step: Option<&Step>, reason: String, after: Duration) {
+        let Some((step, work)) = step.zip(self.order.head.work.as_mut()) else {
+            return self.die(format!("this version of the type has no step `{}`", at.name));
+        };
+        let due_at = later(self.input.now, after);
+        if is_in_time(step, work, due_at) && (undo || self.order.head.intent.is_none()) {
+            work.due_at = Some(due_at);
+            work.last_error = Some(bounded(reason, TEXT_BYTES_MAX));
+            return;
+        }
+        self.exhausted(at, undo, step, reason);
+    }
+
+    /// The outside never answered well within the attempts, or within the time.
+    fn exhausted(&mut self, at: &StepAt, undo: bool, step: &Step, reason: String) {
+        let Some(work) = self.order.head.work.as_ref() else {
+            return;
+        };
         if undo {
             return self.die(reason);
         }
@@ -271,6 +375,75 @@ impl Draft<'_> {
                 self.refused(at, reason);
             }
         }
+    }
+
+    /// A person said yes: the step is done, and leaves who it was.
+    pub(super) fn approve(&mut self, reason: Option<String>) -> Result<(), Rejection> {
+        let at = self.asked()?;
+        let by = self.input.by.clone();
+        let mut answer = serde_json::Map::from_iter([("by".to_owned(), Value::from(&*by))]);
+        if let Some(reason) = &reason {
+            answer.insert(
+                "reason".to_owned(),
+                Value::from(bounded(reason.clone(), TEXT_BYTES_MAX)),
+            );
+        }
+        let result = Json::from_valid(Value::Object(answer).to_string());
+        self.event(EventKind::Approved, by, reason);
+        self.answered(&at, Outcome::Done, None, Some(result.clone()));
+        if let Some(visit) = self.order.head.work.as_ref().map(|work| work.visit) {
+            self.remember(visit, &at.name, DoneState::Stands);
+        }
+        self.complete(&at, Some(result));
+        Ok(())
+    }
+
+    /// A person said no: as if the step had been refused.
+    pub(super) fn reject(&mut self, reason: String) -> Result<(), Rejection> {
+        let at = self.asked()?;
+        self.event(EventKind::Rejected, self.input.by.clone(), Some(reason.clone()));
+        self.answered(&at, Outcome::Refused, Some(reason.clone()), None);
+        self.refused(&at, reason);
+        Ok(())
+    }
+
+    fn asked(&mut self) -> Result<StepAt, Rejection> {
+        let asked = self.approval().ok_or_else(|| Rejection::NoApproval {
+            status: self.order.head.status.clone(),
+        })?;
+        self.ends_claim = true;
+        Ok(asked)
+    }
+
+    /// Nobody said yes or no in time.
+    fn unanswered(&mut self, at: &StepAt) {
+        let reason = "nobody approved or rejected it in time".to_owned();
+        self.answered(at, Outcome::Failed, Some(reason.clone()), None);
+        let order_type = self.order_type;
+        match order_type.steps.get(&at.name) {
+            Some(step) => self.exhausted(at, false, step, reason),
+            None => self.die(reason),
+        }
+    }
+
+    /// Writes down the attempt of a step that a person answered, or did not.
+    fn answered(&mut self, at: &StepAt, outcome: Outcome, reason: Option<String>, result: Option<Json>) {
+        let Some(work) = self.order.head.work.clone() else {
+            return;
+        };
+        self.order.head.attempts += 1;
+        self.attempts.push(Attempt {
+            number: self.order.head.attempts,
+            visit: work.visit,
+            attempt: work.attempt,
+            step: at.name.clone(),
+            undo: false,
+            started_at: work.began_at.unwrap_or(self.input.now),
+            ended_at: self.input.now,
+            outcome,
+            reason: reason.map(|reason| bounded(reason, TEXT_BYTES_MAX)),
+            result,
+        });
     }
 
     fn refused(&mut self, at: &StepAt, reason: String) {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use comanda_model::expression::{Expression, SyntaxError};
-use comanda_model::order_type::{Action, Exhausted, HttpCall, Retry, Step, WaitFor};
+use comanda_model::order_type::{Action, ClientCredentials, Exhausted, HttpCall, Retry, Step, WaitFor};
 use comanda_model::template::{Template, TemplateTree};
 
 use super::{choice, later};
@@ -25,10 +25,14 @@ const BATCH_MAX: u32 = 1000;
 /// The most by which waits may grow from one attempt to the next.
 const FACTOR_MAX: f64 = 100.0;
 
-const BUILT_IN: [&str; 3] = ["noop", "fail", "wait"];
+const BUILT_IN: [&str; 4] = ["noop", "fail", "wait", "approval"];
 const METHODS: [&str; 6] = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD"];
 /// Headers that every call carries and that keep their meaning only if nothing else sets them.
-const OUR_HEADERS: [&str; 7] = [
+const OUR_HEADERS: [&str; 11] = [
+    "webhook-id",
+    "webhook-timestamp",
+    "webhook-signature",
+    "comanda-callback",
     "idempotency-key",
     "traceparent",
     "comanda-attempt",
@@ -84,10 +88,7 @@ pub(super) fn parse(
                 report,
             };
             let step = reader.step(&mut fields);
-            fields.finish(
-                &["unknown", "notify", "archive", "auth", "secret", "lease", "worker"],
-                report,
-            );
+            fields.finish(&["notify", "archive", "secret", "lease", "worker"], report);
             step
         }
         None => noop(),
@@ -104,6 +105,8 @@ fn noop() -> Step {
         action: Action::Noop,
         when: None,
         timeout: TIMEOUT,
+        timeout_total: None,
+        unknown: None,
         retry: Retry::default(),
         exhausted: Exhausted::DeadLetter,
         undo: None,
@@ -135,6 +138,13 @@ impl Reader<'_, '_> {
                 }
             }
         }
+        if let Some((key, node)) = fields.take("unknown") {
+            if !matches!(step.action, Action::Http(_)) {
+                let message = "`unknown` belongs to `http`";
+                self.report.error("type/unknown-key", &key.span, message, None);
+            }
+            step.unknown = self.question(key, node, fields.owner());
+        }
         step.batch = fields.whole("batch", 1, BATCH_MAX, self.report).unwrap_or(1);
         if let Some((key, node)) = fields.take("undo")
             && let Some(mut inner) = Fields::of(node, &key.span, format!("`undo` of {}", fields.owner()), self.report)
@@ -145,7 +155,7 @@ impl Reader<'_, '_> {
                 ..Retry::default()
             };
             step.undo = Some(Box::new(self.call(&mut inner, retry)));
-            inner.finish(&["unknown"], self.report);
+            inner.finish(&[], self.report);
         }
         step
     }
@@ -166,9 +176,19 @@ impl Reader<'_, '_> {
             let message = format!("`timeout` must be longer than nothing and at most {words}");
             self.report.error("type/bad-duration", &span, message, None);
         }
+        let timeout_total = fields.duration("timeout_total", self.report);
+        if timeout_total.is_some_and(|total| total < timeout) {
+            let message = "`timeout_total` is shorter than `timeout`, the bound of one attempt";
+            let span = fields
+                .take("timeout_total")
+                .map_or(fields.span(), |(_, node)| &node.span)
+                .clone();
+            self.report.error("type/bad-duration", &span, message, None);
+        }
         let retry = self.retry(fields, retry);
         Step {
             action,
+            timeout_total,
             timeout,
             retry,
             ..noop()
@@ -181,6 +201,7 @@ impl Reader<'_, '_> {
         let with = fields.take("with");
         let headers = fields.take("headers");
         let body = fields.take("body");
+        let (sign, auth, callback) = (fields.take("sign"), fields.take("auth"), fields.take("callback"));
         if let Some((key, node)) = queue {
             if let Some((other, _)) = built_in.or(http) {
                 let message = format!("{} has both `{}` and `queue`", fields.owner(), other.value);
@@ -188,7 +209,7 @@ impl Reader<'_, '_> {
                 self.report.error("type/two-actions", &key.span, message, Some(help));
                 return None;
             }
-            for (key, _) in [with, headers, body].into_iter().flatten() {
+            for (key, _) in [with, headers, body, sign, auth, callback].into_iter().flatten() {
                 let message = format!("`{}` belongs to a call, not to `queue`", key.value);
                 let help = "a worker is given the order's data and the results of its steps".to_owned();
                 self.report.error("type/unknown-key", &key.span, message, Some(help));
@@ -213,7 +234,7 @@ impl Reader<'_, '_> {
                 None
             }
             (Some((_, node)), None) => {
-                for (key, _) in [headers, body].into_iter().flatten() {
+                for (key, _) in [headers, body, sign, auth, callback].into_iter().flatten() {
                     let message = format!("`{}` belongs to `http`", key.value);
                     self.report.error("type/unknown-key", &key.span, message, None);
                 }
@@ -224,7 +245,11 @@ impl Reader<'_, '_> {
                     self.report
                         .error("type/unknown-key", &key.span, "`with` belongs to `use`", None);
                 }
-                self.http(node, headers.map(|(_, node)| node), body.map(|(_, node)| node))
+                let mut call = self.http(node, headers.map(|(_, node)| node), body.map(|(_, node)| node))?;
+                call.sign = sign.and_then(|(_, node)| self.setting("sign", node));
+                call.auth = auth.and_then(|(key, node)| self.auth(key, node)).map(Box::new);
+                call.callback = callback.and_then(|(key, node)| self.callback(key, node));
+                Some(Action::Http(Box::new(call)))
             }
         }
     }
@@ -290,6 +315,18 @@ impl Reader<'_, '_> {
                 inner.finish(&[], self.report);
                 wait.map(Action::Wait)
             }
+            "approval" => {
+                if self.within == UseIn::Undo {
+                    let message = "an undo cannot wait for a person";
+                    self.report.error("type/bad-undo", &name.span, message, None);
+                }
+                let mut within = None;
+                if let Some(mut inner) = inner {
+                    within = inner.duration("within", self.report);
+                    inner.finish(&[], self.report);
+                }
+                Some(Action::Approval { within })
+            }
             unknown => {
                 let message = format!("there is no built-in step \"{unknown}\"");
                 self.report
@@ -299,7 +336,75 @@ impl Reader<'_, '_> {
         }
     }
 
-    fn http(&mut self, node: &Node, headers: Option<&Node>, body: Option<&Node>) -> Option<Action> {
+    /// The question that is asked when an attempt's outcome is unknown.
+    fn question(&mut self, key: &Key, node: &Node, owner: &str) -> Option<Box<HttpCall>> {
+        let mut inner = Fields::of(node, &key.span, format!("`unknown` of {owner}"), self.report)?;
+        let http = inner.need("http", self.report);
+        let (headers, body) = (inner.take("headers"), inner.take("body"));
+        let (sign, auth) = (inner.take("sign"), inner.take("auth"));
+        inner.finish(&[], self.report);
+        let (_, node) = http?;
+        let mut call = self.http(node, headers.map(|(_, node)| node), body.map(|(_, node)| node))?;
+        call.sign = sign.and_then(|(_, node)| self.setting("sign", node));
+        call.auth = auth.and_then(|(key, node)| self.auth(key, node)).map(Box::new);
+        Some(Box::new(call))
+    }
+
+    /// `callback = { within = "2h" }`.
+    fn callback(&mut self, key: &Key, node: &Node) -> Option<Duration> {
+        let mut inner = Fields::of(node, &key.span, "`callback`", self.report)?;
+        let within = inner.duration("within", self.report);
+        if inner.take("within").is_none() {
+            inner.missing("within", self.report);
+        }
+        if within.is_some_and(|within| within.is_zero()) {
+            let message = "`within` must be longer than nothing";
+            self.report.error("type/bad-duration", &node.span, message, None);
+        }
+        inner.finish(&[], self.report);
+        within
+    }
+
+    /// `auth = { token_url, client_id, client_secret, scope }`.
+    fn auth(&mut self, key: &Key, node: &Node) -> Option<ClientCredentials> {
+        let mut inner = Fields::of(node, &key.span, "`auth`", self.report)?;
+        let mut needed = |name| inner.need(name, self.report).map(|(_, node)| (name, node));
+        let (token_url, client_id, client_secret) = (needed("token_url"), needed("client_id"), needed("client_secret"));
+        let scope = inner.take("scope").map(|(_, node)| ("scope", node));
+        inner.finish(&[], self.report);
+        let mut setting = |given: Option<(&str, &Node)>| given.and_then(|(name, node)| self.setting(name, node));
+        let (token_url, client_id, client_secret, scope) = (
+            setting(token_url),
+            setting(client_id),
+            setting(client_secret),
+            setting(scope),
+        );
+        Some(ClientCredentials {
+            token_url: token_url?,
+            client_id: client_id?,
+            client_secret: client_secret?,
+            scope,
+        })
+    }
+
+    /// A template of what the operator has set: it reads `env` and `secret`, and nothing of the order.
+    fn setting(&mut self, name: &str, node: &Node) -> Option<Template> {
+        let text = text_of(name, node, self.report)?;
+        let template = self.template(&text)?;
+        let foreign = template
+            .names()
+            .into_iter()
+            .find(|name| !name.starts_with("env.") && !name.starts_with("secret."));
+        if let Some(foreign) = foreign {
+            let message = format!("`{name}` would come from `{foreign}`");
+            let help = "only the file, `env` and `secret` may say this".to_owned();
+            self.report
+                .error("type/foreign-setting", &text.span, message, Some(help));
+        }
+        Some(template)
+    }
+
+    fn http(&mut self, node: &Node, headers: Option<&Node>, body: Option<&Node>) -> Option<HttpCall> {
         let text = text_of("http", node, self.report)?;
         let (method, url) = text
             .value
@@ -339,12 +444,15 @@ impl Reader<'_, '_> {
         let headers = self.headers(headers);
         let body = body.and_then(|body| self.body(body));
         let method = method.to_owned();
-        Some(Action::Http(Box::new(HttpCall {
+        Some(HttpCall {
             method,
             url: url?,
             headers,
             body,
-        })))
+            sign: None,
+            auth: None,
+            callback: None,
+        })
     }
 
     fn headers(&mut self, node: Option<&Node>) -> Vec<(String, Template)> {

@@ -75,6 +75,9 @@ fn step_work(due_at: Timestamp) -> Work {
         due_at: Some(due_at),
         last_error: None,
         queue: None,
+        uncertain: false,
+        began_at: None,
+        awaiting: None,
     }
 }
 
@@ -111,6 +114,7 @@ pub fn accepted(now: Timestamp, due_at: Timestamp, group: Option<&str>) -> Commi
             intent: None,
             after_undo: None,
             dead: None,
+            past_callbacks: Vec::new(),
         },
         data: Json::from_valid(r#"{"amount":12.50,"currency":"EUR","lines":[{"sku":"A-1","quantity":2}]}"#),
         results: Vec::new(),

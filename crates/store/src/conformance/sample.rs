@@ -86,6 +86,8 @@ fn step(attempts: u32) -> Step {
         action: Action::Noop,
         when: None,
         timeout: Duration::from_secs(1),
+        timeout_total: None,
+        unknown: None,
         retry: Retry {
             attempts,
             ..Retry::default()

@@ -61,6 +61,10 @@ async fn serve(config: &Config, metrics: Metrics) -> Result<(), Failure> {
         env: environment,
         secrets,
         user_agent: concat!("comanda/", env!("CARGO_PKG_VERSION")).to_owned(),
+        public_url: config.public_url.clone(),
+        calls_per_target_max: config.calls.per_target_max,
+        circuit_failures: config.calls.circuit_failures,
+        circuit_open: config.calls.circuit_open,
     })
     .map_err(|error| Failure::process("the steps could not be set up", error))?;
     let service = Service::start(
