@@ -113,6 +113,9 @@ pub enum Command {
     Restore(Restore),
     /// Check the whole store for damage
     Verify(Verify),
+    /// Bring a PostgreSQL database up to date, or see where it stands
+    #[command(subcommand)]
+    Migrate(Migrate),
     /// Measure a running server over real HTTP, and check every order that it accepted
     Bench(Bench),
     /// Show the configuration and where each value comes from
@@ -462,9 +465,29 @@ pub struct Restore {
     pub data: Option<PathBuf>,
 }
 
+/// `migrate`.
+#[derive(Debug, Subcommand)]
+pub enum Migrate {
+    /// Show the database's format and the newest one; changes nothing
+    Status(MigratePlace),
+    /// Bring the database up to date. Nodes of the version before go on working
+    Up(MigratePlace),
+}
+
+/// Which database is meant.
+#[derive(Debug, Args)]
+pub struct MigratePlace {
+    /// The database, postgres://… [default: the configured one]
+    #[arg(long, value_name = "STORE")]
+    pub store: Option<String>,
+}
+
 /// `verify`.
 #[derive(Debug, Args)]
 pub struct Verify {
+    /// The store, such as postgres://… [default: the configured one]
+    #[arg(long, value_name = "STORE", conflicts_with = "data")]
+    pub store: Option<String>,
     /// The data directory [default: the configured one]
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,

@@ -79,6 +79,32 @@ async fn what_one_node_takes_the_other_shows_and_streams() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_database_is_migrated_and_verified_by_command() {
+    let address = database().await;
+    let home = tempfile::tempdir().unwrap();
+    let run = |args: &[&str]| support::run(home.path(), args, "");
+    let status = run(&["migrate", "status", "--store", &address]).ok();
+    assert!(status.out.starts_with("empty"), "{status:?}");
+    assert_ne!(
+        run(&["verify", "--store", &address]).code,
+        0,
+        "there is nothing to verify"
+    );
+    let up = run(&["migrate", "up", "--store", &address]).ok();
+    assert!(up.out.contains("up to date"), "{up:?}");
+    run(&["migrate", "up", "--store", &address]).ok();
+    let server = Server::start(&["--store", &address]);
+    sell(&server);
+    let verified = run(&["verify", "--store", &address]).ok();
+    assert!(
+        verified.out.contains("1 orders") && verified.out.contains("sound"),
+        "{verified:?}"
+    );
+    let backup = run(&["backup", "copy", "--data", "nowhere"]);
+    assert_ne!(backup.code, 0, "{backup:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_key_is_one_order_on_whatever_node_it_comes_to() {
     let address = database().await;
     let nodes = [

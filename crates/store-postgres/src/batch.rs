@@ -49,6 +49,8 @@ columns! {
     updated_at: Timestamp = TIMESTAMPTZ_ARRAY,
     due_at: Option<Timestamp> = TIMESTAMPTZ_ARRAY,
     due_queued_at: Option<Timestamp> = TIMESTAMPTZ_ARRAY,
+    queue: Option<String> = TEXT_ARRAY,
+    queued_at: Option<Timestamp> = TIMESTAMPTZ_ARRAY,
     visit: i32 = INT4_ARRAY,
     attempt: i32 = INT4_ARRAY,
     cause: Option<String> = TEXT_ARRAY,
@@ -195,6 +197,9 @@ impl Batch {
         self.updated_at.push(head.updated_at);
         self.due_at.push(head.due_at(true).map(due_time));
         self.due_queued_at.push(head.due_at(false).map(due_time));
+        let queued = head.queued_at(true);
+        self.queue.push(queued.map(|(queue, _)| text(queue)));
+        self.queued_at.push(queued.map(|(_, at)| due_time(at)));
         let work = head.work.as_ref();
         self.visit.push(work.map_or(0, |work| small(work.visit)));
         self.attempt.push(work.map_or(0, |work| small(work.attempt)));

@@ -5,7 +5,7 @@
 -- the batch, which is then tried again.
 
 -- Takes an order out of its lane, whose row the caller has locked. If it was at the head, the first of those that wait
--- takes its place and becomes due; answers that one, if it is due now.
+-- takes its place and becomes due or enters its queue; answers that one, if that is now.
 CREATE OR REPLACE FUNCTION comanda.leave_lane(p_lane text, p_id uuid, p_position bigint, p_now timestamptz)
 RETURNS uuid LANGUAGE plpgsql AS $$
 DECLARE
@@ -24,15 +24,18 @@ BEGIN
         RETURN NULL;
     END IF;
     -- Whoever commits to an order that stands in a lane locks the lane first, so this head does not move.
-    SELECT seq, due_at, visit, attempt INTO h FROM comanda.heads WHERE id = v_next;
-    IF h.due_at IS NULL THEN
+    SELECT seq, due_at, queue, queued_at, visit, attempt INTO h FROM comanda.heads WHERE id = v_next;
+    IF h.due_at IS NULL AND h.queue IS NULL THEN
         RETURN NULL;
     END IF;
-    INSERT INTO comanda.due AS d (id, seq, due_at, wake_at, visit, attempt)
-        VALUES (v_next, h.seq, h.due_at, h.due_at, h.visit, h.attempt)
-        ON CONFLICT (id) DO UPDATE SET due_at = EXCLUDED.due_at,
-            wake_at = greatest(EXCLUDED.due_at, d.lease_until), visit = EXCLUDED.visit, attempt = EXCLUDED.attempt;
-    RETURN CASE WHEN h.due_at <= p_now THEN v_next END;
+    IF h.queue IS NOT NULL THEN
+        INSERT INTO comanda.tally_changes (kind, a, b, c, n) VALUES ('q', h.queue, '', '', 1);
+    END IF;
+    INSERT INTO comanda.due (id, seq, due_at, queue, queued_at, visit, attempt)
+        VALUES (v_next, h.seq, h.due_at, h.queue, h.queued_at, h.visit, h.attempt)
+        ON CONFLICT (id) DO UPDATE SET due_at = EXCLUDED.due_at, queue = EXCLUDED.queue,
+            queued_at = EXCLUDED.queued_at, visit = EXCLUDED.visit, attempt = EXCLUDED.attempt;
+    RETURN CASE WHEN coalesce(h.due_at, h.queued_at) <= p_now THEN v_next END;
 END $$;
 
 -- Applies a batch of commits in the order given, each wholly or not at all, and answers for each.
@@ -45,7 +48,7 @@ CREATE OR REPLACE FUNCTION comanda.commit(
     p_token_secret uuid[], p_refuse smallint[],
     p_status text[], p_phase smallint[], p_type_hash bytea[], p_version bigint[], p_events_before bigint[],
     p_attempts_before bigint[], p_events bigint[], p_attempts bigint[], p_updated_at timestamptz[],
-    p_due_at timestamptz[], p_due_queued_at timestamptz[], p_visit integer[], p_attempt integer[], p_cause text[],
+    p_due_at timestamptz[], p_due_queued_at timestamptz[], p_queue text[], p_queued_at timestamptz[], p_visit integer[], p_attempt integer[], p_cause text[],
     p_head text[], p_data text[],
     p_type text[], p_key text[], p_customer text[], p_group text[], p_accepted_status text[], p_at timestamptz[],
     p_traceparent text[],
@@ -70,6 +73,7 @@ DECLARE
     v_count integer := coalesce(array_length(p_id, 1), 0);
     v_now timestamptz; v_name text; v_found boolean; v_held boolean;
     v_lane text; v_lane_position bigint; v_active uuid; v_is_active boolean; v_due timestamptz;
+    v_queue text;
     v_seq bigint; v_taken boolean; v_key_found boolean; v_total bigint := 0; v_running bigint;
     c record; h comanda.heads%ROWTYPE; d comanda.due%ROWTYPE; k comanda.keys%ROWTYPE;
     r_outcome smallint[] := array_fill(0::smallint, ARRAY[v_count]);
@@ -110,13 +114,13 @@ BEGIN
     FOR c IN SELECT * FROM unnest(
             p_id, p_commit, p_expected, p_token_visit, p_token_attempt, p_token_secret, p_refuse,
             p_status, p_phase, p_type_hash, p_version, p_events_before, p_attempts_before, p_events, p_attempts,
-            p_updated_at, p_due_at, p_due_queued_at, p_visit, p_attempt, p_cause, p_head, p_data,
+            p_updated_at, p_due_at, p_due_queued_at, p_queue, p_queued_at, p_visit, p_attempt, p_cause, p_head, p_data,
             p_type, p_key, p_customer, p_group, p_accepted_status, p_at, p_traceparent,
             p_leave, p_enter, p_resume, p_claim, p_take_visit, p_take_attempt, p_take_secret, p_lease,
             p_keys_from, p_keys_to) WITH ORDINALITY
         AS t(id, commit_id, expected, token_visit, token_attempt, token_secret, refuse,
             status, phase, type_hash, version, events_before, attempts_before, events, attempts,
-            updated_at, due_at, due_queued_at, visit, attempt, cause, head, data,
+            updated_at, due_at, due_queued_at, queue, queued_at, visit, attempt, cause, head, data,
             order_type, key, customer, group_key, accepted_status, at, traceparent,
             leave, enter, resume, claim, take_visit, take_attempt, take_secret, lease,
             keys_from, keys_to, ord)
@@ -214,22 +218,24 @@ BEGIN
         END IF;
         r_queued[c.ord] := NOT v_is_active;
         v_due := CASE WHEN v_is_active THEN c.due_at ELSE c.due_queued_at END;
+        v_queue := CASE WHEN v_is_active THEN c.queue END;
 
         IF v_found THEN
             UPDATE comanda.heads SET status = c.status, phase = c.phase, type_hash = c.type_hash, version = c.version,
                 commit_id = c.commit_id, events = c.events, attempts = c.attempts, updated_at = c.updated_at,
-                due_at = c.due_at, due_queued_at = c.due_queued_at, visit = c.visit, attempt = c.attempt,
-                cause = c.cause, lane = v_lane, lane_position = v_lane_position, head = c.head
+                due_at = c.due_at, due_queued_at = c.due_queued_at, queue = c.queue, queued_at = c.queued_at,
+                visit = c.visit, attempt = c.attempt, cause = c.cause, lane = v_lane, lane_position = v_lane_position, head = c.head
                 WHERE id = c.id;
         ELSE
             INSERT INTO comanda.heads (id, seq, order_type, status, phase, type_hash, version, commit_id, events,
-                    attempts, updated_at, due_at, due_queued_at, visit, attempt, cause, lane, lane_position, head)
+                    attempts, updated_at, due_at, due_queued_at, queue, queued_at, visit, attempt, cause, lane,
+                    lane_position, head)
                 VALUES (c.id, v_seq, c.order_type, c.status, c.phase, c.type_hash, c.version, c.commit_id, c.events,
-                    c.attempts, c.updated_at, c.due_at, c.due_queued_at, c.visit, c.attempt, c.cause, v_lane,
-                    v_lane_position, c.head);
+                    c.attempts, c.updated_at, c.due_at, c.due_queued_at, c.queue, c.queued_at, c.visit, c.attempt, c.cause,
+                    v_lane, v_lane_position, c.head);
         END IF;
 
-        -- The claim, and the entry among what is due.
+        -- The claim, and the entries among what is due.
         v_taken := c.claim = 2 AND v_is_active AND coalesce(v_due <= v_now, false);
         r_claimed[c.ord] := v_taken;
         IF NOT v_held THEN
@@ -238,24 +244,37 @@ BEGIN
         IF v_taken THEN
             d.secret := c.take_secret; d.held_visit := c.take_visit; d.held_attempt := c.take_attempt;
             d.lease_until := v_now + c.lease * interval '1 microsecond'; d.node := p_node;
+            d.worker := NULL; d.worker_queue := NULL; d.since := NULL;
         ELSIF c.claim <> 0 THEN
             d.secret := NULL; d.held_visit := NULL; d.held_attempt := NULL; d.lease_until := NULL;
-            d.node := NULL;
+            d.node := NULL; d.worker := NULL; d.worker_queue := NULL; d.since := NULL;
         END IF;
-        IF v_due IS NULL AND d.secret IS NULL THEN
+        -- The row as it was is still in `d`, but for who holds it.
+        IF d.queue IS DISTINCT FROM v_queue THEN
+            IF v_queue IS NOT NULL THEN
+                t_kind := t_kind || 'q'::"char"; t_a := t_a || v_queue; t_b := t_b || ''::text; t_c := t_c || ''::text;
+                t_n := t_n || 1::bigint;
+            END IF;
+            IF d.queue IS NOT NULL THEN
+                t_kind := t_kind || 'q'::"char"; t_a := t_a || d.queue; t_b := t_b || ''::text; t_c := t_c || ''::text;
+                t_n := t_n || (-1)::bigint;
+            END IF;
+        END IF;
+        IF v_due IS NULL AND v_queue IS NULL AND d.secret IS NULL THEN
             IF v_held THEN
                 DELETE FROM comanda.due WHERE id = c.id;
             END IF;
         ELSIF v_held THEN
-            UPDATE comanda.due SET due_at = v_due,
-                wake_at = CASE WHEN v_due IS NOT NULL THEN greatest(v_due, d.lease_until) END,
+            UPDATE comanda.due SET due_at = v_due, queue = v_queue,
+                queued_at = CASE WHEN v_queue IS NOT NULL THEN c.queued_at END,
                 visit = c.visit, attempt = c.attempt, secret = d.secret, held_visit = d.held_visit,
-                held_attempt = d.held_attempt, lease_until = d.lease_until, node = d.node
+                held_attempt = d.held_attempt, lease_until = d.lease_until, node = d.node,
+                worker = d.worker, worker_queue = d.worker_queue, since = d.since
                 WHERE id = c.id;
         ELSE
-            INSERT INTO comanda.due (id, seq, due_at, wake_at, visit, attempt, held_visit, held_attempt, secret,
+            INSERT INTO comanda.due (id, seq, due_at, queue, queued_at, visit, attempt, held_visit, held_attempt, secret,
                     lease_until, node)
-                VALUES (c.id, v_seq, v_due, CASE WHEN v_due IS NOT NULL THEN greatest(v_due, d.lease_until) END,
+                VALUES (c.id, v_seq, v_due, v_queue, CASE WHEN v_queue IS NOT NULL THEN c.queued_at END,
                     c.visit, c.attempt, d.held_visit, d.held_attempt, d.secret, d.lease_until, d.node);
         END IF;
 
@@ -303,7 +322,7 @@ BEGIN
     IF array_length(t_kind, 1) > 0 THEN
         INSERT INTO comanda.tally_changes (kind, a, b, c, n)
             SELECT t.kind, t.a, t.b, t.c, sum(t.n) FROM unnest(t_kind, t_a, t_b, t_c, t_n) AS t(kind, a, b, c, n)
-            GROUP BY t.kind, t.a, t.b, t.c HAVING sum(t.n) <> 0;
+            GROUP BY t.kind, t.a, t.b, t.c HAVING sum(t.n) <> 0 OR t.kind = 'q';
     END IF;
     IF v_total > 0 THEN
         -- The feed's lock is taken last and held until the commit is visible, so that positions become visible in
@@ -346,7 +365,7 @@ BEGIN
             ORDER BY p.wake_at, p.seq LIMIT p_max FOR UPDATE SKIP LOCKED
         ), taken AS (
             UPDATE comanda.due d SET held_visit = d.visit, held_attempt = d.attempt, secret = gen_random_uuid(),
-                lease_until = v_until, node = p_node, wake_at = greatest(d.due_at, v_until)
+                lease_until = v_until, node = p_node, worker = NULL, worker_queue = NULL, since = NULL
             FROM picked p WHERE d.id = p.id
             RETURNING d.id, d.held_visit, d.held_attempt, d.secret, d.lease_until, p.wake_at, p.seq
         )
@@ -355,6 +374,34 @@ BEGIN
     RETURN QUERY
         SELECT NULL::uuid, 0, 0, NULL::uuid, NULL::timestamptz,
             (SELECT d.wake_at FROM comanda.due d WHERE d.wake_at IS NOT NULL ORDER BY d.wake_at LIMIT 1), v_now;
+END $$;
+
+-- Claims up to `p_max` orders whose work waits in a queue, for a worker from outside. Rows that others are at are passed
+-- over. `lost_worker` is who held the order until its lease ended. The last row names no order, as with `claim`.
+CREATE OR REPLACE FUNCTION comanda.claim_work(p_queue text, p_worker text, p_max integer, p_lease bigint)
+RETURNS TABLE (id uuid, visit integer, attempt integer, secret uuid, lease_until timestamptz, lost_worker text,
+    lost_since timestamptz, next_at timestamptz, clock timestamptz)
+LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    v_now timestamptz := clock_timestamp(); v_until timestamptz := v_now + p_lease * interval '1 microsecond';
+BEGIN
+    RETURN QUERY
+        WITH picked AS MATERIALIZED (
+            SELECT p.id, p.pull_at, p.seq, p.worker, p.since FROM comanda.due p
+            WHERE p.queue = p_queue AND p.pull_at <= v_now
+            ORDER BY p.pull_at, p.seq LIMIT p_max FOR UPDATE SKIP LOCKED
+        ), taken AS (
+            UPDATE comanda.due d SET held_visit = d.visit, held_attempt = d.attempt, secret = gen_random_uuid(),
+                lease_until = v_until, node = NULL, worker = p_worker, worker_queue = p_queue, since = v_now
+            FROM picked p WHERE d.id = p.id
+            RETURNING d.id, d.held_visit, d.held_attempt, d.secret, d.lease_until, p.worker, p.since, p.pull_at, p.seq
+        )
+        SELECT t.id, t.held_visit, t.held_attempt, t.secret, t.lease_until, t.worker, t.since, NULL::timestamptz, v_now
+        FROM taken t ORDER BY t.pull_at, t.seq;
+    RETURN QUERY
+        SELECT NULL::uuid, 0, 0, NULL::uuid, NULL::timestamptz, NULL::text, NULL::timestamptz,
+            (SELECT d.pull_at FROM comanda.due d WHERE d.queue = p_queue ORDER BY d.pull_at LIMIT 1), v_now;
 END $$;
 
 -- Extends a claim; answers when it now ends, or nothing if it is no longer held.
@@ -366,8 +413,7 @@ DECLARE
     v_now timestamptz := clock_timestamp(); v_until timestamptz := v_now + p_lease * interval '1 microsecond';
 BEGIN
     RETURN QUERY
-        UPDATE comanda.due d SET lease_until = v_until,
-            wake_at = CASE WHEN d.due_at IS NOT NULL THEN greatest(d.due_at, v_until) END
+        UPDATE comanda.due d SET lease_until = v_until
         WHERE d.id = p_id AND d.secret = p_secret AND d.held_visit = p_visit AND d.held_attempt = p_attempt
         RETURNING d.lease_until, v_now;
 END $$;
@@ -379,9 +425,9 @@ BEGIN
     PERFORM 1 FROM comanda.due WHERE id = ANY (p_id) ORDER BY id FOR UPDATE;
     DELETE FROM comanda.due d USING unnest(p_id, p_visit, p_attempt, p_secret) AS t(id, visit, attempt, secret)
         WHERE d.id = t.id AND d.secret = t.secret AND d.held_visit = t.visit AND d.held_attempt = t.attempt
-            AND d.due_at IS NULL;
+            AND d.due_at IS NULL AND d.queue IS NULL;
     UPDATE comanda.due d SET secret = NULL, held_visit = NULL, held_attempt = NULL, lease_until = NULL, node = NULL,
-            wake_at = d.due_at
+            worker = NULL, worker_queue = NULL, since = NULL
         FROM unnest(p_id, p_visit, p_attempt, p_secret) AS t(id, visit, attempt, secret)
         WHERE d.id = t.id AND d.secret = t.secret AND d.held_visit = t.visit AND d.held_attempt = t.attempt;
 END $$;
@@ -397,9 +443,7 @@ BEGIN
     v_gone := ARRAY(SELECT id FROM comanda.nodes WHERE alive_until < v_now AND id <> p_node FOR UPDATE SKIP LOCKED);
     IF array_length(v_gone, 1) > 0 THEN
         PERFORM 1 FROM comanda.due WHERE node = ANY (v_gone) ORDER BY id FOR UPDATE;
-        UPDATE comanda.due SET lease_until = v_now, node = NULL,
-            wake_at = CASE WHEN due_at IS NOT NULL THEN greatest(due_at, v_now) END
-            WHERE node = ANY (v_gone) AND lease_until > v_now;
+        UPDATE comanda.due SET lease_until = v_now, node = NULL WHERE node = ANY (v_gone) AND lease_until > v_now;
         DELETE FROM comanda.nodes WHERE id = ANY (v_gone);
     END IF;
 END $$;
@@ -463,7 +507,7 @@ END $$;
 CREATE OR REPLACE FUNCTION comanda.read(p_ids uuid[])
 RETURNS TABLE (id uuid, seq bigint, order_type text, key text, customer text, group_key text, status text,
     at timestamptz, traceparent text, data text, head text, behind integer, held_visit integer, held_attempt integer,
-    secret uuid, lease_until timestamptz, steps text[], undos boolean[], results text[], clock timestamptz)
+    secret uuid, lease_until timestamptz, worker text, since timestamptz, steps text[], undos boolean[], results text[], clock timestamptz)
 LANGUAGE plpgsql STABLE AS $$
 #variable_conflict use_column
 BEGIN
@@ -473,7 +517,7 @@ BEGIN
                 WHEN EXISTS (SELECT 1 FROM comanda.lanes l WHERE l.name = h.lane AND l.active = h.id) THEN 0
                 ELSE 1 + (SELECT count(*)::integer FROM (SELECT 1 FROM comanda.lane_waiting w
                     WHERE w.lane = h.lane AND w.position < h.lane_position LIMIT 1000) AS before) END,
-            d.held_visit, d.held_attempt, d.secret, d.lease_until, r.steps, r.undos, r.results, clock_timestamp()
+            d.held_visit, d.held_attempt, d.secret, d.lease_until, d.worker, d.since, r.steps, r.undos, r.results, clock_timestamp()
         FROM unnest(p_ids) WITH ORDINALITY AS wanted(id, place)
         JOIN comanda.orders o ON o.id = wanted.id
         JOIN comanda.heads h ON h.id = wanted.id

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use comanda_model::{Acceptance, Attempt, Event, Json, Order, OrderId, Token};
-use comanda_store::{Cursor, FeedEvent, FeedPage, FeedStart, ListQuery, Place, StoreError, Stored};
+use comanda_store::{Cursor, FeedEvent, FeedPage, FeedStart, ListQuery, Place, StoreError, Stored, Worker};
 use jiff::Timestamp;
 use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
@@ -78,7 +78,9 @@ pub(crate) fn stored(row: &Row) -> Result<Stored, StoreError> {
     Ok(Stored {
         order,
         claim,
-        worker: None,
+        worker: maybe(row, "worker")
+            .zip(row.get("since"))
+            .map(|(name, since)| Worker { name, since }),
         place,
     })
 }

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use comanda_model::{Attempt, Event, OrderId, Token, TypeHash};
 use comanda_store::{
     Capabilities, Cause, Claim, Claims, Commit, CommitError, Counters, FeedPage, FeedStart, ListQuery, OrderPage,
-    StatusCount, Store, StoreError, Stored, Ticket, TypeSource,
+    QueueClaim, QueueCount, StatusCount, Store, StoreError, Stored, Ticket, TypeSource, WorkClaim, WorkClaims, Worker,
 };
 use jiff::Timestamp;
 use tokio::sync::watch;
@@ -34,6 +34,17 @@ const BITE_MAX: usize = 200;
 
 fn closed(what: &'static str) -> StoreError {
     StoreError::failed(what, std::io::Error::other("the store is closed"))
+}
+
+/// The token of a row that claims an order.
+fn claimed(row: &Row, order: Uuid) -> Token {
+    let count = |name| u32::try_from(row.get::<_, i32>(name)).unwrap_or(0);
+    Token {
+        order: OrderId(order),
+        visit: count("visit"),
+        attempt: count("attempt"),
+        secret: row.get("secret"),
+    }
 }
 
 fn bounded(max: usize) -> i64 {
@@ -101,16 +112,7 @@ impl Store for PostgresStore {
             self.clock.learn(row.get("clock"));
             match row.get::<_, Option<Uuid>>("id") {
                 None => claims.next_due_at = row.get("next_at"),
-                Some(id) => {
-                    let count = |name| u32::try_from(row.get::<_, i32>(name)).unwrap_or(0);
-                    let token = Token {
-                        order: OrderId(id),
-                        visit: count("visit"),
-                        attempt: count("attempt"),
-                        secret: row.get("secret"),
-                    };
-                    held.push((id, token, row.get::<_, Timestamp>("lease_until")));
-                }
+                Some(id) => held.push((id, claimed(&row, id), row.get::<_, Timestamp>("lease_until"))),
             }
         }
         if held.is_empty() {
@@ -130,6 +132,84 @@ impl Store for PostgresStore {
             }
         }
         Ok(claims)
+    }
+
+    async fn claim_work(&self, asked: &QueueClaim) -> Result<WorkClaims, StoreError> {
+        const WHAT: &str = "claim work from a queue";
+        let (queue, worker) = (to_column(&asked.queue), to_column(&asked.worker));
+        let max = i32::try_from(asked.max.min(CLAIMS_MAX)).unwrap_or(i32::MAX);
+        let lease = micros(asked.lease);
+        let rows = self
+            .ask(
+                WHAT,
+                "SELECT * FROM comanda.claim_work($1, $2, $3, $4)",
+                &[
+                    (&queue, Type::TEXT),
+                    (&worker, Type::TEXT),
+                    (&max, Type::INT4),
+                    (&lease, Type::INT8),
+                ],
+            )
+            .await?;
+        let mut claims = WorkClaims::default();
+        let mut held = Vec::new();
+        for row in &rows {
+            self.clock.learn(row.get("clock"));
+            match row.get::<_, Option<Uuid>>("id") {
+                None => claims.next_due_at = row.get("next_at"),
+                Some(id) => held.push((id, row)),
+            }
+        }
+        let ids: Vec<Uuid> = held.iter().map(|(id, _)| *id).collect();
+        if ids.is_empty() {
+            return Ok(claims);
+        }
+        let mut orders = self.read(WHAT, &ids).await?.into_iter().peekable();
+        for (id, row) in held {
+            let lost: Option<String> = row.get("lost_worker");
+            if let Some(stored) = orders.next_if(|stored| stored.order.id().0 == id) {
+                claims.claims.push(WorkClaim {
+                    order: stored.order,
+                    token: claimed(row, id),
+                    lease_until: row.get("lease_until"),
+                    lost: lost
+                        .map(from_column)
+                        .zip(row.get("lost_since"))
+                        .map(|(name, since)| Worker { name, since }),
+                });
+            }
+        }
+        Ok(claims)
+    }
+
+    async fn queues(&self) -> Result<Vec<QueueCount>, StoreError> {
+        // What is leased is counted by its own small index; what is in the queue is kept.
+        let rows = self
+            .ask(
+                "read the queues",
+                "SELECT q.a, q.n, (SELECT count(*) FROM comanda.due d WHERE d.worker_queue = q.a \
+                     AND d.lease_until > clock_timestamp()), \
+                 (SELECT d.queued_at FROM comanda.due d WHERE d.queue = q.a AND d.pull_at <= clock_timestamp() \
+                     ORDER BY d.pull_at LIMIT 1), clock_timestamp() \
+                 FROM (SELECT a, sum(n)::bigint AS n FROM (SELECT kind, a, n FROM comanda.tally UNION ALL \
+                     SELECT kind, a, n FROM comanda.tally_changes) AS t WHERE kind = 'q' GROUP BY a) AS q ORDER BY q.a",
+                &[],
+            )
+            .await?;
+        let count = |row: &Row, index: usize| u64::try_from(row.get::<_, i64>(index)).unwrap_or(0);
+        Ok(rows
+            .iter()
+            .map(|row| {
+                self.clock.learn(row.get(4));
+                QueueCount {
+                    queue: from_column(row.get(0)),
+                    depth: count(row, 1),
+                    leased: count(row, 2),
+                    dead: 0,
+                    oldest_at: row.get(3),
+                }
+            })
+            .collect())
     }
 
     async fn renew(&self, token: &Token, lease: Duration) -> Result<Timestamp, CommitError> {
@@ -403,7 +483,7 @@ impl Store for PostgresStore {
             durable: true,
             many_nodes: true,
             backup: false,
-            queues: false,
+            queues: true,
         }
     }
 

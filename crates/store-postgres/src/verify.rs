@@ -92,12 +92,14 @@ const CHECKS: [(&str, &str); 11] = [
          OR NOT EXISTS (SELECT 1 FROM comanda.lanes l WHERE l.name = m.lane)",
     ),
     (
-        "it is due at another time than is known of it, or not at all",
+        "it is due or queued at another time than is known of it, or not at all",
         "SELECT coalesce(e.id, d.id)::text FROM (SELECT h.id, CASE WHEN h.lane IS NULL OR l.active = h.id \
-             THEN h.due_at ELSE h.due_queued_at END AS due_at \
+             THEN h.due_at ELSE h.due_queued_at END AS due_at, \
+             CASE WHEN h.lane IS NULL OR l.active = h.id THEN h.queue END AS queue, \
+             CASE WHEN h.lane IS NULL OR l.active = h.id THEN h.queued_at END AS queued_at \
              FROM comanda.heads h LEFT JOIN comanda.lanes l ON l.name = h.lane) AS e \
          FULL JOIN comanda.due d ON d.id = e.id WHERE e.id IS NULL OR e.due_at IS DISTINCT FROM d.due_at \
-         OR d.wake_at IS DISTINCT FROM CASE WHEN d.due_at IS NOT NULL THEN greatest(d.due_at, d.lease_until) END",
+         OR (e.queue, e.queued_at) IS DISTINCT FROM (d.queue, d.queued_at)",
     ),
     (
         "a key that leads to no order",
@@ -106,11 +108,12 @@ const CHECKS: [(&str, &str); 11] = [
     ),
     (
         "a count that is not what a count of the orders finds",
-        "SELECT kind || ' ' || a || ' ' || b || ' ' || c FROM (\
+        "SELECT kind::text || ' ' || a || ' ' || b || ' ' || c FROM (\
              SELECT kind, a, b, c, n FROM comanda.tally UNION ALL SELECT kind, a, b, c, n FROM comanda.tally_changes \
              UNION ALL SELECT 's', order_type, status, phase::text, -1 FROM comanda.heads \
              UNION ALL SELECT 'l', encode(type_hash, 'hex'), '', '', -1 FROM comanda.heads WHERE phase <> 4 \
-             UNION ALL SELECT 'c', order_type, cause, '', -1 FROM comanda.heads WHERE cause IS NOT NULL\
+             UNION ALL SELECT 'c', order_type, cause, '', -1 FROM comanda.heads WHERE cause IS NOT NULL \
+             UNION ALL SELECT 'q', queue, '', '', -1 FROM comanda.due WHERE queue IS NOT NULL\
          ) AS t GROUP BY kind, a, b, c HAVING sum(n) <> 0",
     ),
 ];

@@ -13,12 +13,14 @@ use std::sync::Arc;
 use comanda_store::Store;
 use comanda_store_postgres::{Options, PostgresStore};
 
-async fn make() -> Arc<dyn Store> {
+async fn make() -> (Arc<dyn Store>, support::Verified) {
     let cluster = tokio::task::spawn_blocking(support::shared).await.unwrap();
     let database = cluster.database().await;
-    let mut options = Options::new(&cluster.address(&database)).unwrap();
+    let address = cluster.address(&database);
+    let mut options = Options::new(&address).unwrap();
     options.connections_max = 4;
-    Arc::new(PostgresStore::open(options).await.unwrap())
+    let store = PostgresStore::open(options).await.unwrap();
+    (Arc::new(store), support::Verified(address))
 }
 
 comanda_store::conformance_tests!(make);

@@ -14,7 +14,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use comanda_store::conformance::sample::{LONG, Shop, done, plain};
+use comanda_model::order_type::DeadLetterInLane;
+use comanda_store::conformance::sample::{LONG, Shop, done, laned, plain};
 use comanda_store::{CommitError, Store, StoreError};
 use comanda_store_postgres::{Options, PostgresStore};
 use support::Cluster;
@@ -263,5 +264,39 @@ async fn nodes_that_write_at_once_lose_nothing_and_the_feed_has_no_gap() {
     }
     for node in nodes {
         node.close().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_wrong_hand_has_done_is_found() {
+    let cluster = shared().await;
+    for (damage, found) in [
+        ("UPDATE comanda.due SET due_at = due_at + interval '1 s'", "it is due"),
+        ("DELETE FROM comanda.due", "it is due"),
+        ("DELETE FROM comanda.events WHERE number = 1", "its events"),
+        ("UPDATE comanda.heads SET version = 7", "its columns"),
+        ("DELETE FROM comanda.orders", "a head without an order"),
+        ("DELETE FROM comanda.heads", "an order without a head"),
+        ("DELETE FROM comanda.lanes", "a lane"),
+        ("DELETE FROM comanda.lane_waiting", "it says that it stands"),
+        (
+            "INSERT INTO comanda.tally_changes (kind, a, b, c, n) VALUES ('s', 'laned', 'new', '1', 1)",
+            "a count",
+        ),
+    ] {
+        let database = cluster.database().await;
+        let address = cluster.address(&database);
+        let store = open(&address).await;
+        let shop = Shop::new(&store, laned(DeadLetterInLane::Park));
+        for _ in 0..2 {
+            shop.accept(r#"{"customer":"c"}"#).await;
+        }
+        store.close().await.unwrap();
+        let options = Options::new(&address).unwrap();
+        assert!(PostgresStore::verify(&options).await.unwrap().is_clean());
+        cluster.execute(&database, damage).await;
+        let report = PostgresStore::verify(&options).await.unwrap();
+        let told = report.faults.iter().any(|fault| fault.detail.starts_with(found));
+        assert!(told, "{damage}: {report:#?}");
     }
 }

@@ -55,7 +55,7 @@ fn bouncer() -> &'static Bouncer {
     })
 }
 
-async fn make() -> Arc<dyn Store> {
+async fn make() -> (Arc<dyn Store>, support::Verified) {
     assert!(
         Command::new("pgbouncer").arg("--version").output().is_ok(),
         "pgbouncer is missing; `cargo xtask install` installs it"
@@ -65,7 +65,8 @@ async fn make() -> Arc<dyn Store> {
     let address = format!("postgres://postgres@127.0.0.1:{}/{database}", bouncer.port);
     let mut options = Options::new(&address).unwrap();
     options.connections_max = 4;
-    Arc::new(PostgresStore::open(options).await.unwrap())
+    let store = PostgresStore::open(options).await.unwrap();
+    (Arc::new(store), support::Verified(address))
 }
 
 comanda_store::conformance_tests!(make);

@@ -2,10 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use comanda_store_postgres::PostgresStore;
+use comanda_store_sqlite::{Fault, Report};
 use serde_json::json;
 
 use crate::cli::{Backup, Restore, Verify};
-use crate::config::{Config, StoreKind};
+use crate::config::{Config, DatabaseAddress, StoreKind};
 use crate::failure::Failure;
 use crate::output::{Output, progress};
 
@@ -35,13 +37,10 @@ pub(super) fn restore(config: &Config, args: Restore, output: &mut Output) -> Re
 }
 
 pub(super) fn verify(config: &Config, args: Verify, output: &mut Output) -> Result<(), Failure> {
-    let data = directory(args.data, config)?;
-    let bar = progress(1, "verifying");
-    let report = comanda_store_sqlite::verify(&data, &|done, all| {
-        bar.set_length(all);
-        bar.set_position(done);
-    })?;
-    bar.finish_and_clear();
+    let report = match (&args.data, &config.store) {
+        (None, StoreKind::Postgres(address)) => in_database(address)?,
+        _ => in_directory(&directory(args.data, config)?)?,
+    };
     let faults = &report.faults;
     if output.is_json() {
         let listed: Vec<_> = faults
@@ -73,6 +72,35 @@ pub(super) fn verify(config: &Config, args: Verify, output: &mut Output) -> Resu
     } else {
         Err(Failure::Reported)
     }
+}
+
+fn in_directory(data: &Path) -> Result<Report, Failure> {
+    let bar = progress(1, "verifying");
+    let report = comanda_store_sqlite::verify(data, &|done, all| {
+        bar.set_length(all);
+        bar.set_position(done);
+    })?;
+    bar.finish_and_clear();
+    Ok(report)
+}
+
+/// A database's report in the form of a data directory's.
+fn in_database(address: &DatabaseAddress) -> Result<Report, Failure> {
+    let options = super::migrate::options(address)?;
+    let report = super::on_runtime(async { Ok(PostgresStore::verify(&options).await?) })?;
+    let faults = report.faults.into_iter().map(|fault| Fault {
+        what: fault.what,
+        detail: fault.detail,
+    });
+    let faults: Vec<Fault> = faults.collect();
+    Ok(Report {
+        orders: report.orders,
+        events: report.events,
+        attempts: report.attempts,
+        keys: report.keys,
+        faults_count: faults.len() as u64,
+        faults,
+    })
 }
 
 /// The data directory, which must hold a store: looking into one that does not would make an empty one.

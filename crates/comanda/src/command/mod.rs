@@ -12,6 +12,7 @@ mod get;
 mod import;
 mod keys;
 mod list;
+mod migrate;
 mod new;
 mod queues;
 mod rehearse;
@@ -69,7 +70,14 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         },
         Command::Backup(args) => backup::backup(&defaults()?, args, output),
         Command::Restore(args) => backup::restore(&defaults()?, args, output),
-        Command::Verify(args) => backup::verify(&defaults()?, args, output),
+        Command::Verify(args) => {
+            let flags = Serve {
+                store: args.store.clone(),
+                ..Serve::default()
+            };
+            backup::verify(&settings(flags)?, args, output)
+        }
+        Command::Migrate(command) => migrate::run(&settings, command, output),
         Command::Bench(args) => remotely(&global, async |remote| bench::run(remote, &global, args, output).await),
         Command::Config(args) if args.default => Ok(output.text(config::DEFAULT)?),
         Command::Config(_) => show_config(&global, output),

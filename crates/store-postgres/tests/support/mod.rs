@@ -18,6 +18,33 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use comanda_store_postgres::{Options, PostgresStore};
+
+/// The address of a test's database. When the test is done with it the database is verified: whatever was done, all
+/// that is derived must fit.
+pub struct Verified(pub String);
+
+impl Drop for Verified {
+    fn drop(&mut self) {
+        // A test that has failed has told enough.
+        if std::thread::panicking() {
+            return;
+        }
+        let options = Options::new(&self.0).expect("the address is one");
+        let verify = move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("a runtime can be made");
+            runtime.block_on(PostgresStore::verify(&options))
+        };
+        // A thread of its own, for this one may be a runtime's.
+        let report = std::thread::spawn(verify).join().expect("it does not panic");
+        let report = report.expect("the database can be read");
+        assert!(report.is_clean(), "{:#?}", report.faults);
+    }
+}
+
 /// A running server.
 pub struct Cluster {
     pub port: u16,
