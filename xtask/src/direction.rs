@@ -38,6 +38,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "comanda-model",
         ],
     ),
+    (
+        "comanda-sim",
+        &["comanda-engine", "comanda-store", "comanda-order-type", "comanda-model"],
+    ),
     ("xtask", &[]),
 ];
 

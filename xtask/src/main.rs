@@ -13,6 +13,7 @@ usage: cargo xtask COMMAND
   check       formatting, lints, the direction of dependencies, licences
   direction   only: which crate may use which
   install     only: what the tests need and the machine lacks
+  simulate    runs the engine on a virtual clock against everything that can go wrong  [--minutes N, default 1]
   crash       kills the real server under load, again and again  [ROUNDS, default 100]
   power-cut   cuts the power under the real server's disk, again and again  [CUTS, default 500] [SEED]
   bench       builds and measures, side by side (takes minutes)";
@@ -24,6 +25,8 @@ fn main() -> ExitCode {
         ["check"] => run::check(),
         ["direction"] => direction::check(),
         ["install"] => install::all(),
+        ["simulate"] => run::simulate("1"),
+        ["simulate", "--minutes", minutes] => run::simulate(minutes),
         ["crash"] => run::crash("100"),
         ["crash", rounds] => run::crash(rounds),
         ["power-cut"] => run::power_cut("500", None),

@@ -30,6 +30,20 @@ pub fn check() -> Result<(), String> {
     cargo(&["deny", "check", "bans", "licenses", "sources"])
 }
 
+/// Fresh seeds of the simulation, for so long.
+pub fn simulate(minutes: &str) -> Result<(), String> {
+    cargo(&[
+        "run",
+        "--release",
+        "--locked",
+        "-p",
+        "comanda-sim",
+        "--",
+        "--minutes",
+        minutes,
+    ])
+}
+
 /// The long form of the crash test.
 pub fn crash(rounds: &str) -> Result<(), String> {
     long_form("crash", &[("CRASH_ROUNDS", rounds)])

@@ -91,7 +91,7 @@ impl Service {
                     to,
                     reason: reason.clone(),
                     edit,
-                    in_flight: in_flight(&found.stored),
+                    begun: may_have_begun(&found.stored),
                 })
             })
             .await
@@ -105,6 +105,7 @@ impl Service {
                 Ok(Command::Cancel {
                     reason: reason.clone(),
                     in_flight: in_flight(&found.stored),
+                    begun: may_have_begun(&found.stored),
                 })
             })
             .await
@@ -157,7 +158,8 @@ impl Core {
                 wait_scale: self.options.wait_scale,
                 by: change.by.clone(),
             };
-            let claimed = found.stored.claim.is_some();
+            // Whoever may claim the order meanwhile must not lose it to a change that leaves its work as it is.
+            let claimed = found.stored.claim.is_some() || found.stored.order.head.due_at(true).is_some();
             let version = found.stored.order.head.version;
             let decided = decision::decide(&found.stored.order, &found.definition.order_type, command, &input)?;
             let ends_claim = decided.ends_claim;
@@ -217,6 +219,12 @@ fn in_flight(stored: &Stored) -> bool {
     // A worker from outside whose lease has ended may have done its work all the same.
     let claimed = stored.claim.is_some() || stored.worker.is_some();
     claimed && matches!(step, Some(WorkKind::Step(_)))
+}
+
+/// Whether the attempt that is due may have reached the outside. That nobody holds the order does not tell: the process
+/// that did may have died, or the lease may be over. Only what queues behind others was never taken up.
+fn may_have_begun(stored: &Stored) -> bool {
+    !matches!(stored.place, Place::Behind(_))
 }
 
 /// Applies a merge patch to an order's data and validates what comes out.

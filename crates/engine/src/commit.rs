@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use comanda_model::decision::Change;
-use comanda_model::{CommitId, Order, Token};
-use comanda_store::{ClaimMove, Commit, CommitError, Expect, KeyClaim, Place, Receipt, Ticket};
+use comanda_model::{Attempt, CommitId, Event, Order, OrderId, Token};
+use comanda_store::{ClaimMove, Commit, CommitError, Expect, KeyClaim, Place, Receipt, StoreError, Ticket};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::service::Core;
@@ -16,6 +16,23 @@ const LOOK_UPS_MAX: u32 = 5;
 pub(crate) struct Prepared {
     pub(crate) commit: Commit,
     pub(crate) taking: Option<Taking>,
+}
+
+/// What a commit is known by when its answer was lost and others have changed the order since.
+pub(crate) struct Written {
+    expect: Expect,
+    attempt: Option<Attempt>,
+    event: Option<Event>,
+}
+
+impl Written {
+    pub(crate) fn of(commit: &Commit) -> Self {
+        Self {
+            expect: commit.expect,
+            attempt: commit.attempts.last().cloned(),
+            event: commit.events.last().cloned(),
+        }
+    }
 }
 
 /// The next work that a committer asks to take.
@@ -79,7 +96,7 @@ impl Core {
 
     /// Stages one commit and waits until it is durable. Answers with the order as the commit left it.
     pub(crate) async fn commit_one(&self, commit: Commit) -> Result<(Receipt, Order), CommitError> {
-        let (order, expect) = (commit.order.clone(), commit.expect);
+        let (order, written) = (commit.order.clone(), Written::of(&commit));
         let taken = match commit.claim {
             ClaimMove::Take { token, .. } => Some(token),
             ClaimMove::Keep | ClaimMove::End => None,
@@ -87,7 +104,7 @@ impl Core {
         let Some(ticket) = self.store.commit(vec![commit]).into_iter().next() else {
             return Err(CommitError::Closed);
         };
-        let receipt = self.resolve(ticket, &order, expect, taken).await?;
+        let receipt = self.resolve(ticket, &order, &written, taken).await?;
         Ok((receipt, order))
     }
 
@@ -97,16 +114,16 @@ impl Core {
         &self,
         ticket: Ticket,
         order: &Order,
-        expect: Expect,
+        written: &Written,
         taken: Option<Token>,
     ) -> Result<Receipt, CommitError> {
         match ticket.await {
-            Err(CommitError::Unknown) => self.look_up(order, expect, taken).await,
+            Err(CommitError::Unknown) => self.look_up(order, written, taken).await,
             answer => answer,
         }
     }
 
-    async fn look_up(&self, order: &Order, expect: Expect, taken: Option<Token>) -> Result<Receipt, CommitError> {
+    async fn look_up(&self, order: &Order, written: &Written, taken: Option<Token>) -> Result<Receipt, CommitError> {
         for look_up in 0..LOOK_UPS_MAX {
             if look_up > 0 {
                 tokio::time::sleep(Duration::from_millis(50 << look_up)).await;
@@ -119,7 +136,7 @@ impl Core {
                 }
             };
             let actual = stored.as_ref().map_or(0, |stored| stored.order.head.version);
-            let applied = match (&stored, expect) {
+            let applied = match (&stored, written.expect) {
                 (None, _) => false,
                 // Order ids are random, so an order under this one is the one that this commit made.
                 (Some(_), Expect::Absent) => true,
@@ -127,7 +144,13 @@ impl Core {
                     stored.order.head.commit_id == order.head.commit_id
                 }
                 (Some(stored), Expect::At { .. }) if actual > order.head.version => {
-                    self.was_followed(order, &stored.order).await?
+                    match self.was_followed(order.id(), written, &stored.order).await {
+                        Ok(was_followed) => was_followed,
+                        Err(error) => {
+                            tracing::warn!(order = %order.id(), %error, "the outcome of a commit could not be looked up yet");
+                            continue;
+                        }
+                    }
                 }
                 (Some(_), Expect::At { .. }) => false,
             };
@@ -147,21 +170,20 @@ impl Core {
         Err(CommitError::Unknown)
     }
 
-    /// Whether the commit that wrote `ours` came before the one that wrote `theirs`: then what `ours` recorded is there.
-    async fn was_followed(&self, ours: &Order, theirs: &Order) -> Result<bool, CommitError> {
-        if ours.head.attempts > 0 && theirs.head.attempts >= ours.head.attempts {
-            let attempts = self.store.attempts(ours.id(), ours.head.attempts - 1, 1).await?;
-            if attempts
-                .first()
-                .is_some_and(|attempt| attempt.ended_at == ours.head.updated_at)
-            {
-                return Ok(true);
-            }
+    /// Whether what a commit wrote down is in the history of the order, which others have changed since.
+    async fn was_followed(&self, id: OrderId, ours: &Written, theirs: &Order) -> Result<bool, StoreError> {
+        if let Some(attempt) = &ours.attempt
+            && theirs.head.attempts >= attempt.number
+        {
+            let attempts = self.store.attempts(id, attempt.number - 1, 1).await?;
+            return Ok(attempts.first() == Some(attempt));
         }
-        if ours.head.events == 0 || theirs.head.events < ours.head.events {
-            return Ok(false);
+        if let Some(event) = &ours.event
+            && theirs.head.events >= event.number
+        {
+            let events = self.store.history(id, event.number - 1, 1).await?;
+            return Ok(events.first() == Some(event));
         }
-        let events = self.store.history(ours.id(), ours.head.events - 1, 1).await?;
-        Ok(events.first().is_some_and(|event| event.at == ours.head.updated_at))
+        Ok(false)
     }
 }

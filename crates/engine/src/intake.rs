@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::commit::{Prepared, Taking};
+use crate::commit::{Prepared, Taking, Written};
 use crate::error::SubmitError;
 use crate::service::{Core, Service, key_scope};
 use crate::view::Found;
@@ -88,7 +88,8 @@ impl Service {
             waiting.push(
                 core.prepare_submission(submission)
                     .map(|Pending { prepared, definition }| {
-                        let kept = (prepared.commit.order.clone(), prepared.taking, definition);
+                        let written = Written::of(&prepared.commit);
+                        let kept = (prepared.commit.order.clone(), written, prepared.taking, definition);
                         let fingerprint = prepared.commit.keys.first().map(|key| key.fingerprint);
                         commits.push(prepared.commit);
                         (kept, fingerprint)
@@ -100,13 +101,13 @@ impl Service {
         for pending in waiting {
             let answer = match pending {
                 Err(error) => Err(error),
-                Ok(((order, taking, definition), fingerprint)) => match tickets.next() {
+                Ok(((order, written, taking, definition), fingerprint)) => match tickets.next() {
                     None => Err(SubmitError::Busy {
                         after: Duration::from_secs(1),
                     }),
                     Some(ticket) => {
                         let taken = taking.as_ref().map(|taking| taking.token);
-                        match core.resolve(ticket, &order, Expect::Absent, taken).await {
+                        match core.resolve(ticket, &order, &written, taken).await {
                             Ok(receipt) => Ok(core.accepted(order, definition, &receipt, taking)),
                             Err(error) => core.not_accepted(error, fingerprint).await,
                         }
@@ -278,29 +279,30 @@ impl Core {
         };
         let mut stored = self.store.order(id).await?.ok_or_else(busy)?;
         let definition = self.definition(&stored.order).await.map_err(|_| busy())?;
-        if stored.order.head.phase != Phase::Scheduled {
-            let accepted = stored.order.accepted.clone();
-            let value = stored.order.data.value().unwrap_or(Value::Null);
-            let input = Input {
-                now: accepted.at,
-                jitter: 0.0,
-                wait_scale: 1.0,
-                by: "engine".into(),
-            };
-            let submission = decision::Submission {
-                id,
-                key: accepted.key.clone(),
-                data: stored.order.data.clone(),
-                value: &value,
-                status: Some(accepted.status.to_string()),
-                due_at: None,
-                traceparent: None,
-            };
-            let as_accepted: Result<_, Rejection> = decision::accept(&definition.order_type, submission, &input);
-            if let Ok(change) = as_accepted {
-                stored.order.head = change.order.head;
-                stored.order.results.clear();
-            }
+        let accepted = stored.order.accepted.clone();
+        let value = stored.order.data.value().unwrap_or(Value::Null);
+        let input = Input {
+            now: accepted.at,
+            jitter: 0.0,
+            wait_scale: 1.0,
+            by: "engine".into(),
+        };
+        // When it was to begin is kept only until it does.
+        let scheduled = stored.order.head.phase == Phase::Scheduled;
+        let due_at = stored.order.head.work.as_ref().and_then(|work| work.due_at);
+        let submission = decision::Submission {
+            id,
+            key: accepted.key.clone(),
+            data: stored.order.data.clone(),
+            value: &value,
+            status: Some(accepted.status.to_string()),
+            due_at: due_at.filter(|_| scheduled),
+            traceparent: None,
+        };
+        let as_accepted: Result<_, Rejection> = decision::accept(&definition.order_type, submission, &input);
+        if let Ok(change) = as_accepted {
+            stored.order.head = change.order.head;
+            stored.order.results.clear();
         }
         stored.claim = None;
         stored.place = Place::Alone;

@@ -175,6 +175,7 @@ impl Service {
             let until_due = until_due.map(|wait| Duration::try_from(wait).unwrap_or(Duration::ZERO));
             let look = until_due.unwrap_or(LOOK).clamp(Duration::from_millis(1), LOOK);
             tokio::select! {
+                biased;
                 () = filled => {}
                 () = tokio::time::sleep(look) => {}
                 () = tokio::time::sleep_until(deadline) => {}

@@ -195,6 +195,7 @@ impl Service {
                 return Ok(found);
             }
             tokio::select! {
+                biased;
                 () = changed => {}
                 // Changes made by another node are not announced here, so the store is looked at in between.
                 () = tokio::time::sleep(Duration::from_secs(2)) => {}

@@ -10,16 +10,17 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use comanda_model::decision::{self, Command, Due, Input, Report, StepOutcome};
+use comanda_model::order::WorkKind;
 use comanda_model::order_type::Action;
-use comanda_model::{Attempt, Order, Outcome, Token};
+use comanda_model::{Attempt, Order, OrderId, Outcome, Token};
 use comanda_order_type::Definition;
-use comanda_store::{CommitError, Expect, Ticket};
+use comanda_store::{CommitError, Expect, Place, StoreError, Ticket};
 use jiff::Timestamp;
 use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc};
 use tracing::Instrument;
 
 use crate::chance::spread;
-use crate::commit::{Prepared, Taking};
+use crate::commit::{Prepared, Taking, Written};
 use crate::service::Core;
 use crate::step::{Postponed, StepCall};
 
@@ -90,6 +91,7 @@ pub(crate) async fn claim_loop(core: Arc<Core>) {
             .saturating_add(i64::try_from(wait.as_micros()).unwrap_or(i64::MAX));
         core.wake.planned.store(planned, Ordering::SeqCst);
         tokio::select! {
+            biased;
             () = core.wake.notify.notified() => {}
             () = tokio::time::sleep(wait) => {}
             () = core.stopping.cancelled() => {}
@@ -126,7 +128,7 @@ pub(crate) async fn dispatch_loop(core: Arc<Core>, mut receiver: mpsc::Unbounded
 /// A decided change whose commit is under way.
 struct Staged {
     order: Order,
-    expect: Expect,
+    written: Written,
     definition: Arc<Definition>,
     token: Token,
     taking: Option<Taking>,
@@ -140,11 +142,12 @@ impl Core {
     }
 
     /// Claims everything that is due, as room allows. Answers when the next order is due.
-    async fn claim_due(&self) -> Result<Option<Timestamp>, comanda_store::StoreError> {
+    async fn claim_due(&self) -> Result<Option<Timestamp>, StoreError> {
         loop {
             let first = tokio::select! {
-                permit = self.outstanding.clone().acquire_owned() => permit,
+                biased;
                 () = self.stopping.cancelled() => return Ok(None),
+                permit = self.outstanding.clone().acquire_owned() => permit,
             };
             let Ok(first) = first else { return Ok(None) };
             let mut permits = vec![first];
@@ -195,6 +198,11 @@ impl Core {
         let mut staged = Vec::new();
         for ready in batch {
             let input = self.input();
+            if may_queue(&ready.order, input.now) {
+                let core = self.clone();
+                self.tasks.spawn(async move { core.expire(ready).await });
+                continue;
+            }
             let change = match decision::due(&ready.order, &ready.definition.order_type, &input) {
                 Due::Nothing => {
                     self.spawn_release(ready);
@@ -234,7 +242,7 @@ impl Core {
             let Prepared { commit, taking } = self.prepare(change, expect, Vec::new(), true, Some(permit));
             staged.push(Staged {
                 order: commit.order.clone(),
-                expect,
+                written: Written::of(&commit),
                 definition,
                 token,
                 taking,
@@ -251,6 +259,47 @@ impl Core {
                 core.land(ticket, staged).await;
             }
         });
+    }
+
+    /// The deadline of an order has passed that may queue behind others of its lane. If it does, its step cannot have
+    /// begun, and nothing of it is to be taken back.
+    async fn expire(self: Arc<Self>, ready: Ready) {
+        let place = match self.reload(ready.token.order).await {
+            Ok(Some(stored)) => stored.place,
+            Ok(None) => return,
+            Err(error) => {
+                tracing::warn!(order = %ready.token.order, %error, "an order could not be read; it is tried again");
+                self.pause(self.backoff(1)).await;
+                return self.give_back(ready.token).await;
+            }
+        };
+        let input = self.input();
+        let order_type = &ready.definition.order_type;
+        let change = match place {
+            Place::Behind(_) => decision::due_queued(&ready.order, order_type, &input),
+            Place::Alone | Place::Head => match decision::due(&ready.order, order_type, &input) {
+                Due::Change(change) => Some(*change),
+                Due::Nothing | Due::Run(_) => None,
+            },
+        };
+        let Some(change) = change else {
+            return self.give_back(ready.token).await;
+        };
+        let expect = Expect::At {
+            version: ready.order.head.version,
+            token: Some(ready.token),
+        };
+        let Prepared { commit, taking } = self.prepare(change, expect, Vec::new(), true, Some(ready.permit));
+        let staged = Staged {
+            order: commit.order.clone(),
+            written: Written::of(&commit),
+            definition: ready.definition,
+            token: ready.token,
+            taking,
+        };
+        if let Some(ticket) = self.store.commit(vec![commit]).into_iter().next() {
+            self.land(ticket, staged).await;
+        }
     }
 
     /// The outcome of a step that needs nothing from outside, or that is to fail on purpose.
@@ -282,13 +331,13 @@ impl Core {
     async fn land(self: &Arc<Self>, ticket: Ticket, staged: Staged) {
         let Staged {
             order,
-            expect,
+            written,
             definition,
             token,
             taking,
         } = staged;
         let taken = taking.as_ref().map(|taking| taking.token);
-        match self.resolve(ticket, &order, expect, taken).await {
+        match self.resolve(ticket, &order, &written, taken).await {
             Ok(receipt) => {
                 self.committed(&order, &receipt);
                 if let (true, Some(Taking { token, permit })) = (receipt.claimed, taking) {
@@ -356,8 +405,9 @@ impl Core {
         };
         // First a place at the target, then one of ours: whoever waits for a slow target holds up no other.
         let admitted = tokio::select! {
-            admitted = self.steps.admit(&ready.order, run.step) => admitted,
+            biased;
             () = self.stopping.cancelled() => return self.give_back(ready.token).await,
+            admitted = self.steps.admit(&ready.order, run.step) => admitted,
         };
         let _admission = match admitted {
             Ok(admission) => admission,
@@ -374,8 +424,9 @@ impl Core {
             }
         };
         let slot = tokio::select! {
-            slot = self.concurrency.clone().acquire_owned() => slot.ok(),
+            biased;
             () = self.stopping.cancelled() => None,
+            slot = self.concurrency.clone().acquire_owned() => slot.ok(),
         };
         if slot.is_none() {
             return self.give_back(ready.token).await;
@@ -413,6 +464,7 @@ impl Core {
         let started_at = self.store.now();
         let attempt = tokio::time::timeout(run.timeout, self.steps.run(call));
         let outcome = tokio::select! {
+            biased;
             outcome = attempt => outcome.unwrap_or_else(|_| StepOutcome::Unknown {
                 reason: format!("no answer within {:?}", run.timeout),
                 retry_after: None,
@@ -455,9 +507,10 @@ impl Core {
         } = ready;
         let mut permit = Some(permit);
         let mut failures = 0;
+        let mut attempts = None;
         loop {
             let change = decision::report(&order, &definition.order_type, report.clone(), &self.input());
-            let attempts = change.attempts.clone();
+            let attempts = attempts.get_or_insert_with(|| change.attempts.clone());
             let expect = Expect::At {
                 version: order.head.version,
                 token: Some(token),
@@ -477,7 +530,7 @@ impl Core {
                     }
                     return;
                 }
-                Err(CommitError::TokenStale) => return self.record_stale(&order, attempts).await,
+                Err(CommitError::TokenStale) => return self.record_stale(token.order, std::mem::take(attempts)).await,
                 Err(CommitError::Closed) => return,
                 Err(CommitError::VersionMoved { .. }) => {}
                 Err(error) => {
@@ -491,13 +544,14 @@ impl Core {
             }
             permit = taking.map(|taking| taking.permit);
             match self.reload(token.order).await {
-                Ok(Some(stored)) if stored.claim.is_some_and(|(held, _)| held == token) => {
+                // Whether the token still counts is for the store to say: a lease that is over does not end it.
+                Ok(Some(stored)) if is_about(&stored.order, &token) => {
                     order = stored.order;
                     if let Ok(current) = self.definition(&order).await {
                         definition = current;
                     }
                 }
-                Ok(Some(stored)) => return self.record_stale(&stored.order, attempts).await,
+                Ok(Some(_)) => return self.record_stale(token.order, std::mem::take(attempts)).await,
                 Ok(None) => return,
                 Err(error) => {
                     failures += 1;
@@ -512,12 +566,27 @@ impl Core {
     }
 
     /// Writes down an outcome that came too late to count.
-    async fn record_stale(&self, order: &Order, attempts: Vec<Attempt>) {
+    async fn record_stale(&self, id: OrderId, attempts: Vec<Attempt>) {
         // Nothing was to be written down of an attempt that only waits: its callback was quicker than its answer.
         let Some(mut attempt) = attempts.into_iter().next() else {
             return;
         };
-        self.meters.stale(&order.accepted.order_type);
+        let mut failures = 0;
+        loop {
+            match self.is_recorded(id, &attempt).await {
+                // A commit of ours whose answer was lost was applied after all.
+                Ok(true) => return,
+                Ok(false) => break,
+                Err(error) => {
+                    failures += 1;
+                    tracing::warn!(order = %id, %error, "an order's attempts could not be read; it is tried again");
+                    if self.aborting.is_cancelled() {
+                        return;
+                    }
+                    self.pause(self.backoff(failures)).await;
+                }
+            }
+        }
         attempt.outcome = Outcome::Stale;
         attempt.result = None;
         attempt.reason = Some("the attempt was no longer valid when its result came".to_owned());
@@ -527,13 +596,25 @@ impl Core {
             precondition: crate::command::Precondition::None,
         };
         let recorded = self
-            .command(order.id(), &change, &|_, _| {
-                Ok(Command::RecordStale(Box::new(attempt.clone())))
-            })
+            .command(id, &change, &|_, _| Ok(Command::RecordStale(Box::new(attempt.clone()))))
             .await;
-        if let Err(error) = recorded {
-            tracing::warn!(order = %order.id(), %error, "a stale result could not be written down");
+        match recorded {
+            Ok(found) => self.meters.stale(&found.stored.order.accepted.order_type),
+            Err(error) => tracing::warn!(order = %id, %error, "a stale result could not be written down"),
         }
+    }
+
+    /// Whether an attempt stands in its order's history as what it was. Its number may have changed, if the order moved
+    /// before it was written down.
+    async fn is_recorded(&self, id: OrderId, attempt: &Attempt) -> Result<bool, StoreError> {
+        let same = |other: &Attempt| {
+            Attempt {
+                number: attempt.number,
+                ..other.clone()
+            } == *attempt
+        };
+        let recorded = self.store.attempts(id, attempt.number - 1, BATCH_MAX).await?;
+        Ok(recorded.iter().any(same))
     }
 
     fn backoff(&self, failures: u32) -> Duration {
@@ -543,6 +624,7 @@ impl Core {
 
     async fn pause(&self, wait: Duration) {
         tokio::select! {
+            biased;
             () = tokio::time::sleep(wait) => {}
             () = self.aborting.cancelled() => {}
         }
@@ -556,6 +638,20 @@ impl Core {
         let trace = trace.unwrap_or_else(|| format!("{:032x}", self.options.chance.bits() | 1));
         format!("00-{trace}-{span:016x}-{flags}")
     }
+}
+
+/// Whether an order is due for its deadline and may stand behind others, which the order itself does not tell.
+fn may_queue(order: &Order, now: Timestamp) -> bool {
+    let head = &order.head;
+    let first_try = matches!(&head.work, Some(work) if work.attempt == 1 && matches!(work.kind, WorkKind::Step(_)));
+    let standing = head.lane.as_ref().is_some_and(|lane| lane.standing);
+    standing && first_try && head.status_until.is_some_and(|until| until <= now)
+}
+
+/// Whether the work that an order has is that which the token was given for.
+fn is_about(order: &Order, token: &Token) -> bool {
+    let work = order.head.work.as_ref();
+    work.is_some_and(|work| (work.visit, work.attempt) == (token.visit, token.attempt))
 }
 
 pub(crate) fn outcome_name(outcome: &StepOutcome) -> &'static str {

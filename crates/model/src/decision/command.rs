@@ -24,9 +24,13 @@ pub(super) fn decide(
             to,
             reason,
             edit,
+            begun,
+        } => draft.transition(&to, reason, edit, begun)?,
+        Command::Cancel {
+            reason,
             in_flight,
-        } => draft.transition(&to, reason, edit, in_flight)?,
-        Command::Cancel { reason, in_flight } => draft.cancel(reason, in_flight)?,
+            begun,
+        } => draft.cancel(reason, in_flight, begun)?,
         Command::Redrive { from, edit } => draft.redrive(from, edit)?,
         Command::Discard { reason } => draft.discard(reason)?,
         Command::RecordStale(mut attempt) => {
@@ -85,7 +89,7 @@ impl Draft<'_> {
         to: &Arc<str>,
         reason: Option<String>,
         edit: Option<Edit>,
-        in_flight: bool,
+        begun: bool,
     ) -> Result<(), Rejection> {
         let from = self.order.head.status.clone();
         if self.order.head.phase == Phase::Undoing {
@@ -102,7 +106,7 @@ impl Draft<'_> {
         if let Some(edit) = edit {
             self.edit(edit)?;
         }
-        self.fence(in_flight);
+        self.fence(begun);
         self.enter_checked(to, self.input.by.clone(), reason, false)
     }
 
@@ -116,7 +120,7 @@ impl Draft<'_> {
             .unwrap_or_default()
     }
 
-    fn cancel(&mut self, reason: Option<String>, in_flight: bool) -> Result<(), Rejection> {
+    fn cancel(&mut self, reason: Option<String>, in_flight: bool, begun: bool) -> Result<(), Rejection> {
         match self.order.head.phase {
             Phase::Final => {
                 return Err(Rejection::Final {
@@ -139,7 +143,7 @@ impl Draft<'_> {
             self.order.head.intent = Some(Intent { to, reason, by });
             return Ok(());
         }
-        self.fence(false);
+        self.fence(begun);
         self.enter_checked(&to, by, reason, true)
     }
 
@@ -176,7 +180,13 @@ impl Draft<'_> {
                 }
             }
         }
-        if self.order.head.phase != Phase::Final && self.lane.leave.is_none() && self.lane.enter.is_none() {
+        // A status that has released the lane does not take it again; a restart does.
+        let released = self
+            .order_type
+            .status(&self.order.head.status)
+            .is_some_and(|status| status.releases_lane);
+        let returns = self.order.head.phase != Phase::Final && (!released || from == RedriveFrom::Start);
+        if returns && self.lane.leave.is_none() && self.lane.enter.is_none() {
             let left = self
                 .order
                 .head

@@ -377,9 +377,12 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// Begins again in the status in which the order was accepted.
+    /// Begins again in the status in which the order was accepted; or goes where a cancel wants it that came before.
     pub(super) fn restart(&mut self) {
         self.order.head.done.clear();
+        if let Some(intent) = self.order.head.intent.clone() {
+            return self.enter_or_die(&intent.to, intent.by, intent.reason, false);
+        }
         let initial = self.order.accepted.status.clone();
         self.enter_or_die(
             &initial,
@@ -395,6 +398,11 @@ impl<'a> Draft<'a> {
             return;
         }
         let done = &mut self.order.head.done;
+        // A visit can come to its end twice: done with a result that is too large, and then given up. It is remembered
+        // once, as what is certain of it; else its undo would find the first entry again and again.
+        if done.iter().any(|done| done.visit == visit) {
+            return;
+        }
         if done.len() >= DONE_MAX {
             done.retain(|done| matches!(done.state, DoneState::Stands | DoneState::Unknown));
         }
@@ -405,16 +413,17 @@ impl<'a> Draft<'a> {
         });
     }
 
-    /// Gives up the attempt in flight, or the one that is waiting to be repeated. What it may have done is remembered
-    /// as unknown, so that an undo takes it back.
-    pub(super) fn fence(&mut self, in_flight: bool) {
+    /// Gives up the attempt that is due, if it may have `begun`, and those before it. What they may have done is
+    /// remembered as unknown, so that an undo takes it back.
+    pub(super) fn fence(&mut self, begun: bool) {
         self.ends_claim = true;
         let Some(work) = self.order.head.work.clone() else {
             return;
         };
         self.end_callback();
         let WorkKind::Step(at) = &work.kind else { return };
-        if in_flight || work.attempt > 1 || work.uncertain || work.awaiting.is_some() {
+        let dead = self.order.head.phase == Phase::Dead;
+        if begun || dead || work.attempt > 1 || work.uncertain || work.awaiting.is_some() {
             self.remember(work.visit, &at.name, DoneState::Unknown);
         }
     }

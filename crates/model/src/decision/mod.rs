@@ -90,8 +90,9 @@ pub enum Command {
         reason: Option<String>,
         /// The data to store with it.
         edit: Option<Edit>,
-        /// Whether an attempt is in flight: it is fenced.
-        in_flight: bool,
+        /// Whether the attempt that is due may have begun (it cannot have while the order queues in its lane): it is
+        /// fenced, and taken back like one that was made.
+        begun: bool,
     },
     /// Cancel.
     Cancel {
@@ -99,6 +100,9 @@ pub enum Command {
         reason: Option<String>,
         /// Whether an attempt is in flight: then the cancel waits until it has ended.
         in_flight: bool,
+        /// Whether the attempt that is due may have begun, though nobody is at work on it now: its worker may have
+        /// been lost. Then it is taken back like one that was made.
+        begun: bool,
     },
     /// Put a dead letter back to work. The order type handed to [`decide`] is the one to go on with.
     Redrive {
@@ -325,6 +329,12 @@ pub struct MissingField {
 /// What an order that is due needs.
 pub fn due<'a>(order: &Order, order_type: &'a OrderType, input: &Input) -> Due<'a> {
     work::due(order, order_type, input)
+}
+
+/// What an order needs that queues behind others of its lane: nothing but what its deadline asks for. No step of its
+/// present visit can have begun.
+pub fn due_queued(order: &Order, order_type: &OrderType, input: &Input) -> Option<Change> {
+    work::expire(order, order_type, input, false)
 }
 
 /// What an attempt's outcome does to its order. The caller has checked the attempt's token; `order` is as it now

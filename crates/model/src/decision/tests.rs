@@ -351,6 +351,7 @@ fn a_cancel_waits_for_the_attempt_in_flight() {
     let cancel = Command::Cancel {
         reason: Some("changed my mind".into()),
         in_flight: true,
+        begun: true,
     };
     let change = decide(&order, &order_type, cancel, &input(1)).unwrap();
     assert_eq!(change.events[0].kind, EventKind::CancelRequested);
@@ -386,7 +387,7 @@ fn transitions_follow_the_type() {
         to: name.into(),
         reason: None,
         edit: None,
-        in_flight: false,
+        begun: false,
     };
     let illegal = decide(&order, &order_type, to("shipped"), &input(1)).unwrap_err();
     assert!(matches!(illegal, Rejection::IllegalTransition { allowed, .. } if allowed == ["canceled".into()]));
@@ -619,11 +620,12 @@ fn random_walk(order_type: &OrderType, acts: Vec<Act>) -> Result<(), TestCaseErr
                 to: statuses[to % statuses.len()].clone(),
                 reason: None,
                 edit: None,
-                in_flight: in_flight && running.is_some_and(|(_, undo, _)| !undo),
+                begun: in_flight && running.is_some_and(|(_, undo, _)| !undo),
             }),
             Act::Cancel(in_flight) => command(Command::Cancel {
                 reason: None,
                 in_flight: in_flight && running.is_some_and(|(_, undo, _)| !undo),
+                begun: in_flight,
             }),
             Act::Redrive(start, edited) => command(Command::Redrive {
                 from: if start {

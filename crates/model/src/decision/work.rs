@@ -24,24 +24,9 @@ pub(super) fn due<'a>(order: &Order, order_type: &'a OrderType, input: &Input) -
         return Due::Nothing;
     }
     let draft = || Draft::new(order.clone(), order_type, input);
-    let deadline_passed = head.status_until.is_some_and(|until| until <= input.now);
-    if deadline_passed {
-        let deadline = order_type
-            .status(&head.status)
-            .and_then(|status| status.deadline.as_ref());
-        let mut draft = draft();
-        draft.order.head.status_until = None;
-        match deadline.filter(|_| head.phase == Phase::Active) {
-            Some(deadline) => {
-                // A worker from outside whose lease has ended may have done it all the same.
-                let in_queue = draft.order.head.work.as_ref().is_some_and(|work| work.queue.is_some());
-                draft.fence(in_queue);
-                draft.enter_or_die(&deadline.to, "deadline".into(), None, false);
-            }
-            // A deadline that the type does not know would make the order due for ever.
-            None => draft.ends_claim = true,
-        }
-        return Due::Change(Box::new(draft.finish()));
+    // Whether the attempt that is due had begun nobody knows: a worker that was lost leaves no trace.
+    if let Some(change) = expire(order, order_type, input, true) {
+        return Due::Change(Box::new(change));
     }
     let Some(work) = head
         .work
@@ -98,6 +83,26 @@ pub(super) fn due<'a>(order: &Order, order_type: &'a OrderType, input: &Input) -
             None => changed(&|draft| draft.taken_back(at)),
         },
     }
+}
+
+/// What a deadline that has passed asks for. `begun`: whether the attempt that is due may have begun.
+pub(super) fn expire(order: &Order, order_type: &OrderType, input: &Input, begun: bool) -> Option<Change> {
+    let head = &order.head;
+    head.status_until.filter(|until| *until <= input.now)?;
+    let deadline = order_type
+        .status(&head.status)
+        .and_then(|status| status.deadline.as_ref());
+    let mut draft = Draft::new(order.clone(), order_type, input);
+    draft.order.head.status_until = None;
+    match deadline.filter(|_| head.phase == Phase::Active) {
+        Some(deadline) => {
+            draft.fence(begun);
+            draft.enter_or_die(&deadline.to, "deadline".into(), None, false);
+        }
+        // A deadline that the type does not know would make the order due for ever.
+        None => draft.ends_claim = true,
+    }
+    Some(draft.finish())
 }
 
 fn due_step<'a>(order: &Order, order_type: &'a OrderType, input: &Input, at: &StepAt, work: &Work) -> Due<'a> {
@@ -257,8 +262,11 @@ pub(super) fn report(order: &Order, order_type: &OrderType, report: Report, inpu
         reason: reason.clone().map(|reason| bounded(reason, TEXT_BYTES_MAX)),
         result: result.clone().filter(|_| !oversized),
     });
+    let intent = order.head.intent.is_some();
     match report.outcome {
-        StepOutcome::Done { .. } if oversized => {
+        // What an undo answers nobody reads.
+        StepOutcome::Done { .. } if undo => draft.taken_back(&at),
+        StepOutcome::Done { .. } if oversized && !intent => {
             // The step has happened, so it is neither tried again nor forgotten.
             draft.remember(work.visit, &at.name, DoneState::Stands);
             draft.die(format!(
@@ -266,10 +274,9 @@ pub(super) fn report(order: &Order, order_type: &OrderType, report: Report, inpu
                 at.name
             ));
         }
-        StepOutcome::Done { .. } if undo => draft.taken_back(&at),
         StepOutcome::Done { result } => {
             draft.remember(work.visit, &at.name, DoneState::Stands);
-            draft.complete(&at, result);
+            draft.complete(&at, result.filter(|_| !oversized));
         }
         StepOutcome::Failed { reason, retry_after } => draft.failed(&at, undo, step, reason, retry_after),
         StepOutcome::Unknown { reason, retry_after } => {

@@ -269,6 +269,7 @@ pub async fn a_take_ends_any_other_claim(store: Arc<dyn Store>) {
         Command::Cancel {
             reason: None,
             in_flight: false,
+            begun: false,
         },
     );
     cancel.claim = ClaimMove::Take {

@@ -393,6 +393,7 @@ pub async fn the_clock_never_goes_back(store: Arc<dyn Store>) {
         Command::Cancel {
             reason: None,
             in_flight: false,
+            begun: false,
         },
     )
     .await;

@@ -116,6 +116,7 @@ pub async fn counts_are_true_after_a_random_walk(store: Arc<dyn Store>) {
                 Command::Cancel {
                     reason: None,
                     in_flight: false,
+                    begun: false,
                 },
             ),
             (Phase::Dead, _) => continue,

@@ -48,6 +48,7 @@ pub async fn the_feed_is_in_commit_order(store: Arc<dyn Store>) {
                 Command::Cancel {
                     reason: None,
                     in_flight: false,
+                    begun: false,
                 },
             );
             expected.extend(cancel.events.iter().map(|event| (id, format!("c{n}"), event.clone())));

@@ -50,6 +50,7 @@ pub async fn an_ended_claim_is_stale(store: Arc<dyn Store>) {
         Command::Cancel {
             reason: None,
             in_flight: false,
+            begun: false,
         },
     )
     .await;

@@ -97,6 +97,7 @@ impl Pair {
                 Command::Cancel {
                     reason: None,
                     in_flight: false,
+                    begun: false,
                 },
             ),
             (Phase::Dead, _) => return None,

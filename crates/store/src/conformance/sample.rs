@@ -11,7 +11,7 @@ use comanda_model::{CommitId, Json, Order, OrderId, OrderType, Phase, Token, Typ
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use crate::{Claim, ClaimMove, Commit, CommitError, Expect, KeyClaim, Receipt, Store, Stored};
+use crate::{Claim, ClaimMove, Commit, CommitError, Expect, KeyClaim, Place, Receipt, Store, Stored};
 
 /// A lease that does not end within a check.
 pub const LONG: Duration = Duration::from_secs(3600);
@@ -346,8 +346,19 @@ impl Shop {
 
     /// Answers a claim: its step ends like this.
     pub async fn work(&self, claim: &Claim, outcome: StepOutcome) -> Result<Receipt, CommitError> {
-        let order = self.order(claim.token.order).await;
-        self.put(self.working(&order, Some(claim.token), outcome)).await
+        let Stored { order, place, .. } = self.stored(claim.token.order).await;
+        let commit = match place {
+            Place::Behind(_) => {
+                let expect = Expect::At {
+                    version: order.head.version,
+                    token: Some(claim.token),
+                };
+                let change = decision::due_queued(&order, &self.order_type, &self.input());
+                commit(change.expect("the deadline of a queued order has passed"), expect)
+            }
+            Place::Alone | Place::Head => self.working(&order, Some(claim.token), outcome),
+        };
+        self.put(commit).await
     }
 
     /// Works a claimed order until nothing of it is due any more, each commit claiming the next work for itself.
@@ -426,6 +437,7 @@ impl Shop {
             Command::Cancel {
                 reason: None,
                 in_flight: false,
+                begun: false,
             },
         )
         .await

@@ -299,6 +299,7 @@ pub async fn a_cancel_that_waits_is_the_engines(store: Arc<dyn Store>) {
     let cancel = Command::Cancel {
         reason: None,
         in_flight: true,
+        begun: true,
     };
     shop.command(id, cancel).await;
     assert!(

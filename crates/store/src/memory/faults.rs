@@ -62,6 +62,14 @@ impl Faults {
         self.0.announce(newest);
     }
 
+    /// Ends the claims of the process, as when it has died; those of workers from outside stand. What is staged dies
+    /// with it: it is not applied, and its tickets resolve as unknown.
+    pub fn crash(&self) {
+        let mut inner = self.0.inner.lock();
+        inner.faults = Plan::default();
+        inner.state.held.retain(|_, held| held.worker.is_some());
+    }
+
     /// How many commits wait for [`Faults::resume`].
     pub fn staged(&self) -> usize {
         self.0.inner.lock().faults.staged.len()

@@ -1,0 +1,48 @@
+//! Bugs that are planted on purpose, around the ports and never in the product: what the simulation must find.
+
+/// A planted bug.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Plant {
+    /// A step's result is dropped because someone edited the order meanwhile.
+    ResultDroppedAfterEdit,
+    /// The engine takes its own commit, whose answer was lost, for another's.
+    OwnCommitTakenForStale,
+    /// A step runs before the commit that it rests on is durable.
+    StepBeforeDurable,
+    /// A restarted process issues the tokens again that it issued before.
+    TokensRepeat,
+    /// Two orders of one lane may be worked at once.
+    TwoHeads,
+    /// The last of a lane leaves, and the next is not promoted.
+    NoHead,
+    /// A call carries the key of an earlier visit to its step.
+    OldVisitKey,
+    /// Only work that was announced is found: no sweep.
+    WakeOnlyInQueue,
+    /// A submission is acknowledged, and its commit is lost.
+    AcceptedNotDurable,
+    /// The same key leads to two orders.
+    KeyUnchecked,
+    /// A claim is given to a second worker before its lease is over.
+    LeaseIgnored,
+    /// What a step did is forgotten, so that an undo leaves it behind.
+    EffectForgotten,
+}
+
+impl Plant {
+    /// All of them.
+    pub const ALL: [Self; 12] = [
+        Self::ResultDroppedAfterEdit,
+        Self::OwnCommitTakenForStale,
+        Self::StepBeforeDurable,
+        Self::TokensRepeat,
+        Self::TwoHeads,
+        Self::NoHead,
+        Self::OldVisitKey,
+        Self::WakeOnlyInQueue,
+        Self::AcceptedNotDurable,
+        Self::KeyUnchecked,
+        Self::LeaseIgnored,
+        Self::EffectForgotten,
+    ];
+}

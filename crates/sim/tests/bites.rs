@@ -1,0 +1,116 @@
+//! The simulation bites: each planted bug is found, within so many seeds that a short run finds it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    missing_docs,
+    reason = "a test's panic is its failure"
+)]
+
+use comanda_sim::{Plan, Plant, run, shrink};
+
+/// Each bug must show within so many seeds.
+const SEEDS_MAX: u64 = 300;
+
+/// The first seed that finds a bug, and what is said of it.
+fn found(plant: Plant) -> (Plan, String) {
+    for seed in 0..SEEDS_MAX {
+        let plan = Plan::of(seed).planted(plant);
+        if let Some(failure) = run(&plan, false).failure {
+            return (plan, failure);
+        }
+    }
+    panic!("{plant:?} was not found within {SEEDS_MAX} seeds");
+}
+
+/// A planted bug is found, and what is said of it names the promise that it breaks.
+fn bites(plant: Plant, promises: &[&str]) {
+    let (plan, failure) = found(plant);
+    println!("{plant:?}: seed {}: {failure}", plan.seed);
+    assert!(
+        promises.iter().any(|promise| failure.contains(promise)),
+        "{plant:?} was found by seed {}, but as: {failure}",
+        plan.seed
+    );
+}
+
+#[test]
+fn a_result_dropped_after_an_edit() {
+    bites(Plant::ResultDroppedAfterEdit, &["a result is never dropped"]);
+}
+
+#[test]
+fn the_own_lost_commit_taken_for_stale() {
+    bites(Plant::OwnCommitTakenForStale, &["a result is never dropped"]);
+}
+
+#[test]
+fn a_step_before_its_commit_is_durable() {
+    bites(
+        Plant::StepBeforeDurable,
+        &["durable before visible", "accepted is durable"],
+    );
+}
+
+#[test]
+fn a_token_issued_again_after_a_restart() {
+    bites(Plant::TokensRepeat, &["never issued twice", "given twice"]);
+}
+
+#[test]
+fn two_heads_in_one_lane() {
+    bites(Plant::TwoHeads, &["lanes", "first in, first out"]);
+}
+
+#[test]
+fn no_head_in_a_lane() {
+    bites(Plant::NoHead, &["lanes", "silently stuck"]);
+}
+
+#[test]
+fn the_key_of_an_earlier_visit() {
+    bites(Plant::OldVisitKey, &["carries the key"]);
+}
+
+#[test]
+fn a_wake_up_that_only_the_queue_knew() {
+    bites(Plant::WakeOnlyInQueue, &["silently stuck"]);
+}
+
+#[test]
+fn an_acceptance_that_is_not_durable() {
+    bites(Plant::AcceptedNotDurable, &["accepted is durable"]);
+}
+
+#[test]
+fn a_key_that_leads_to_two_orders() {
+    bites(Plant::KeyUnchecked, &["same key", "exists once"]);
+}
+
+#[test]
+fn a_lease_that_is_ignored() {
+    bites(Plant::LeaseIgnored, &["one at a time", "stale"]);
+}
+
+#[test]
+fn an_effect_that_is_forgotten() {
+    bites(
+        Plant::EffectForgotten,
+        &[
+            "is not remembered",
+            "was forgotten",
+            "refused is undone",
+            "undone in reverse",
+        ],
+    );
+}
+
+#[test]
+fn a_failing_plan_is_shrunk_and_still_fails() {
+    let (plan, _) = found(Plant::NoHead);
+    let small = shrink(&plan, 300);
+    assert!(
+        small.actions.len() <= plan.actions.len() && small.actions.len() <= 8,
+        "{small}"
+    );
+    assert!(run(&small, false).failure.is_some());
+}
