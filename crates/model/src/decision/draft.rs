@@ -400,7 +400,10 @@ impl<'a> Draft<'a> {
         let done = &mut self.order.head.done;
         // A visit can come to its end twice: done with a result that is too large, and then given up. It is remembered
         // once, as what is certain of it; else its undo would find the first entry again and again.
-        if done.iter().any(|done| done.visit == visit) {
+        if let Some(known) = done.iter_mut().find(|done| done.visit == visit) {
+            if known.state != DoneState::Stands {
+                known.state = state;
+            }
             return;
         }
         if done.len() >= DONE_MAX {
