@@ -300,3 +300,34 @@ async fn what_a_wrong_hand_has_done_is_found() {
         assert!(told, "{damage}: {report:#?}");
     }
 }
+
+/// The grants are those of `docs/postgresql.md`, read from there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_that_only_serves_is_enough() {
+    let cluster = shared().await;
+    let database = cluster.database().await;
+    let owner = Options::new(&cluster.address(&database)).unwrap();
+    PostgresStore::migrate(&owner).await.unwrap();
+    let docs = include_str!("../../../docs/postgresql.md");
+    let grants: Vec<&str> = docs.lines().filter(|line| line.starts_with("GRANT ")).collect();
+    assert_eq!(grants.len(), 4, "the page shows them");
+    let grants = format!("CREATE ROLE comanda_serve LOGIN; {}", grants.join("\n"));
+    cluster.execute(&database, &grants).await;
+    let address = format!("postgres://comanda_serve@127.0.0.1:{}/{database}", cluster.port);
+    let store = open(&address).await;
+    let shop = Shop::new(&store, laned(DeadLetterInLane::Park));
+    let id = shop.accept(r#"{"customer":"c"}"#).await;
+    let claim = shop.claim_one().await;
+    shop.finish(claim).await;
+    shop.cancel(shop.accept(r#"{"customer":"c"}"#).await).await;
+    assert!(!store.history(id, 0, 10).await.unwrap().is_empty());
+    store.feed(comanda_store::FeedStart::Oldest, 10).await.unwrap();
+    store.counters().await.unwrap();
+    store.retain(store.now(), 10).await.unwrap();
+    store.health().await.unwrap();
+    let migrated = PostgresStore::migrate(&Options::new(&address).unwrap()).await;
+    assert!(migrated.is_ok(), "there is nothing to migrate: {migrated:?}");
+    store.close().await.unwrap();
+    let report = PostgresStore::verify(&owner).await.unwrap();
+    assert!(report.is_clean(), "{report:#?}");
+}
