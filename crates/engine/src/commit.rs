@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use comanda_model::decision::Change;
 use comanda_model::{Attempt, CommitId, Event, Order, OrderId, Token};
-use comanda_store::{ClaimMove, Commit, CommitError, Expect, KeyClaim, Place, Receipt, StoreError, Ticket};
+use comanda_store::{ClaimMove, Commit, CommitError, Expect, KeyClaim, Place, Receipt, StoreError};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::service::Core;
+use crate::settling::Settling;
 
 /// How often an unknown outcome is looked up before it is given up as unknown.
 const LOOK_UPS_MAX: u32 = 5;
@@ -104,7 +105,9 @@ impl Core {
         let Some(ticket) = self.store.commit(vec![commit]).into_iter().next() else {
             return Err(CommitError::Closed);
         };
-        let receipt = self.resolve(ticket, &order, &written, taken).await?;
+        let receipt = self
+            .resolve(self.settling(ticket, taken), &order, &written, taken)
+            .await?;
         Ok((receipt, order))
     }
 
@@ -112,12 +115,12 @@ impl Core {
     /// `taken` is the token of the claim that the commit asked for.
     pub(crate) async fn resolve(
         &self,
-        ticket: Ticket,
+        settling: Settling,
         order: &Order,
         written: &Written,
         taken: Option<Token>,
     ) -> Result<Receipt, CommitError> {
-        match ticket.await {
+        match settling.await {
             Err(CommitError::Unknown) => self.look_up(order, written, taken).await,
             answer => answer,
         }

@@ -8,7 +8,7 @@ use comanda_model::decision::{self, Input, Rejection};
 use comanda_model::order::Phase;
 use comanda_model::{Json, Order, OrderId};
 use comanda_order_type::{Definition, Fault};
-use comanda_store::{CommitError, Expect, KeyClaim, Place, Receipt, Stored};
+use comanda_store::{ClaimMove, CommitError, Expect, KeyClaim, Place, Receipt, Stored};
 use jiff::Timestamp;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -96,18 +96,28 @@ impl Service {
                     }),
             );
         }
-        let mut tickets = core.store.commit(commits).into_iter();
+        let taken: Vec<_> = commits
+            .iter()
+            .map(|commit| match commit.claim {
+                ClaimMove::Take { token, .. } => Some(token),
+                ClaimMove::Keep | ClaimMove::End => None,
+            })
+            .collect();
+        // All of them now: the client may go away while the first is waited for.
+        let tickets = core.store.commit(commits).into_iter().zip(taken);
+        let settling: Vec<_> = tickets.map(|(ticket, taken)| core.settling(ticket, taken)).collect();
+        let mut settling = settling.into_iter();
         let mut answers = Vec::with_capacity(waiting.len());
         for pending in waiting {
             let answer = match pending {
                 Err(error) => Err(error),
-                Ok(((order, written, taking, definition), fingerprint)) => match tickets.next() {
+                Ok(((order, written, taking, definition), fingerprint)) => match settling.next() {
                     None => Err(SubmitError::Busy {
                         after: Duration::from_secs(1),
                     }),
-                    Some(ticket) => {
+                    Some(settling) => {
                         let taken = taking.as_ref().map(|taking| taking.token);
-                        match core.resolve(ticket, &order, &written, taken).await {
+                        match core.resolve(settling, &order, &written, taken).await {
                             Ok(receipt) => Ok(core.accepted(order, definition, &receipt, taking)),
                             Err(error) => core.not_accepted(error, fingerprint).await,
                         }

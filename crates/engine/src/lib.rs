@@ -17,6 +17,7 @@ mod meter;
 mod pull;
 mod registry;
 mod service;
+mod settling;
 mod step;
 mod view;
 mod watch;

@@ -88,7 +88,7 @@ pub(crate) struct Core {
     /// One permit per step that is running outside.
     pub(crate) concurrency: Arc<Semaphore>,
     pub(crate) ready: mpsc::UnboundedSender<Ready>,
-    pub(crate) wake: Wake,
+    pub(crate) wake: Arc<Wake>,
     pub(crate) stopping: CancellationToken,
     pub(crate) aborting: CancellationToken,
     pub(crate) tasks: TaskTracker,
@@ -119,7 +119,7 @@ impl Service {
             watchers: Arc::default(),
             waiters: Waiters::default(),
             ready,
-            wake: Wake::default(),
+            wake: Arc::default(),
             stopping: CancellationToken::new(),
             aborting: CancellationToken::new(),
             tasks: TaskTracker::new(),

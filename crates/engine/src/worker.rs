@@ -337,7 +337,10 @@ impl Core {
             taking,
         } = staged;
         let taken = taking.as_ref().map(|taking| taking.token);
-        match self.resolve(ticket, &order, &written, taken).await {
+        match self
+            .resolve(self.settling(ticket, taken), &order, &written, taken)
+            .await
+        {
             Ok(receipt) => {
                 self.committed(&order, &receipt);
                 if let (true, Some(Taking { token, permit })) = (receipt.claimed, taking) {

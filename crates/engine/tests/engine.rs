@@ -454,6 +454,34 @@ async fn nothing_is_answered_before_its_commit_is_durable() {
 }
 
 #[tokio::test]
+async fn a_client_that_goes_away_leaves_no_order_behind() {
+    let bench = Bench::manual(&[CALLING]).await;
+    for batch in [false, true] {
+        bench.store.faults().stall();
+        // The commit is staged, and its caller gone, before it is durable.
+        let gone = if batch {
+            let both = vec![submission("calling", "{}"), submission("calling", "{}")];
+            tokio::time::timeout(Duration::from_millis(1), bench.service.submit_batch(both))
+                .await
+                .is_err()
+        } else {
+            tokio::time::timeout(
+                Duration::from_millis(1),
+                bench.service.submit(submission("calling", "{}")),
+            )
+            .await
+            .is_err()
+        };
+        assert!(gone, "nothing is durable yet");
+        bench.store.faults().resume();
+        // Long before the lease would have ended.
+        for _ in 0..if batch { 2 } else { 1 } {
+            bench.call().await.answer.send(done()).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
 async fn an_order_lives_on_the_version_it_was_accepted_under() {
     let bench = Bench::manual(&[CALLING]).await;
     let old = bench.submit("calling", "{}").await.found.stored.order.id();

@@ -1,0 +1,82 @@
+//! Waiting for a commit whose caller may go away meanwhile.
+//!
+//! A client that closes its connection ends the future that answers it, and the commit happens all the same. If that
+//! commit has claimed the order's next work, nobody is left to do it until the lease ends. So whoever goes away leaves
+//! a task behind that waits in its place, gives the claim back, and wakes the engine.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use comanda_model::Token;
+use comanda_store::{CommitError, Receipt, Store, Ticket};
+use tokio_util::task::TaskTracker;
+
+use crate::service::Core;
+use crate::worker::Wake;
+
+/// A ticket that is not forgotten when it is dropped.
+pub(crate) struct Settling {
+    /// Empty when the answer was given.
+    ticket: Option<Ticket>,
+    /// The claim that the commit asked for.
+    taken: Option<Token>,
+    store: Arc<dyn Store>,
+    wake: Arc<Wake>,
+    tasks: TaskTracker,
+}
+
+impl Core {
+    /// Waits for a staged commit, which asked for the claim `taken`.
+    pub(crate) fn settling(&self, ticket: Ticket, taken: Option<Token>) -> Settling {
+        Settling {
+            ticket: Some(ticket),
+            taken,
+            store: self.store.clone(),
+            wake: self.wake.clone(),
+            tasks: self.tasks.clone(),
+        }
+    }
+}
+
+impl Future for Settling {
+    type Output = Result<Receipt, CommitError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(ticket) = &mut self.ticket else {
+            return Poll::Ready(Err(CommitError::Unknown));
+        };
+        let answer = Pin::new(ticket).poll(context);
+        if answer.is_ready() {
+            self.ticket = None;
+        }
+        answer
+    }
+}
+
+impl Drop for Settling {
+    fn drop(&mut self) {
+        let Some(ticket) = self.ticket.take() else { return };
+        // Without a runtime the process is ending, and its claims end with it.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return;
+        };
+        let (store, wake, taken) = (self.store.clone(), self.wake.clone(), self.taken);
+        let left_behind = async move {
+            let claimed = match ticket.await {
+                Ok(receipt) => receipt.claimed,
+                // Whether it was applied is not known: then a claim that is not there is given back, which does nothing.
+                Err(CommitError::Unknown) => true,
+                Err(_) => return,
+            };
+            if let Some(token) = taken.filter(|_| claimed)
+                && let Err(error) = store.release(&[token]).await
+            {
+                tracing::warn!(order = %token.order, %error, "a claim could not be released; it ends with its lease");
+            }
+            wake.now();
+        };
+        self.tasks.spawn_on(left_behind, &runtime);
+    }
+}
