@@ -442,7 +442,10 @@ impl<'a> Draft<'a> {
         let type_name = &self.order.accepted.order_type;
         match fifo.scope {
             FifoScope::Life => {
-                if head.phase == Phase::Final || status.is_some_and(|status| status.releases_lane) {
+                // Who begins again has taken its place already, while this status's work is still taken back.
+                let restarts = head.after_undo == Some(AfterUndo::Restart);
+                let released = status.is_some_and(|status| status.releases_lane) && !restarts;
+                if head.phase == Phase::Final || released {
                     self.leave_lane();
                 } else if head.lane.is_none() && head.phase != Phase::Scheduled {
                     self.enter_lane(format!("{type_name}\u{1f}{group}"), false);

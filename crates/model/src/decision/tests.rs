@@ -716,3 +716,118 @@ proptest! {
         random_walk(&sample(FifoScope::Status, DeadLetterInLane::Leave), acts)?;
     }
 }
+
+fn oversized() -> StepOutcome {
+    let text = format!("\"{}\"", "x".repeat(crate::bounds::RESULT_BYTES_MAX));
+    done(Some(&text))
+}
+
+fn cancel(in_flight: bool, begun: bool) -> Command {
+    Command::Cancel {
+        reason: None,
+        in_flight,
+        begun,
+    }
+}
+
+fn discard() -> Command {
+    Command::Discard {
+        reason: "given up".into(),
+    }
+}
+
+#[test]
+fn a_visit_that_ends_twice_is_remembered_and_taken_back_once() {
+    let order_type = sample(FifoScope::Life, DeadLetterInLane::Park);
+    let dead = answer(&accepted(&order_type, CARRIED), &order_type, oversized(), 1).order;
+    assert_eq!(dead.head.phase, Phase::Dead);
+    let undoing = decide(&dead, &order_type, discard(), &input(2)).unwrap().order;
+    assert_eq!((undoing.head.phase, undoing.head.done.len()), (Phase::Undoing, 1));
+    // What the undo answers is not kept, so it may be of any size.
+    let change = answer(&undoing, &order_type, oversized(), 3);
+    assert_eq!(change.order.head.phase, Phase::Final);
+    assert_eq!(change.order.head.done[0].state, DoneState::Undone);
+}
+
+#[test]
+fn what_a_lost_worker_may_have_done_is_taken_back() {
+    let order_type = sample(FifoScope::Life, DeadLetterInLane::Park);
+    let order = accepted(&order_type, CARRIED);
+    let begun = decide(&order, &order_type, cancel(false, true), &input(1))
+        .unwrap()
+        .order;
+    assert_eq!(
+        (begun.head.phase, begun.head.done[0].state),
+        (Phase::Undoing, DoneState::Unknown)
+    );
+    let queued = decide(&order, &order_type, cancel(false, false), &input(1))
+        .unwrap()
+        .order;
+    assert_eq!((queued.head.phase, queued.head.done.len()), (Phase::Final, 0));
+}
+
+#[test]
+fn a_cancel_outlives_a_death_and_a_restart() {
+    let order_type = sample(FifoScope::Life, DeadLetterInLane::Park);
+    let waiting = decide(
+        &accepted(&order_type, CARRIED),
+        &order_type,
+        cancel(true, true),
+        &input(1),
+    )
+    .unwrap();
+    // A result that is too large kills no order that is to be cancelled.
+    let late = Report {
+        started_at: input(1).now,
+        ended_at: input(2).now,
+        outcome: oversized(),
+    };
+    let undoing = report(&waiting.order, &order_type, late, &input(2)).order;
+    assert_eq!(
+        (&*undoing.head.status, undoing.head.phase),
+        ("canceled", Phase::Undoing)
+    );
+    let mut dead = answer(&accepted(&order_type, CARRIED), &order_type, oversized(), 1).order;
+    dead.head.intent = waiting.order.head.intent;
+    let redrive = Command::Redrive {
+        from: RedriveFrom::Start,
+        edit: None,
+    };
+    let undoing = decide(&dead, &order_type, redrive, &input(3)).unwrap().order;
+    let ended = answer(&undoing, &order_type, done(None), 4).order;
+    assert_eq!((&*ended.head.status, ended.head.phase), ("canceled", Phase::Final));
+}
+
+#[test]
+fn a_status_that_has_released_the_lane_does_not_take_it_again() {
+    let mut order_type = sample(FifoScope::Life, DeadLetterInLane::Park);
+    order_type.statuses["packing"].releases_lane = true;
+    let mut order = accepted(&order_type, CARRIED);
+    for second in 1..=2 {
+        order = answer(&order, &order_type, done(None), second).order;
+    }
+    assert_eq!(&*order.head.status, "packing");
+    let dead = answer(&order, &order_type, failed(), 3).order;
+    assert_eq!(dead.head.phase, Phase::Dead);
+    let redrive = Command::Redrive {
+        from: RedriveFrom::FailedStep,
+        edit: None,
+    };
+    let change = decide(&dead, &order_type, redrive, &input(4)).unwrap();
+    assert_eq!(change.lane, LaneMove::default());
+    // Who begins again does, and keeps its place while all is taken back.
+    let redrive = Command::Redrive {
+        from: RedriveFrom::Start,
+        edit: None,
+    };
+    let mut change = decide(&dead, &order_type, redrive, &input(4)).unwrap();
+    assert!(change.lane.enter.is_some_and(|entry| entry.resume));
+    for second in 5..=6 {
+        change = answer(&change.order, &order_type, done(None), second);
+        assert_eq!(change.lane, LaneMove::default());
+    }
+    assert_eq!(
+        (&*change.order.head.status, change.order.head.phase),
+        ("received", Phase::Active)
+    );
+}
