@@ -22,13 +22,25 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &["comanda-engine", "comanda-outbound", "comanda-model"],
     ),
     (
+        "comanda-deliver",
+        &["comanda-engine", "comanda-store", "comanda-outbound", "comanda-model"],
+    ),
+    (
         "comanda-http",
-        &["comanda-engine", "comanda-store", "comanda-order-type", "comanda-model"],
+        &[
+            "comanda-deliver",
+            "comanda-engine",
+            "comanda-store",
+            "comanda-order-type",
+            "comanda-model",
+        ],
     ),
     (
         "comanda",
         &[
             "comanda-http",
+            "comanda-deliver",
+            "comanda-outbound",
             "comanda-steps",
             "comanda-engine",
             "comanda-store-sqlite",

@@ -123,6 +123,33 @@ pub const CODES: &[Advice] = &[
         advice: "The callback came too late, or again: the attempt was answered, ran out of time, or its order was moved or cancelled. Nothing was changed, and sending it again changes nothing. What was done may be taken back by a call with `Comanda-Undoes`.",
     },
     Advice {
+        code: "unknown-subscription",
+        status: 404,
+        title: "Unknown subscription",
+        advice: "There is no subscription with this id. `GET /v1/subscriptions` lists those that there are.",
+    },
+    Advice {
+        code: "subscription-configured",
+        status: 409,
+        title: "The configuration has made this subscription",
+        advice: "It stands under `[[subscriptions]]` in the server's configuration. Change it there and start the server \
+            again. Pausing, resuming and sending again work here too.",
+    },
+    Advice {
+        code: "address-refused",
+        status: 422,
+        title: "Nothing is sent to this address",
+        advice: "The URL must be `https` or `http`, without a user or a password, and lead to a public address: not to a \
+            private, loopback or link-local one. The operator can allow others with `deliveries.allow_private`, or name \
+            the subscription in the configuration.",
+    },
+    Advice {
+        code: "not-supported",
+        status: 501,
+        title: "This server cannot do that",
+        advice: "The store that it runs on keeps no subscriptions. The embedded store does.",
+    },
+    Advice {
         code: "not-a-dead-letter",
         status: 409,
         title: "Not a dead letter",

@@ -23,6 +23,7 @@ mod request;
 mod respond;
 mod socket;
 mod streams;
+mod subscriptions;
 #[cfg(test)]
 mod tests;
 mod types;
@@ -33,6 +34,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::{get, post};
+use comanda_deliver::Deliveries;
 use comanda_engine::Service;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -78,6 +80,8 @@ pub struct Options {
     pub keys: Arc<KeyRing>,
     /// Only for measuring: mounts validate and answer, and nothing is stored.
     pub bench_no_store: bool,
+    /// The subscriptions, where the store keeps any.
+    pub deliveries: Option<Deliveries>,
     /// Renders `/metrics`.
     pub metrics: Option<Arc<dyn Fn() -> String + Send + Sync>>,
     /// The program's version, for OpenAPI.
@@ -266,6 +270,19 @@ impl App {
             .route("/v1/claims/complete", post(queues::complete))
             .route("/v1/claims/fail", post(queues::fail))
             .route("/v1/claims/heartbeat", post(queues::heartbeat))
+            .route(
+                "/v1/subscriptions",
+                get(subscriptions::list).post(subscriptions::create),
+            )
+            .route(
+                "/v1/subscriptions/{id}",
+                get(subscriptions::one).delete(subscriptions::remove),
+            )
+            .route("/v1/subscriptions/{id}/pause", post(subscriptions::pause))
+            .route("/v1/subscriptions/{id}/resume", post(subscriptions::resume))
+            .route("/v1/subscriptions/{id}/rotate-secret", post(subscriptions::rotate))
+            .route("/v1/subscriptions/{id}/deliveries", get(subscriptions::deliveries))
+            .route("/v1/subscriptions/{id}/resend", post(subscriptions::resend))
             .route("/healthz", get(pages::health))
             .route("/readyz", get(pages::ready))
             .route("/metrics", get(pages::metrics))

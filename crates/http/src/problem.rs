@@ -257,6 +257,7 @@ impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         tracing::error!(error = %error, cause = ?std::error::Error::source(&error), "the store failed");
         match &error {
+            StoreError::Unsupported { .. } => Self::new("not-supported", error.to_string()),
             StoreError::CursorReset => Self::new("cursor-reset", error.to_string()),
             error if error.is_passing() => {
                 Self::new("storage-unavailable", error.to_string()).after(Duration::from_secs(5))

@@ -11,14 +11,14 @@ use axum::http::HeaderMap;
 use axum::http::header::ACCEPT;
 use axum::response::sse::{self, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
+use comanda_deliver::CloudEvent;
 use comanda_engine::WaitFor;
 use comanda_model::{Event, OrderId, Phase};
 use comanda_store::query::InvalidCursor;
-use comanda_store::{Cursor, FeedStart, StoreError};
+use comanda_store::subscription::EventFilter;
+use comanda_store::{Cursor, FeedEvent, FeedStart, StoreError};
 use futures_util::Stream;
 use futures_util::stream::unfold;
-use jiff::Timestamp;
-use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use crate::App;
@@ -36,76 +36,25 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// How often a stream looks by itself, in case an announcement was missed or came from another node.
 const POLL: Duration = Duration::from_secs(5);
 
-/// An event in the form of CloudEvents 1.0.
-#[derive(Serialize, utoipa::ToSchema)]
-pub(crate) struct CloudEvent {
-    specversion: &'static str,
-    /// Unique: the order's id and the number of the event.
-    id: String,
-    source: &'static str,
-    /// `comanda.order.accepted`, `comanda.order.status-changed` and so on.
-    #[serde(rename = "type")]
-    kind: &'static str,
-    /// The order's id.
-    #[schema(value_type = String)]
-    subject: OrderId,
-    #[schema(value_type = String, format = DateTime)]
-    time: Timestamp,
-    /// The number of the event within its order, from 1, without gaps.
-    sequence: String,
-    datacontenttype: &'static str,
-    data: EventData,
+fn sent(event: &CloudEvent, id: String) -> sse::Event {
+    // Texts and numbers always serialize.
+    let text = serde_json::to_string(event).unwrap_or_default();
+    sse::Event::default().id(id).data(text)
 }
 
-/// What happened.
-#[derive(Serialize, utoipa::ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct EventData {
-    #[schema(value_type = String)]
-    order_type: Arc<str>,
-    /// The status before.
-    #[schema(value_type = Option<String>)]
-    from: Option<Arc<str>>,
-    /// The status after.
-    #[schema(value_type = Option<String>)]
-    to: Option<Arc<str>>,
-    /// Who did it: `step:NAME`, `undo:NAME`, `key:ID`, `local`, `deadline`, `schedule`, `engine`.
-    #[schema(value_type = String)]
-    by: Arc<str>,
-    reason: Option<String>,
-    /// JSON pointers of the data that an edit changed.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schema(required = false)]
-    changed: Vec<String>,
+/// The filters of events. Each may be given several times: one of them is enough.
+fn event_filter(query: &mut Query) -> EventFilter {
+    let mut all = |name| std::iter::from_fn(|| query.take(name)).collect();
+    EventFilter {
+        types: all("type"),
+        statuses: all("status"),
+        events: all("event"),
+        customers: all("customer"),
+    }
 }
 
-impl CloudEvent {
-    fn new(order: OrderId, order_type: Arc<str>, event: Event) -> Self {
-        Self {
-            specversion: "1.0",
-            id: format!("{order}:{}", event.number),
-            source: "/orders",
-            kind: event.kind.wire_name(),
-            subject: order,
-            time: event.at,
-            sequence: event.number.to_string(),
-            datacontenttype: "application/json",
-            data: EventData {
-                order_type,
-                from: event.from,
-                to: event.to,
-                by: event.by,
-                reason: event.reason,
-                changed: event.changed,
-            },
-        }
-    }
-
-    fn sent(&self, id: String) -> sse::Event {
-        // Texts and numbers always serialize.
-        let text = serde_json::to_string(self).unwrap_or_default();
-        sse::Event::default().id(id).data(text)
-    }
+fn wanted(filter: &EventFilter, event: &FeedEvent) -> bool {
+    filter.matches(&event.order_type, event.customer.as_deref(), &event.event)
 }
 
 fn wants_stream(headers: &HeaderMap) -> bool {
@@ -191,7 +140,7 @@ pub(crate) async fn of_all(
     caller.needs(Scope::Read)?;
     let mut query = Query::parse(request.uri().query());
     let limit = query.take_limit()?;
-    let order_type = query.take("type");
+    let filter = event_filter(&mut query);
     let begin = match query.take("from").as_deref() {
         None | Some("oldest") => FeedStart::Oldest,
         Some("newest") => FeedStart::Newest,
@@ -214,17 +163,16 @@ pub(crate) async fn of_all(
             position: app.service.store().position(),
             app,
             from,
-            order_type,
+            filter,
             queue: VecDeque::new(),
         };
         return Ok(respond(unfold(state, FeedStream::next)));
     }
     let page = app.service.store().feed(from, limit).await?;
-    let wanted = |name: &str| order_type.as_deref().is_none_or(|wanted| wanted == name);
     let items = page
         .events
         .into_iter()
-        .filter(|event| wanted(&event.order_type))
+        .filter(|event| wanted(&filter, event))
         .map(|event| CloudEvent::new(event.order, event.order_type, event.event))
         .collect();
     // The feed has no end: where to go on later is told with every page.
@@ -254,8 +202,8 @@ impl OrderStream {
             if let Some(event) = self.queue.pop_front() {
                 self.after = event.number;
                 let number = event.number.to_string();
-                let event = CloudEvent::new(self.id, self.order_type.clone(), event).sent(number);
-                return Some((Ok(event), self));
+                let event = CloudEvent::new(self.id, self.order_type.clone(), event);
+                return Some((Ok(sent(&event, number)), self));
             }
             // The client resumes from its last event when the store is well again.
             let store = self.app.service.store();
@@ -286,7 +234,7 @@ impl OrderStream {
 struct FeedStream {
     app: App,
     from: FeedStart,
-    order_type: Option<String>,
+    filter: EventFilter,
     queue: VecDeque<sse::Event>,
     position: watch::Receiver<u64>,
     _permit: OwnedSemaphorePermit,
@@ -316,11 +264,10 @@ impl FeedStream {
             }
             self.from = FeedStart::After(page.next);
             let is_empty = page.events.is_empty();
-            let wanted = |name: &str| self.order_type.as_deref().is_none_or(|wanted| wanted == name);
-            for event in page.events.into_iter().filter(|event| wanted(&event.order_type)) {
+            for event in page.events.into_iter().filter(|event| wanted(&self.filter, event)) {
                 let cursor = event.cursor.to_string();
                 let event = CloudEvent::new(event.order, event.order_type, event.event);
-                self.queue.push_back(event.sent(cursor));
+                self.queue.push_back(sent(&event, cursor));
             }
             if is_empty && self.queue.is_empty() && !self.changed().await {
                 return None;

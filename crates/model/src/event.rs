@@ -62,6 +62,19 @@ pub enum EventKind {
 }
 
 impl EventKind {
+    /// All there are.
+    pub const ALL: [Self; 9] = [
+        Self::Accepted,
+        Self::StatusChanged,
+        Self::Edited,
+        Self::DeadLettered,
+        Self::Redriven,
+        Self::Discarded,
+        Self::CancelRequested,
+        Self::UndoFailed,
+        Self::Undone,
+    ];
+
     /// The CloudEvents `type` on the wire.
     pub const fn wire_name(self) -> &'static str {
         match self {

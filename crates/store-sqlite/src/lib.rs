@@ -29,6 +29,7 @@ mod row;
 mod schema;
 mod statements;
 mod store;
+mod subscription;
 mod tally;
 mod verify;
 mod work;

@@ -30,7 +30,7 @@ const LOG_KEPT_BYTES: i64 = 64 * 1024 * 1024;
 const STATEMENTS_MAX: usize = 128;
 
 /// Each takes the file one format further. The format is the number of those that have run.
-const MIGRATIONS: &[&str] = &[FORMAT_1, FORMAT_2];
+const MIGRATIONS: &[&str] = &[FORMAT_1, FORMAT_2, FORMAT_3];
 
 /// The newest format that this program knows.
 pub(crate) const FORMAT: u32 = MIGRATIONS.len() as u32;
@@ -141,6 +141,26 @@ CREATE TABLE claims (
     lease_until INTEGER NOT NULL, visit INTEGER NOT NULL, attempt INTEGER NOT NULL, secret BLOB NOT NULL,
     crc INTEGER NOT NULL
 );
+";
+
+const FORMAT_3: &str = "
+-- Who wants which events, and how far each has come. `delivery` counts what was tried.
+CREATE TABLE subscriptions (
+    id TEXT PRIMARY KEY, spec TEXT NOT NULL, crc INTEGER NOT NULL, epoch INTEGER, position INTEGER,
+    delivery INTEGER NOT NULL
+) WITHOUT ROWID;
+
+-- Orders whose events could not be sent to a subscription.
+CREATE TABLE subscription_exceptions (
+    subscription TEXT, order_id BLOB, exception TEXT NOT NULL, crc INTEGER NOT NULL,
+    PRIMARY KEY (subscription, order_id)
+) WITHOUT ROWID;
+
+-- The log of what was tried, the newest of each subscription.
+CREATE TABLE deliveries (
+    subscription TEXT, number INTEGER, delivery TEXT NOT NULL, crc INTEGER NOT NULL,
+    PRIMARY KEY (subscription, number)
+) WITHOUT ROWID;
 ";
 
 /// How a connection is to be used.

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use comanda_model::{Attempt, Event, OrderId, Token, TypeHash};
 use comanda_store::{
     Capabilities, Cause, Claims, Commit, CommitError, Counters, FeedPage, FeedStart, ListQuery, OrderPage, QueueClaim,
-    QueueCount, StatusCount, Store, StoreError, Stored, Ticket, TypeSource, WorkClaims,
+    QueueCount, StatusCount, Store, StoreError, Stored, SubscriptionStore, Ticket, TypeSource, WorkClaims,
 };
 use jiff::Timestamp;
 use rusqlite::{Connection, params};
@@ -338,6 +338,10 @@ impl Store for SqliteStore {
             backup: true,
             queues: true,
         }
+    }
+
+    fn subscriptions(&self) -> Option<&dyn SubscriptionStore> {
+        Some(self)
     }
 
     async fn health(&self) -> Result<(), StoreError> {

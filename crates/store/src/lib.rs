@@ -11,6 +11,7 @@ pub mod error;
 pub mod memory;
 pub mod query;
 pub mod queue;
+pub mod subscription;
 
 use std::path::Path;
 use std::time::Duration;
@@ -27,6 +28,7 @@ pub use query::{
     TypeSource,
 };
 pub use queue::{QueueClaim, QueueCount, WorkClaim, WorkClaims, Worker};
+pub use subscription::SubscriptionStore;
 
 /// A store of orders. All operations may be called from any number of tasks at once.
 #[async_trait]
@@ -137,6 +139,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// What the store can do.
     fn capabilities(&self) -> Capabilities;
+
+    /// The store's subscriptions; `None` if it keeps none. Declared here, so that a store without them is told apart
+    /// from one whose subscriptions fail.
+    fn subscriptions(&self) -> Option<&dyn SubscriptionStore> {
+        None
+    }
 
     /// How the store is: `Ok` when it can take commits; the reason, for people, when it cannot.
     async fn health(&self) -> Result<(), StoreError>;

@@ -18,6 +18,7 @@ mod queues;
 mod rehearse;
 mod serve;
 mod submit;
+mod subscriptions;
 
 use std::future::Future;
 use std::io::Read;
@@ -64,6 +65,9 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
             dead_letters::run(&remote, command, output).await
         }),
         Command::Queues(args) => remotely(&global, async |remote| queues::run(&remote, args, output).await),
+        Command::Subscriptions(command) => remotely(&global, async |remote| {
+            subscriptions::run(&remote, command, output).await
+        }),
         Command::Export(args) => match args.data.clone() {
             Some(data) => on_runtime(export::from_data(&data, args, output)),
             None => remotely(&global, async |remote| export::from_server(&remote, args, output).await),

@@ -7,6 +7,7 @@ mod layer;
 mod read;
 pub mod secrets;
 mod show;
+mod subscriptions;
 pub mod units;
 
 use std::collections::BTreeMap;
@@ -19,6 +20,7 @@ use crate::cli::Serve;
 pub use read::{DatabaseAddress, StoreKind};
 pub use secrets::SecretSource;
 pub use show::Setting;
+pub use subscriptions::Subscription;
 
 /// The commented file that holds the defaults.
 pub const DEFAULT: &str = include_str!("default.toml");
@@ -71,6 +73,10 @@ pub struct Config {
     pub calls: Calls,
     /// How long final orders are kept; `None` for ever.
     pub final_kept: Option<Duration>,
+    /// Whether subscriptions made through the API may lead to addresses that are not public.
+    pub allow_private: bool,
+    /// Whom events are sent to.
+    pub subscriptions: Vec<Subscription>,
     /// What templates may read as `env.NAME`, beside the environment.
     pub env: BTreeMap<String, String>,
     /// Where the secrets are that templates may read as `secret.NAME`.

@@ -10,6 +10,7 @@ use figment::Figment;
 use figment::value::{Dict, Value};
 
 use super::layer::{Layer, Origin, merged, origin};
+use super::subscriptions::{Subscription, subscription};
 use super::{Calls, Config, ConfigError, ConfigFault, Engine, Limits, Log, SecretSource, units};
 
 /// What orders are kept in.
@@ -163,6 +164,8 @@ impl Reader<'_> {
                 positive(text).map(Some)
             }
         });
+        let allow_private = self.switch("deliveries.allow_private");
+        let subscriptions = self.subscriptions();
         let env = self.env();
         let secrets = self.secrets();
         let (data, listen) = (data?, listen?);
@@ -195,6 +198,8 @@ impl Reader<'_> {
             engine: engine?,
             calls: calls?,
             final_kept: final_kept?,
+            allow_private: allow_private?,
+            subscriptions,
             env,
             secrets,
         })
@@ -350,6 +355,27 @@ impl Reader<'_> {
             }
             None => Dict::new(),
         }
+    }
+
+    fn subscriptions(&mut self) -> Vec<Subscription> {
+        let Some(Value::Array(_, items)) = self.value("subscriptions") else {
+            self.fault(
+                "subscriptions",
+                "must be a list of tables: [[subscriptions]]".to_owned(),
+            );
+            return Vec::new();
+        };
+        let mut all: Vec<Subscription> = Vec::new();
+        for item in &items {
+            match subscription(item, secret) {
+                Ok(one) if all.iter().any(|other| other.name == one.name) => {
+                    self.fault("subscriptions", format!("`{}` stands there twice", one.name));
+                }
+                Ok(one) => all.push(one),
+                Err(message) => self.fault("subscriptions", message),
+            }
+        }
+        all
     }
 
     fn env(&mut self) -> BTreeMap<String, String> {

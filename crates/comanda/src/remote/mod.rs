@@ -142,6 +142,12 @@ impl Remote {
         self.answer(request).await
     }
 
+    /// Removes something.
+    pub async fn delete(&self, path: &str) -> Result<Answer, RemoteError> {
+        let request = self.request(Method::DELETE, path, &[])?.timeout(ANSWER_WITHIN);
+        self.answer(request).await
+    }
+
     /// Tells something, with headers.
     pub async fn post(
         &self,

@@ -175,6 +175,16 @@ fn describe() {
         "comanda_unknown_type_orders",
         "Orders that are due and whose version of their type cannot be run here"
     );
+    describe_counter!(
+        "comanda_deliveries_total",
+        "Tries to send an event to a subscription, by outcome"
+    );
+    describe_histogram!(
+        "comanda_delivery_lag_seconds",
+        Unit::Seconds,
+        "From an event to its delivery"
+    );
+    describe_gauge!("comanda_subscriptions_paused", "Subscriptions to which nothing is sent");
     describe_gauge!("comanda_store_healthy", "1 while the store takes commits");
     describe_gauge!(
         "comanda_store_disk_free_bytes",

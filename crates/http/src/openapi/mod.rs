@@ -113,9 +113,13 @@ fn responses(operation: &Operation) -> Value {
         Answer::Text => text("text/plain"),
         Answer::Html => text("text/html"),
         Answer::Document => json!({"application/json": {"schema": {"type": "object"}}}),
+        Answer::Nothing => Value::Null,
     };
     let mut responses = Map::new();
-    let success = json!({"description": description(operation.success), "content": content});
+    let mut success = json!({"description": description(operation.success)});
+    if !content.is_null() {
+        success["content"] = content.clone();
+    }
     responses.insert(operation.success.to_owned(), success);
     if operation.path == "/v1/orders" && operation.success == "202" {
         let description = "Final within the time that `Prefer: wait` gave.";
@@ -147,7 +151,9 @@ fn responses(operation: &Operation) -> Value {
 fn description(status: &str) -> &'static str {
     match status {
         "200" => "Done.",
+        "201" => "Made, and durable.",
         "202" => "Accepted, and durable.",
+        "204" => "Done.",
         "304" => "Not modified.",
         "400" => "The request is malformed.",
         "401" => "No valid key.",
@@ -161,6 +167,7 @@ fn description(status: &str) -> &'static str {
         "422" => "The data is not what the type asks for: one entry per fault.",
         "428" => "`If-Match` is needed.",
         "429" => "Too many; `Retry-After` says when.",
+        "501" => "The store that the server runs on cannot do this.",
         "503" => "Not now; `Retry-After` says when.",
         _ => "An error.",
     }

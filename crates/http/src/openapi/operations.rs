@@ -39,6 +39,8 @@ pub(super) enum Answer {
     Html,
     /// A JSON document of no schema of ours.
     Document,
+    /// No body.
+    Nothing,
 }
 
 const PAGE: &[(&str, &str, &str)] = &[
@@ -76,6 +78,13 @@ const BASE: Operation = Operation {
 };
 
 const OPEN: Operation = Operation { scope: None, ..BASE };
+
+const SUBSCRIPTION: Operation = Operation {
+    scope: Some("operate"),
+    answer: Answer::Json("Subscription"),
+    refusals: &["404", "501", "503"],
+    ..BASE
+};
 
 pub(super) const OPERATIONS: &[Operation] = &[
     Operation {
@@ -225,7 +234,14 @@ pub(super) const OPERATIONS: &[Operation] = &[
         refusals: &["400", "410", "429", "503"],
         query: &[
             &[
-                ("type", "string", "Of orders of this type."),
+                (
+                    "type",
+                    "string",
+                    "Of orders of this type. This and the next three may be given several times: one is enough.",
+                ),
+                ("status", "string", "That lead into this status."),
+                ("event", "string", "Of this kind: `comanda.order.accepted` and so on."),
+                ("customer", "string", "Of orders for this customer."),
                 (
                     "from",
                     "string",
@@ -353,6 +369,74 @@ pub(super) const OPERATIONS: &[Operation] = &[
         answer: Answer::Json("ClaimAnswer"),
         refusals: CLAIM,
         ..BASE
+    },
+    Operation {
+        path: "/v1/subscriptions",
+        summary: "The subscriptions.",
+        answer: Answer::Json("SubscriptionList"),
+        refusals: &["501"],
+        ..SUBSCRIPTION
+    },
+    Operation {
+        method: "post",
+        path: "/v1/subscriptions",
+        summary: "Have events sent to a URL. The answer carries the secret to verify signatures with, this once.",
+        body: Body::Needed("SubscriptionBody"),
+        success: "201",
+        refusals: &["400", "413", "415", "422", "501", "503"],
+        ..SUBSCRIPTION
+    },
+    Operation {
+        path: "/v1/subscriptions/{id}",
+        summary: "One subscription, and how far it has come.",
+        ..SUBSCRIPTION
+    },
+    Operation {
+        method: "delete",
+        path: "/v1/subscriptions/{id}",
+        summary: "Remove a subscription, with its log.",
+        success: "204",
+        answer: Answer::Nothing,
+        refusals: &["404", "409", "501", "503"],
+        ..SUBSCRIPTION
+    },
+    Operation {
+        method: "post",
+        path: "/v1/subscriptions/{id}/pause",
+        summary: "Send nothing more until it is resumed. Nothing is lost that is kept.",
+        ..SUBSCRIPTION
+    },
+    Operation {
+        method: "post",
+        path: "/v1/subscriptions/{id}/resume",
+        summary: "Go on where it was paused; what failed is tried again at once.",
+        ..SUBSCRIPTION
+    },
+    Operation {
+        method: "post",
+        path: "/v1/subscriptions/{id}/rotate-secret",
+        summary: "Make a new secret. The old one signs beside it for a while.",
+        body: Body::Optional("RotateBody"),
+        refusals: &["400", "404", "409", "415", "501", "503"],
+        ..SUBSCRIPTION
+    },
+    Operation {
+        path: "/v1/subscriptions/{id}/deliveries",
+        summary: "What was tried, newest first; the last 1,000 are kept.",
+        answer: Answer::Json("DeliveryPage"),
+        refusals: &["400", "404", "501", "503"],
+        query: &[PAGE],
+        ..SUBSCRIPTION
+    },
+    Operation {
+        method: "post",
+        path: "/v1/subscriptions/{id}/resend",
+        summary: "Send again: one event, or what the subscription wants of a time. At most 500 orders' per call.",
+        body: Body::Needed("ResendBody"),
+        success: "202",
+        answer: Answer::Json("ResendAnswer"),
+        refusals: &["400", "404", "413", "415", "501", "503"],
+        ..SUBSCRIPTION
     },
     Operation {
         path: "/metrics",

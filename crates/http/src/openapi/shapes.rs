@@ -12,7 +12,11 @@ use crate::queues::{
     ClaimBody, ClaimOutcome, ClaimedItem, CompleteBody, CompleteItem, FailBody, FailItem, FailKind, HeartbeatBody,
     HeartbeatItem, QueueView,
 };
-use crate::streams::{CloudEvent, EventData};
+use crate::subscriptions::{
+    Begin, DeliveryView, FilterView, Include, ResendAnswer, ResendBody, RotateBody, Signature, SubscriptionBody,
+    SubscriptionView,
+};
+use comanda_deliver::{CloudEvent, EventData};
 
 /// What a callback says. With `kind` it is a no, with a reason; every other JSON, or none, is the step's result.
 #[derive(ToSchema)]
@@ -227,6 +231,20 @@ struct DeadLetterPage {
 }
 
 #[derive(ToSchema)]
+struct SubscriptionList {
+    items: Vec<SubscriptionView>,
+}
+
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+struct DeliveryPage {
+    /// Newest first.
+    items: Vec<DeliveryView>,
+    /// Where the next page begins; null when there is nothing more.
+    next_cursor: Option<String>,
+}
+
+#[derive(ToSchema)]
 struct CauseList {
     /// Most frequent first.
     items: Vec<Cause>,
@@ -345,6 +363,18 @@ struct Fault {
         HeartbeatItem,
         ClaimOutcome,
         ClaimAnswer,
+        SubscriptionBody,
+        SubscriptionView,
+        SubscriptionList,
+        FilterView,
+        Include,
+        Begin,
+        Signature,
+        RotateBody,
+        ResendBody,
+        ResendAnswer,
+        DeliveryView,
+        DeliveryPage,
         Problem,
         Fault,
     ))

@@ -11,6 +11,7 @@ mod problems;
 mod queues;
 mod server;
 mod streams;
+mod subscriptions;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +21,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
 use axum::response::Response;
+use comanda_deliver::Deliveries;
 use comanda_engine::{Breaks, Service, StepCall, StepRunner};
 use comanda_model::decision::StepOutcome;
 use comanda_order_type::{Bundle, Definition, Known, read, shipped};
@@ -152,6 +154,12 @@ impl Api {
         let service = Service::start(engine, store, Arc::new(NoSteps), types).await.unwrap();
         let home = tempfile::tempdir().unwrap();
         let mut options = options(&home);
+        let deliver = comanda_deliver::Options {
+            allow_private: true,
+            wait_scale: 0.001,
+            ..comanda_deliver::Options::default()
+        };
+        options.deliveries = Some(Deliveries::start(deliver, service.clone(), Vec::new()).await.unwrap());
         change(&mut options);
         let loopback = options.listen.ip().is_loopback();
         let app = App::new(options, service.clone(), loopback);
@@ -229,6 +237,7 @@ fn options(home: &TempDir) -> Options {
         insecure: false,
         keys: Arc::new(KeyRing::open(&home.path().join("keys.json")).unwrap()),
         bench_no_store: false,
+        deliveries: None,
         metrics: Some(Arc::new(|| "up 1\n".to_owned())),
         version: "1.2.3".to_owned(),
     }

@@ -35,6 +35,7 @@ pub mod lists;
 pub mod oracle;
 pub mod retention;
 pub mod sample;
+pub mod subscriptions;
 pub mod work;
 
 use std::future::Future;
@@ -148,6 +149,9 @@ macro_rules! each_conformance_check {
             retention::what_is_old_goes_in_bites
             retention::keys_go_with_their_order
             retention::a_cursor_that_was_passed_is_reset
+            subscriptions::a_subscription_is_kept_whole
+            subscriptions::progress_moves_in_one_act
+            subscriptions::the_log_of_deliveries_is_bounded
             oracle::it_does_as_the_memory_store_does
             oracle::it_does_as_the_memory_store_does_again
         }

@@ -9,6 +9,7 @@ mod hold;
 mod lane;
 mod read;
 mod state;
+mod subscription;
 mod tally;
 
 use std::path::Path;
@@ -28,7 +29,7 @@ use state::State;
 
 use crate::{
     Capabilities, Cause, Claims, Commit, CommitError, Counters, FeedPage, FeedStart, ListQuery, OrderPage, QueueClaim,
-    QueueCount, Receipt, Store, StoreError, Stored, Ticket, TypeSource, WorkClaims,
+    QueueCount, Receipt, Store, StoreError, Stored, SubscriptionStore, Ticket, TypeSource, WorkClaims,
 };
 
 /// What a store takes its time from.
@@ -206,6 +207,10 @@ impl Store for MemoryStore {
             backup: false,
             queues: true,
         }
+    }
+
+    fn subscriptions(&self) -> Option<&dyn SubscriptionStore> {
+        Some(self)
     }
 
     async fn health(&self) -> Result<(), StoreError> {

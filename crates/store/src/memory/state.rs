@@ -9,6 +9,7 @@ use jiff::Timestamp;
 
 use super::Clock;
 use super::lane::Lane;
+use super::subscription::Kept;
 use super::tally::Tally;
 use crate::{TypeSource, Worker};
 
@@ -41,6 +42,7 @@ pub(super) struct State {
     pub(super) held: HashMap<OrderId, Held>,
     pub(super) types: HashMap<TypeHash, TypeSource>,
     pub(super) tally: Tally,
+    pub(super) subscriptions: BTreeMap<String, Kept>,
 }
 
 /// An order, with everything that goes when it goes.
@@ -104,6 +106,7 @@ impl State {
             held: HashMap::new(),
             types: HashMap::new(),
             tally: Tally::default(),
+            subscriptions: BTreeMap::new(),
         }
     }
 

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use comanda_deliver::{Configured, DeliverError, Deliveries};
 use comanda_engine::{Breaks, Service};
 use comanda_http::{KeyRing, Server};
 use comanda_order_type::{Bundle, Definition, Known};
@@ -95,9 +96,10 @@ async fn serve_until(
         KeyRing::open(&config.keys_file).map_err(|error| Failure::process("the API keys could not be read", error))?,
     );
     let keyed = !keys.is_empty();
+    let deliveries = deliveries(config, service).await?;
     let render = metrics.clone();
     let server = Server::bind(
-        http_options(config, keys, Arc::new(move || render.render())),
+        http_options(config, keys, deliveries.clone(), Arc::new(move || render.render())),
         service.clone(),
     )
     .await;
@@ -124,9 +126,34 @@ async fn serve_until(
         service.stop(GRACE).await;
     };
     let ((), ()) = tokio::join!(server.run(stop.clone()), stop_engine);
+    deliveries.stop().await;
     background.close();
     background.wait().await;
     Ok(())
+}
+
+/// Sets the subscriptions to work: those that the store keeps, and those of the configuration.
+async fn deliveries(config: &Config, service: &Service) -> Result<Deliveries, Failure> {
+    let mut configured = Vec::with_capacity(config.subscriptions.len());
+    for subscription in &config.subscriptions {
+        let name = subscription.name.clone();
+        let secret = secrets::read_all(&BTreeMap::from([(name.clone(), subscription.secret.clone())]))?;
+        configured.push(Configured {
+            request: subscription.request.clone(),
+            secret: secret.into_values().next().unwrap_or_default(),
+            name,
+        });
+    }
+    let options = comanda_deliver::Options {
+        user_agent: concat!("comanda/", env!("CARGO_PKG_VERSION")).to_owned(),
+        allow_private: config.allow_private,
+        wait_scale: if config.fast_retries { FAST } else { 1.0 },
+    };
+    let started = Deliveries::start(options, service.clone(), configured).await;
+    started.map_err(|error| match error {
+        DeliverError::Store(error) => error.into(),
+        error => Failure::process("the subscriptions could not be set up", error),
+    })
 }
 
 fn bind_failure(error: comanda_http::BindError) -> Failure {
@@ -225,6 +252,7 @@ fn engine_options(config: &Config) -> comanda_engine::Options {
 fn http_options(
     config: &Config,
     keys: Arc<KeyRing>,
+    deliveries: Deliveries,
     metrics: Arc<dyn Fn() -> String + Send + Sync>,
 ) -> comanda_http::Options {
     let limits = &config.limits;
@@ -240,6 +268,7 @@ fn http_options(
         insecure: config.insecure,
         keys,
         bench_no_store: config.bench_no_store,
+        deliveries: Some(deliveries),
         metrics: Some(metrics),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     }

@@ -1,0 +1,143 @@
+//! Subscriptions of the real binary: an independent receiver, and `kill -9` while events are on their way.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    missing_docs,
+    reason = "a test's panic is its failure"
+)]
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::Receiver;
+use std::time::Instant;
+
+use serde_json::Value;
+use support::{PATIENCE, Server, lines};
+
+const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+const ORDERS_PER_ROUND: usize = 60;
+
+/// The receiver's process. It ends with the test.
+struct Hook {
+    child: Child,
+    port: u16,
+    said: Receiver<String>,
+}
+
+impl Hook {
+    fn start() -> Self {
+        let mut child = Command::new("python3")
+            .args([concat!(env!("CARGO_MANIFEST_DIR"), "/tests/receiver.py"), SECRET])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let said = lines(child.stdout.take().unwrap());
+        let port = said.recv_timeout(PATIENCE).unwrap().trim().parse().unwrap();
+        Self { child, port, said }
+    }
+}
+
+impl Drop for Hook {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn feed(server: &Server) -> Vec<String> {
+    let mut ids = Vec::new();
+    let mut path = "/v1/events?limit=500".to_owned();
+    loop {
+        let (_, page) = server.get(&path);
+        let items = page["items"].as_array().unwrap();
+        if items.is_empty() {
+            return ids;
+        }
+        ids.extend(items.iter().map(|event| event["id"].as_str().unwrap().to_owned()));
+        path = format!("/v1/events?limit=500&cursor={}", page["nextCursor"].as_str().unwrap());
+    }
+}
+
+#[test]
+fn killed_at_any_moment_every_event_arrives_in_order_and_nothing_else_does() {
+    let hook = Hook::start();
+    let home = tempfile::tempdir().unwrap();
+    // The port of a listener that has gone: nobody answers there.
+    let dead = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let configuration = format!(
+        "[[subscriptions]]\nname = \"hook\"\nurl = \"http://127.0.0.1:{}/\"\nsecret = {{ env = \"HOOK_SECRET\" }}\n\
+         from = \"oldest\"\n[[subscriptions]]\nname = \"dead\"\nurl = \"http://{dead}/\"\n\
+         secret = {{ env = \"HOOK_SECRET\" }}\nfrom = \"oldest\"\n",
+        hook.port
+    );
+    std::fs::write(home.path().join("comanda.toml"), configuration).unwrap();
+    let start = || {
+        let lent = support::Home::Lent(home.path().to_owned());
+        Server::start_with(lent, &[], &[("HOOK_SECRET", SECRET)])
+    };
+    for _ in 0..3 {
+        let server = start();
+        for n in 0..ORDERS_PER_ROUND {
+            let body = format!(r#"{{"type":"sale","data":{{"amount":{n}.50,"currency":"EUR"}}}}"#);
+            let (status, answer) = server.post("/v1/orders", &body);
+            assert_eq!(status, 202, "{answer}");
+        }
+        // Accepted, and on their way: some have been sent, some have not, some stand between answer and cursor.
+        server.kill();
+    }
+    let server = start();
+    let all_final = |server: &Server| {
+        let (_, page) = server.get("/v1/orders?status=ACCEPTED&limit=500");
+        page["items"].as_array().unwrap().is_empty()
+    };
+    let begun = Instant::now();
+    while !all_final(&server) {
+        assert!(begun.elapsed() < PATIENCE, "orders do not come to an end");
+    }
+    let expected: BTreeSet<String> = feed(&server).into_iter().collect();
+    assert_eq!(expected.len(), 3 * ORDERS_PER_ROUND * 2, "two events each");
+
+    let mut arrived: BTreeSet<String> = BTreeSet::new();
+    let mut newest: BTreeMap<String, u64> = BTreeMap::new();
+    while arrived.len() < expected.len() {
+        let line = hook.said.recv_timeout(PATIENCE).unwrap();
+        let delivery: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(delivery["verified"], true, "{delivery}");
+        let id = delivery["id"].as_str().unwrap();
+        assert!(expected.contains(id), "{id} is nowhere in the store");
+        let sequence = delivery["sequence"].as_u64().unwrap();
+        let newest = newest
+            .entry(delivery["order"].as_str().unwrap().to_owned())
+            .or_default();
+        assert!(sequence <= *newest + 1, "{id} came before an earlier one of its order");
+        *newest = sequence.max(*newest);
+        arrived.insert(id.to_owned());
+    }
+    let shown = server
+        .run(&["subscriptions", "show", "dead", "--output", "json"], "")
+        .ok()
+        .json();
+    assert_eq!(shown["state"], "active", "it is tried for days: {shown}");
+    let log = server
+        .run(&["subscriptions", "deliveries", "dead", "--output", "json"], "")
+        .ok()
+        .json();
+    let tries = log["items"].as_array().unwrap();
+    assert!(
+        !tries.is_empty() && tries.iter().all(|one| one["delivered"] == false),
+        "{log}"
+    );
+    let listed = server.run(&["subscriptions", "list"], "").ok();
+    assert!(
+        listed.out.contains("hook") && listed.out.contains("dead"),
+        "{}",
+        listed.out
+    );
+}

@@ -1,0 +1,657 @@
+//! The face of subscriptions: makes, changes, pauses and removes them, and keeps one worker for each at work.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use comanda_engine::Service;
+use comanda_model::{EventKind, OrderId};
+use comanda_outbound::{Guard, Refused, SecretError, Signer};
+use comanda_store::subscription::{
+    Advance, Delivery, EXCEPTIONS_MAX, EventFilter, Exception, Paused, Progress, SigningSecret, Subscription,
+    SubscriptionStore,
+};
+use comanda_store::{FeedStart, Store, StoreError};
+use jiff::Timestamp;
+use tokio::sync::{Mutex, mpsc};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use url::Url;
+
+use crate::tail::Tail;
+use crate::webhook::Clients;
+use crate::worker::{Worker, later};
+
+/// How long a secret that was replaced goes on signing, unless something else is asked for.
+const ROTATION: Duration = Duration::from_secs(24 * 60 * 60);
+/// The most orders that one call sends again.
+const RESEND_MAX: usize = 500;
+/// The most events that one call looks at to find those to send again.
+const RESEND_EVENTS_MAX: usize = 100_000;
+
+/// How subscriptions work.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// What it is called towards receivers.
+    pub user_agent: String,
+    /// Whether subscriptions made through the API may lead to addresses that are not public.
+    pub allow_private: bool,
+    /// Multiplies the waits between tries; below 1 to try out failure quickly.
+    pub wait_scale: f64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            user_agent: "comanda".to_owned(),
+            allow_private: false,
+            wait_scale: 1.0,
+        }
+    }
+}
+
+/// A subscription that the configuration names.
+#[derive(Clone, Debug)]
+pub struct Configured {
+    /// Its name, which is its id.
+    pub name: String,
+    /// What is asked for.
+    pub request: Request,
+    /// The secret that is signed with.
+    pub secret: String,
+}
+
+/// What a new subscription is to be.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// For people.
+    pub name: String,
+    /// Where events are sent.
+    pub url: String,
+    /// Which events.
+    pub filter: EventFilter,
+    /// Whether the order goes with each event.
+    pub include_order: bool,
+    /// How many orders' events are sent at the same time, from 1 to 64.
+    pub concurrency: u32,
+    /// Whether it begins with the oldest event that is kept, instead of with the next one.
+    pub from_oldest: bool,
+    /// What kind of secret is made.
+    pub secret: SecretKind,
+}
+
+/// What is signed with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SecretKind {
+    /// HMAC-SHA256, with a secret that both sides know.
+    #[default]
+    Symmetric,
+    /// Ed25519: the receiver needs only the public key.
+    Asymmetric,
+}
+
+/// A subscription with a secret that was just made: the only time that it is told.
+#[derive(Clone, Debug)]
+pub struct Rotated {
+    /// The subscription.
+    pub subscription: Subscription,
+    /// What the receiver verifies with: the secret, or the public key.
+    pub verify_with: String,
+}
+
+/// What is to be sent again.
+#[derive(Clone, Debug)]
+pub enum Resend {
+    /// One event, by its id on the wire.
+    Event(String),
+    /// What is wanted of the events that were recorded at or after the first time, and before the second.
+    Range(Timestamp, Option<Timestamp>),
+}
+
+/// What will be sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resent {
+    /// Of so many orders.
+    pub orders: usize,
+    /// Whether there are more than one call takes.
+    pub more: bool,
+}
+
+/// Why something could not be done.
+#[derive(Debug, thiserror::Error)]
+pub enum DeliverError {
+    /// There is none with this id.
+    #[error("there is no subscription `{0}`")]
+    Unknown(String),
+    /// The configuration has made it.
+    #[error("`{0}` stands in the configuration; change it there")]
+    Configured(String),
+    /// Something that was asked for makes no sense.
+    #[error("{0}")]
+    Invalid(String),
+    /// It may not be sent there.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// A secret could not be made or read.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// The client could not be set up.
+    #[error("the HTTP client could not be set up")]
+    Client(#[from] reqwest::Error),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Subscriptions at work. Cloning it clones a handle.
+#[derive(Clone)]
+pub struct Deliveries(Arc<Shared>);
+
+/// What workers share.
+pub(crate) struct Shared {
+    pub(crate) service: Service,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) options: Options,
+    pub(crate) clients: Clients,
+    pub(crate) tail: Tail,
+    pub(crate) pauses: mpsc::UnboundedSender<Pause>,
+    entries: Mutex<BTreeMap<String, Entry>>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+/// A worker's wish that its subscription be paused.
+pub(crate) struct Pause {
+    pub(crate) id: String,
+    pub(crate) reason: String,
+}
+
+/// A subscription, with its worker unless it is paused.
+struct Entry {
+    subscription: Subscription,
+    worker: Option<(CancellationToken, JoinHandle<()>)>,
+}
+
+impl Shared {
+    pub(crate) fn port(&self) -> Result<&dyn SubscriptionStore, StoreError> {
+        self.store.subscriptions().ok_or(StoreError::Unsupported {
+            store: self.store.capabilities().name,
+            what: "keep subscriptions",
+        })
+    }
+}
+
+impl Deliveries {
+    /// Takes up the subscriptions that the store keeps, and makes those of the configuration be as it says.
+    ///
+    /// # Errors
+    /// [`StoreError::Unsupported`] if the configuration names subscriptions and the store keeps none.
+    pub async fn start(options: Options, service: Service, configured: Vec<Configured>) -> Result<Self, DeliverError> {
+        let (pauses, asked) = mpsc::unbounded_channel();
+        let shared = Arc::new(Shared {
+            clients: Clients::new(&options.user_agent)?,
+            store: service.store().clone(),
+            service,
+            options,
+            tail: Tail::new(),
+            pauses,
+            entries: Mutex::default(),
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        });
+        let deliveries = Self(shared.clone());
+        if shared.store.subscriptions().is_none() && configured.is_empty() {
+            return Ok(deliveries);
+        }
+        deliveries.configure(configured).await?;
+        let all = shared.port()?.all_subscriptions().await?;
+        {
+            let mut entries = shared.entries.lock().await;
+            for subscription in all {
+                let id = subscription.id.clone();
+                let worker = deliveries.work(&subscription);
+                entries.insert(id, Entry { subscription, worker });
+            }
+            count_paused(&entries);
+        }
+        let tail = shared.tail.clone();
+        shared.tasks.spawn(tail.run(shared.store.clone(), shared.stop.clone()));
+        shared.tasks.spawn(pause_loop(deliveries.clone(), asked));
+        Ok(deliveries)
+    }
+
+    /// Makes the store's subscriptions those that the configuration names.
+    async fn configure(&self, configured: Vec<Configured>) -> Result<(), DeliverError> {
+        let port = self.0.port()?;
+        let before = port.all_subscriptions().await?;
+        for old in before.iter().filter(|old| old.configured) {
+            if !configured.iter().any(|new| new.name == old.id) {
+                port.remove_subscription(&old.id).await?;
+            }
+        }
+        for new in configured {
+            let old = before.iter().find(|old| old.id == new.name);
+            if old.is_some_and(|old| !old.configured) {
+                let taken = format!("a subscription with the id `{}` was made through the API", new.name);
+                return Err(DeliverError::Invalid(taken));
+            }
+            Signer::from_secret(&new.secret)?;
+            check(&new.request)?;
+            let subscription = Subscription {
+                id: new.name,
+                configured: true,
+                // Who writes the configuration may name any address.
+                allow_private: true,
+                created_at: old.map_or_else(|| self.0.store.now(), |old| old.created_at),
+                // A start is a new try.
+                paused: None,
+                ..self.subscription(&new.request, new.secret)
+            };
+            port.put_subscription(&subscription).await?;
+            if old.is_none() {
+                self.begin(&subscription.id, new.request.from_oldest).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn subscription(&self, request: &Request, secret: String) -> Subscription {
+        Subscription {
+            id: format!("sub_{}", uuid::Uuid::new_v4().simple()),
+            name: request.name.clone(),
+            url: request.url.clone(),
+            filter: request.filter.clone(),
+            include_order: request.include_order,
+            secrets: vec![SigningSecret { secret, until: None }],
+            allow_private: self.0.options.allow_private,
+            concurrency: request.concurrency,
+            configured: false,
+            created_at: self.0.store.now(),
+            paused: None,
+        }
+    }
+
+    /// Puts a new subscription's cursor where it begins.
+    async fn begin(&self, id: &str, from_oldest: bool) -> Result<(), StoreError> {
+        let from = if from_oldest {
+            FeedStart::Oldest
+        } else {
+            FeedStart::Newest
+        };
+        let advance = Advance {
+            cursor: Some(self.0.store.feed(from, 0).await?.next),
+            failed: Vec::new(),
+            settled: Vec::new(),
+            deliveries: Vec::new(),
+        };
+        self.0.port()?.advance(id, advance).await
+    }
+
+    /// All subscriptions, by id.
+    pub async fn list(&self) -> Vec<Subscription> {
+        let entries = self.0.entries.lock().await;
+        entries.values().map(|entry| entry.subscription.clone()).collect()
+    }
+
+    /// One, with how far it has come.
+    pub async fn get(&self, id: &str) -> Result<(Subscription, Option<Progress>), DeliverError> {
+        let subscription = {
+            let entries = self.0.entries.lock().await;
+            let entry = entries.get(id).ok_or_else(|| DeliverError::Unknown(id.to_owned()))?;
+            entry.subscription.clone()
+        };
+        Ok((subscription, self.0.port()?.progress(id).await?))
+    }
+
+    /// Makes one. It begins with the next event that is committed, or with the oldest that is kept.
+    pub async fn create(&self, request: Request) -> Result<Rotated, DeliverError> {
+        let url = check(&request)?;
+        if !self.0.options.allow_private {
+            Guard::check(&url)?;
+        }
+        let (secret, verify_with) = make_secret(request.secret)?;
+        let subscription = self.subscription(&request, secret);
+        let mut entries = self.0.entries.lock().await;
+        self.0.port()?.put_subscription(&subscription).await?;
+        self.begin(&subscription.id, request.from_oldest).await?;
+        let worker = self.work(&subscription);
+        let entry = Entry {
+            subscription: subscription.clone(),
+            worker,
+        };
+        entries.insert(subscription.id.clone(), entry);
+        Ok(Rotated {
+            subscription,
+            verify_with,
+        })
+    }
+
+    /// Removes one, with its progress and its log.
+    pub async fn remove(&self, id: &str) -> Result<(), DeliverError> {
+        let mut entries = self.0.entries.lock().await;
+        let entry = entries
+            .get_mut(id)
+            .ok_or_else(|| DeliverError::Unknown(id.to_owned()))?;
+        if entry.subscription.configured {
+            return Err(DeliverError::Configured(id.to_owned()));
+        }
+        end(entry.worker.take()).await;
+        self.0.port()?.remove_subscription(id).await?;
+        entries.remove(id);
+        count_paused(&entries);
+        Ok(())
+    }
+
+    /// Sends nothing more until it is resumed.
+    pub async fn pause(&self, id: &str, reason: String) -> Result<Subscription, DeliverError> {
+        let at = self.0.store.now();
+        self.change(id, |subscription| {
+            subscription.paused.get_or_insert(Paused { at, reason });
+        })
+        .await
+    }
+
+    /// Goes on where it was paused; what failed is tried again at once.
+    pub async fn resume(&self, id: &str) -> Result<Subscription, DeliverError> {
+        let now = self.0.store.now();
+        let failed = match self.0.port()?.progress(id).await? {
+            Some(progress) => progress.exceptions,
+            None => Vec::new(),
+        };
+        let anew = |one: Exception| Exception {
+            attempts: 0,
+            retry_at: now,
+            ..one
+        };
+        self.stopped(id, Some(failed.into_iter().map(anew).collect()), |subscription| {
+            subscription.paused = None;
+        })
+        .await
+    }
+
+    /// Makes a new secret of the same kind. The old one signs beside it for a day, or for as long as is asked for.
+    pub async fn rotate(&self, id: &str, keep: Option<Duration>) -> Result<Rotated, DeliverError> {
+        let (current, _) = self.get(id).await?;
+        if current.configured {
+            return Err(DeliverError::Configured(id.to_owned()));
+        }
+        let is_asymmetric = current
+            .secrets
+            .first()
+            .is_some_and(|one| one.secret.starts_with("whsk_"));
+        let kind = if is_asymmetric {
+            SecretKind::Asymmetric
+        } else {
+            SecretKind::Symmetric
+        };
+        let (secret, verify_with) = make_secret(kind)?;
+        let now = self.0.store.now();
+        let until = later(now, keep.unwrap_or(ROTATION));
+        let subscription = self
+            .change(id, |subscription| {
+                subscription
+                    .secrets
+                    .retain(|old| old.until.is_none_or(|until| until > now));
+                for old in &mut subscription.secrets {
+                    old.until = Some(old.until.map_or(until, |before| before.min(until)));
+                }
+                subscription.secrets.insert(0, SigningSecret { secret, until: None });
+                // Whoever rotates in a hurry leaves no row of old secrets behind.
+                subscription.secrets.truncate(3);
+            })
+            .await?;
+        Ok(Rotated {
+            subscription,
+            verify_with,
+        })
+    }
+
+    /// The log: tries with a number below `before`, newest first.
+    pub async fn deliveries(&self, id: &str, before: u64, max: usize) -> Result<Vec<Delivery>, DeliverError> {
+        self.get(id).await?;
+        Ok(self.0.port()?.deliveries(id, before, max).await?)
+    }
+
+    /// Sends events again that the subscription wants, in order per order. What is asked for is durable before this
+    /// answers.
+    pub async fn resend(&self, id: &str, resend: Resend) -> Result<Resent, DeliverError> {
+        let (subscription, _) = self.get(id).await?;
+        let now = self.0.store.now();
+        let mut again: BTreeMap<OrderId, Exception> = BTreeMap::new();
+        let mut more = false;
+        match resend {
+            Resend::Event(event) => {
+                let invalid = || DeliverError::Invalid(format!("`{event}` is no event that is kept"));
+                let (order, number) = event.split_once(':').ok_or_else(invalid)?;
+                let order: OrderId = order.parse().map_err(|_| invalid())?;
+                let number: u64 = number.parse().ok().filter(|number| *number > 0).ok_or_else(invalid)?;
+                let found = self.0.store.history(order, number - 1, 1).await?;
+                found
+                    .first()
+                    .filter(|event| event.number == number)
+                    .ok_or_else(invalid)?;
+                again.insert(order, once(order, number, now));
+            }
+            Resend::Range(since, until) => {
+                let mut from = FeedStart::Oldest;
+                let mut looked_at = 0;
+                'pages: loop {
+                    let page = self.0.store.feed(from, 500).await?;
+                    from = FeedStart::After(page.next);
+                    if page.events.is_empty() {
+                        break;
+                    }
+                    for event in page.events {
+                        looked_at += 1;
+                        let wanted = event.event.at >= since
+                            && until.is_none_or(|until| event.event.at < until)
+                            && subscription
+                                .filter
+                                .matches(&event.order_type, event.customer.as_deref(), &event.event);
+                        if !wanted {
+                            continue;
+                        }
+                        if again.len() >= RESEND_MAX && !again.contains_key(&event.order) {
+                            more = true;
+                            break 'pages;
+                        }
+                        let number = event.event.number;
+                        let exception = again
+                            .entry(event.order)
+                            .or_insert_with(|| once(event.order, number, now));
+                        exception.until = exception.until.max(number);
+                    }
+                    if looked_at >= RESEND_EVENTS_MAX {
+                        more = true;
+                        break;
+                    }
+                }
+            }
+        }
+        let orders = again.len();
+        self.stopped(id, Some(again.into_values().collect()), |_| {}).await?;
+        Ok(Resent { orders, more })
+    }
+
+    async fn change(&self, id: &str, change: impl FnOnce(&mut Subscription)) -> Result<Subscription, DeliverError> {
+        self.stopped(id, None, change).await
+    }
+
+    /// Changes a subscription while its worker stands still, and perhaps what it is to try again.
+    async fn stopped(
+        &self,
+        id: &str,
+        again: Option<Vec<Exception>>,
+        change: impl FnOnce(&mut Subscription),
+    ) -> Result<Subscription, DeliverError> {
+        let mut entries = self.0.entries.lock().await;
+        let entry = entries
+            .get_mut(id)
+            .ok_or_else(|| DeliverError::Unknown(id.to_owned()))?;
+        end(entry.worker.take()).await;
+        let mut changed = entry.subscription.clone();
+        change(&mut changed);
+        let written = self.write(&changed, again).await;
+        if written.is_ok() {
+            entry.subscription = changed.clone();
+        }
+        entry.worker = self.work(&entry.subscription);
+        count_paused(&entries);
+        written?;
+        Ok(changed)
+    }
+
+    async fn write(&self, changed: &Subscription, again: Option<Vec<Exception>>) -> Result<(), DeliverError> {
+        let port = self.0.port()?;
+        if let Some(again) = again {
+            let mut failed = Vec::with_capacity(again.len());
+            let stands = match port.progress(&changed.id).await? {
+                Some(progress) => progress.exceptions,
+                None => Vec::new(),
+            };
+            for one in again {
+                let merged = match stands.iter().find(|stands| stands.order == one.order) {
+                    Some(stands) => Exception {
+                        number: one.number.min(stands.number),
+                        until: one.until.max(stands.until),
+                        ..one
+                    },
+                    None => one,
+                };
+                failed.push(merged);
+            }
+            let new = failed
+                .iter()
+                .filter(|one| !stands.iter().any(|stands| stands.order == one.order));
+            if stands.len() + new.count() > EXCEPTIONS_MAX {
+                let full = "too much waits to be sent again already; come again when it has been sent";
+                return Err(DeliverError::Invalid(full.to_owned()));
+            }
+            let advance = Advance {
+                cursor: None,
+                failed,
+                settled: Vec::new(),
+                deliveries: Vec::new(),
+            };
+            port.advance(&changed.id, advance).await?;
+        }
+        Ok(port.put_subscription(changed).await?)
+    }
+
+    /// Sets a worker to work, unless the subscription is paused.
+    fn work(&self, subscription: &Subscription) -> Option<(CancellationToken, JoinHandle<()>)> {
+        if subscription.paused.is_some() || self.0.stop.is_cancelled() {
+            return None;
+        }
+        let stop = self.0.stop.child_token();
+        let (shared, subscription, token) = (self.0.clone(), subscription.clone(), stop.clone());
+        let task = self.0.tasks.spawn(async move {
+            loop {
+                match Worker::new(shared.clone(), subscription.clone(), token.clone()).await {
+                    Ok(worker) => return worker.run().await,
+                    Err(error) => {
+                        tracing::warn!(%error, subscription = subscription.id, "deliveries wait for the store");
+                    }
+                }
+                tokio::select! {
+                    () = tokio::time::sleep(Duration::from_secs(1)) => {}
+                    () = token.cancelled() => return,
+                }
+            }
+        });
+        Some((stop, task))
+    }
+
+    /// Stops all workers. What was under way is sent again at the next start.
+    pub async fn stop(&self) {
+        self.0.stop.cancel();
+        self.0.tasks.close();
+        self.0.tasks.wait().await;
+    }
+}
+
+/// Does what workers wish: each has ended when it is heard.
+async fn pause_loop(deliveries: Deliveries, mut asked: mpsc::UnboundedReceiver<Pause>) {
+    loop {
+        let pause = tokio::select! {
+            pause = asked.recv() => pause,
+            () = deliveries.0.stop.cancelled() => None,
+        };
+        let Some(Pause { id, reason }) = pause else { return };
+        tracing::warn!(subscription = id, reason, "a subscription is paused");
+        if let Err(error) = deliveries.pause(&id, reason).await {
+            tracing::warn!(%error, subscription = id, "a subscription could not be paused; it goes on trying");
+        }
+    }
+}
+
+async fn end(worker: Option<(CancellationToken, JoinHandle<()>)>) {
+    if let Some((stop, task)) = worker {
+        stop.cancel();
+        // A worker that panicked has ended as well.
+        let _ = task.await;
+    }
+}
+
+fn once(order: OrderId, number: u64, now: Timestamp) -> Exception {
+    Exception {
+        order,
+        number,
+        until: number,
+        attempts: 0,
+        retry_at: now,
+    }
+}
+
+fn make_secret(kind: SecretKind) -> Result<(String, String), SecretError> {
+    match kind {
+        SecretKind::Symmetric => {
+            let secret = Signer::symmetric_secret()?;
+            Ok((secret.clone(), secret))
+        }
+        SecretKind::Asymmetric => {
+            let secret = Signer::asymmetric_secret()?;
+            let public = Signer::from_secret(&secret)?.public_key().ok_or(SecretError::Prefix)?;
+            Ok((secret, public))
+        }
+    }
+}
+
+/// Whether what is asked for makes sense, wherever it leads.
+fn check(request: &Request) -> Result<Url, DeliverError> {
+    let invalid = |text: String| Err(DeliverError::Invalid(text));
+    let url = match Url::parse(&request.url) {
+        Ok(url) => url,
+        Err(error) => return invalid(format!("`{}` is no URL: {error}", request.url)),
+    };
+    match Guard::check(&url) {
+        Ok(()) | Err(Refused::Private { .. }) => {}
+        Err(refused) => return Err(refused.into()),
+    }
+    if !(1..=64).contains(&request.concurrency) {
+        return invalid("`concurrency` must be from 1 to 64".to_owned());
+    }
+    if request.name.len() > 200 || request.url.len() > 2000 {
+        return invalid("`name` has at most 200 characters, `url` at most 2,000".to_owned());
+    }
+    let filter = &request.filter;
+    for list in [&filter.types, &filter.statuses, &filter.events, &filter.customers] {
+        if list.len() > 100 || list.iter().any(|entry| entry.len() > 300) {
+            return invalid("a filter has at most 100 entries of at most 300 characters".to_owned());
+        }
+    }
+    let known = |name: &String| EventKind::ALL.iter().any(|kind| kind.wire_name() == name);
+    if let Some(unknown) = filter.events.iter().find(|name| !known(name)) {
+        return invalid(format!("there is no event `{unknown}`"));
+    }
+    Ok(url)
+}
+
+fn count_paused(entries: &BTreeMap<String, Entry>) {
+    let paused = entries
+        .values()
+        .filter(|entry| entry.subscription.paused.is_some())
+        .count();
+    metrics::gauge!("comanda_subscriptions_paused").set(u32::try_from(paused).map_or(f64::MAX, f64::from));
+}

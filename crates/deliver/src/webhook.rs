@@ -1,0 +1,161 @@
+//! Sending one event to one webhook: signed, bounded in time, without following where it is led.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use comanda_outbound::{Guard, Signer, signature};
+use comanda_store::subscription::Subscription;
+use jiff::Timestamp;
+use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
+use reqwest::{Client, Response, StatusCode, Url};
+
+/// How long a receiver may take to answer.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(15);
+/// The longest `Retry-After` that is believed.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// How much of a reason is kept, in bytes.
+const REASON_BYTES_MAX: usize = 300;
+
+/// The two clients: one for addresses that only the operator may name, one for all others.
+#[derive(Clone, Debug)]
+pub(crate) struct Clients {
+    guarded: Client,
+    open: Client,
+}
+
+/// What became of one try.
+#[derive(Debug)]
+pub(crate) struct Tried {
+    pub(crate) outcome: Outcome,
+    pub(crate) status: Option<u16>,
+    pub(crate) took: Duration,
+}
+
+/// How a try ended.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// The receiver took it.
+    Delivered,
+    /// It did not; perhaps it said when to come again.
+    Failed {
+        reason: String,
+        retry_after: Option<Duration>,
+    },
+    /// The receiver wants nothing more (410).
+    Gone,
+}
+
+impl Clients {
+    pub(crate) fn new(user_agent: &str) -> Result<Self, reqwest::Error> {
+        let builder = || {
+            Client::builder()
+                .user_agent(user_agent.to_owned())
+                .redirect(reqwest::redirect::Policy::none())
+                .connect_timeout(Duration::from_secs(10))
+                .timeout(TIMEOUT)
+                .pool_idle_timeout(Duration::from_secs(60))
+        };
+        Ok(Self {
+            guarded: Guard::apply(builder()).build()?,
+            open: builder().build()?,
+        })
+    }
+
+    /// Makes one try. `id` is the event's, and the same on every try, so that the receiver can tell a repetition.
+    pub(crate) async fn send(&self, to: &Subscription, id: &str, body: String, now: Timestamp) -> Tried {
+        let begun = Instant::now();
+        let failed = |reason: String, begun: Instant| Tried {
+            outcome: Outcome::Failed {
+                reason: bounded(reason),
+                retry_after: None,
+            },
+            status: None,
+            took: begun.elapsed(),
+        };
+        let url = match Url::parse(&to.url) {
+            Ok(url) => url,
+            Err(error) => return failed(format!("the URL is not valid: {error}"), begun),
+        };
+        if !to.allow_private
+            && let Err(refused) = Guard::check(&url)
+        {
+            return failed(refused.to_string(), begun);
+        }
+        let mut signers = Vec::new();
+        for secret in to
+            .secrets
+            .iter()
+            .filter(|secret| secret.until.is_none_or(|until| until > now))
+        {
+            match Signer::from_secret(&secret.secret) {
+                Ok(signer) => signers.push(signer),
+                Err(error) => return failed(error.to_string(), begun),
+            }
+        }
+        let client = if to.allow_private { &self.open } else { &self.guarded };
+        let mut request = client.post(url).header(CONTENT_TYPE, "application/cloudevents+json");
+        for (name, value) in signature::headers(&signers, id, now.as_second(), body.as_bytes()) {
+            request = request.header(name, value);
+        }
+        match request.body(body).send().await {
+            Ok(response) => Tried {
+                status: Some(response.status().as_u16()),
+                outcome: outcome(&response),
+                took: begun.elapsed(),
+            },
+            Err(error) => match Guard::refusal(&error) {
+                Some(refused) => failed(refused.to_string(), begun),
+                None => failed(chain(&error.without_url()), begun),
+            },
+        }
+    }
+}
+
+fn outcome(response: &Response) -> Outcome {
+    let status = response.status();
+    if status.is_success() {
+        return Outcome::Delivered;
+    }
+    if status == StatusCode::GONE {
+        return Outcome::Gone;
+    }
+    let mut reason = status.to_string();
+    if status.is_redirection() {
+        reason.push_str(" (redirects are not followed)");
+    }
+    let retry_after = response
+        .headers()
+        .get(RETRY_AFTER)
+        .and_then(|value| value.to_str().ok());
+    Outcome::Failed {
+        reason,
+        retry_after: retry_after.and_then(wait_asked),
+    }
+}
+
+/// `Retry-After` (RFC 9110, 10.2.3): seconds, or a date.
+fn wait_asked(text: &str) -> Option<Duration> {
+    let wait = match text.trim().parse() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => httpdate::parse_http_date(text)
+            .ok()?
+            .duration_since(SystemTime::now())
+            .unwrap_or_default(),
+    };
+    Some(wait.min(RETRY_AFTER_MAX))
+}
+
+fn bounded(reason: String) -> String {
+    comanda_model::order::bounded(reason, REASON_BYTES_MAX)
+}
+
+/// An error with its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    text
+}

@@ -1,0 +1,188 @@
+//! The port of subscriptions: who wants which events, how far each has come, and a log of what was sent.
+//!
+//! A commit of an order writes nothing here: what is to be sent follows from the feed and a subscription's
+//! [`Progress`], so a thousand subscriptions cost a commit nothing. Progress is a cursor over the feed and a bounded
+//! list of [`Exception`]s: orders whose events could not be sent, which hold up only their own later events.
+
+use std::fmt;
+
+use async_trait::async_trait;
+use comanda_model::{Event, OrderId};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{Cursor, StoreError};
+
+/// The most subscriptions that a store keeps.
+pub const SUBSCRIPTIONS_MAX: usize = 1000;
+/// The most exceptions of a subscription. Past it the subscription stops as a whole.
+pub const EXCEPTIONS_MAX: usize = 1000;
+/// How many of the newest deliveries of each subscription are kept in its log.
+pub const DELIVERIES_KEPT: usize = 1000;
+
+/// Who wants which events, and where they are sent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subscription {
+    /// Its id, given once.
+    pub id: String,
+    /// For people.
+    pub name: String,
+    /// Where events are sent.
+    pub url: String,
+    /// Which events.
+    pub filter: EventFilter,
+    /// Whether the order, as it stands when the event is sent, goes with it.
+    pub include_order: bool,
+    /// What is signed with, newest first.
+    pub secrets: Vec<SigningSecret>,
+    /// Whether the URL may lead to an address that is not public.
+    pub allow_private: bool,
+    /// How many orders' events are sent at the same time, from 1.
+    pub concurrency: u32,
+    /// Whether the configuration has made it; then only the configuration changes it.
+    pub configured: bool,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// Since when and why nothing is sent, if so.
+    pub paused: Option<Paused>,
+}
+
+/// Which events. All that is set must hold; of each list one is enough, and an empty list holds always.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventFilter {
+    /// Of orders of these types.
+    pub types: Vec<String>,
+    /// That lead into one of these statuses.
+    pub statuses: Vec<String>,
+    /// Of these kinds, as they are named on the wire: `comanda.order.accepted`.
+    pub events: Vec<String>,
+    /// Of orders for these customers.
+    pub customers: Vec<String>,
+}
+
+impl EventFilter {
+    /// Whether an event is wanted.
+    pub fn matches(&self, order_type: &str, customer: Option<&str>, event: &Event) -> bool {
+        let one = |wanted: &[String], actual: Option<&str>| {
+            wanted.is_empty() || actual.is_some_and(|actual| wanted.iter().any(|wanted| wanted == actual))
+        };
+        one(&self.types, Some(order_type))
+            && one(&self.statuses, event.to.as_deref())
+            && one(&self.events, Some(event.kind.wire_name()))
+            && one(&self.customers, customer)
+    }
+}
+
+/// A secret that is signed with.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SigningSecret {
+    /// `whsec_…` or `whsk_…`.
+    pub secret: String,
+    /// Until when it signs; one that is being replaced ends.
+    pub until: Option<Timestamp>,
+}
+
+impl fmt::Debug for SigningSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SigningSecret")
+            .field("until", &self.until)
+            .finish_non_exhaustive()
+    }
+}
+
+/// That nothing is sent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Paused {
+    /// Since when.
+    pub at: Timestamp,
+    /// Why, for people.
+    pub reason: String,
+}
+
+/// How far a subscription has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Everything up to here is sent, or stands in `exceptions`.
+    pub cursor: Cursor,
+    /// What could not be sent, by order; at most [`EXCEPTIONS_MAX`].
+    pub exceptions: Vec<Exception>,
+}
+
+/// An order whose events could not be sent: from `number` to `until`, which the cursor has passed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exception {
+    /// The order.
+    pub order: OrderId,
+    /// The first event that is yet to be sent.
+    pub number: u64,
+    /// The last one that the cursor has passed.
+    pub until: u64,
+    /// How often the first one was tried.
+    pub attempts: u32,
+    /// When it is tried again.
+    pub retry_at: Timestamp,
+}
+
+/// One step of a subscription: applied wholly or not at all.
+#[derive(Clone, Debug)]
+pub struct Advance {
+    /// Where the cursor is now; `None` leaves it.
+    pub cursor: Option<Cursor>,
+    /// Exceptions that are new, or have changed.
+    pub failed: Vec<Exception>,
+    /// Orders whose exception is over.
+    pub settled: Vec<OrderId>,
+    /// What was tried, oldest first.
+    pub deliveries: Vec<Delivery>,
+}
+
+/// One try to send one event.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delivery {
+    /// Counts the subscription's tries. Given by the store.
+    pub number: u64,
+    /// The event's id on the wire.
+    pub event: String,
+    /// The event's type on the wire.
+    pub event_type: String,
+    /// When it was sent.
+    pub at: Timestamp,
+    /// How often this event has been tried with this one.
+    pub attempt: u32,
+    /// How long the answer took, in milliseconds.
+    pub took_ms: u64,
+    /// Whether the receiver took it.
+    pub delivered: bool,
+    /// The HTTP status, if there was an answer.
+    pub status: Option<u16>,
+    /// Why not, for people.
+    pub reason: Option<String>,
+}
+
+/// A store of subscriptions. A store that has none answers `None` from [`Store::subscriptions`](crate::Store::subscriptions).
+#[async_trait]
+pub trait SubscriptionStore: Send + Sync {
+    /// Keeps a subscription under its id, durably; one with the same id is replaced, and its progress stays.
+    ///
+    /// # Errors
+    /// [`StoreError::Unsupported`] for one more than [`SUBSCRIPTIONS_MAX`].
+    async fn put_subscription(&self, subscription: &Subscription) -> Result<(), StoreError>;
+
+    /// All subscriptions, by id.
+    async fn all_subscriptions(&self) -> Result<Vec<Subscription>, StoreError>;
+
+    /// Removes a subscription with its progress and its log. Answers whether there was one.
+    async fn remove_subscription(&self, id: &str) -> Result<bool, StoreError>;
+
+    /// How far a subscription has come; `None` until the first [`Advance`] with a cursor.
+    async fn progress(&self, id: &str) -> Result<Option<Progress>, StoreError>;
+
+    /// Moves a subscription on. *Atomicity*: cursor, exceptions and log are one; a crash before it is durable leaves all
+    /// of them as they were, so that what was sent is sent again, and nothing is left out. Exceptions are settled
+    /// before new ones are added. One for a subscription that is gone does nothing.
+    async fn advance(&self, id: &str, advance: Advance) -> Result<(), StoreError>;
+
+    /// The log: deliveries with a number below `before`, newest first, at most `max`. The newest [`DELIVERIES_KEPT`] are
+    /// kept.
+    async fn deliveries(&self, id: &str, before: u64, max: usize) -> Result<Vec<Delivery>, StoreError>;
+}
