@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use comanda_model::order::DoneState;
+use comanda_model::order::{AfterUndo, DoneState};
 use comanda_model::{EventKind, Order, OrderId, Outcome, Phase, WorkKind};
 use comanda_store::{ClaimMove, Commit, Expect, Receipt};
 use jiff::Timestamp;
@@ -235,6 +235,9 @@ impl Judge {
             known.left_lane = false;
         }
         known.discarded |= kinds.contains(&EventKind::Discarded);
+        // Who begins again is given up no more.
+        known.discarded &= commit.order.head.after_undo != Some(AfterUndo::Restart)
+            && (commit.order.head.phase != Phase::Active || !kinds.contains(&EventKind::Redriven));
         status::note_left_lane(known, before, &order_type);
         let wanted = status::lane_wanted(known, &order_type);
         let standing = self.lanes.of(id);
