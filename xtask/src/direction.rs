@@ -21,6 +21,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "comanda-steps",
         &["comanda-engine", "comanda-outbound", "comanda-model"],
     ),
+    ("comanda-builtin", &["comanda-engine", "comanda-store", "comanda-model"]),
     (
         "comanda-deliver",
         &["comanda-engine", "comanda-store", "comanda-outbound", "comanda-model"],
@@ -29,6 +30,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "comanda-http",
         &[
             "comanda-deliver",
+            "comanda-builtin",
             "comanda-engine",
             "comanda-store",
             "comanda-order-type",
@@ -42,6 +44,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "comanda-deliver",
             "comanda-outbound",
             "comanda-steps",
+            "comanda-builtin",
             "comanda-engine",
             "comanda-store-sqlite",
             "comanda-store-postgres",

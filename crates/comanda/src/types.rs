@@ -222,6 +222,12 @@ fn step_names(step: &Step, names: &mut BTreeSet<String>) {
             Some(rest.split('.').next().unwrap_or(rest).to_owned())
         }));
     }
+    if let Action::BuiltIn(built_in) = &step.action {
+        names.extend(built_in.with.names().iter().filter_map(|name| {
+            let rest = name.strip_prefix("env.")?;
+            Some(rest.split('.').next().unwrap_or(rest).to_owned())
+        }));
+    }
     if let Some(undo) = &step.undo {
         step_names(undo, names);
     }

@@ -140,7 +140,8 @@ fn dead_letters_are_given_up() {
 #[test]
 fn an_order_that_waits_is_cancelled() {
     let server = Server::start(&["--store", "memory"]);
-    let order = json!({"userId": "u", "products": [{"sku": "s", "quantity": 1}]}).to_string();
+    server.run(&["demo", "seed"], "").ok();
+    let order = json!({"userId": "u-1", "products": [{"sku": "A-1", "quantity": 1}]}).to_string();
     let id = server
         .run(&["submit", "storefront-order", "--wait"], &order)
         .ok()

@@ -165,9 +165,11 @@ impl Core {
             Err(CommitError::Busy { after }) => Err(CommandError::Busy { after }),
             Err(CommitError::Store(error)) => Err(error.into()),
             Err(CommitError::TooLarge { what, bytes_max }) => Err(CommandError::TooLarge { what, bytes_max }),
-            Err(CommitError::KeyTaken { .. } | CommitError::Unknown | CommitError::Closed) => Err(CommandError::Busy {
-                after: std::time::Duration::from_secs(1),
-            }),
+            Err(CommitError::KeyTaken { .. } | CommitError::Short(_) | CommitError::Unknown | CommitError::Closed) => {
+                Err(CommandError::Busy {
+                    after: std::time::Duration::from_secs(1),
+                })
+            }
         }
     }
 

@@ -199,7 +199,11 @@ impl Core {
                 Err(CommitError::Busy { after }) => return Err(CommandError::Busy { after }),
                 Err(CommitError::Store(error)) => return Err(error.into()),
                 Err(
-                    CommitError::TokenStale | CommitError::KeyTaken { .. } | CommitError::Unknown | CommitError::Closed,
+                    CommitError::TokenStale
+                    | CommitError::KeyTaken { .. }
+                    | CommitError::Short(_)
+                    | CommitError::Unknown
+                    | CommitError::Closed,
                 ) => {
                     return Err(CommandError::Busy {
                         after: Duration::from_secs(1),

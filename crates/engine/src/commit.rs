@@ -90,6 +90,7 @@ impl Core {
             attempts: change.attempts,
             lane: change.lane,
             keys,
+            ledger: change.ledger,
             claim,
         };
         Prepared { commit, taking }

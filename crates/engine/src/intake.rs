@@ -273,7 +273,11 @@ impl Core {
             CommitError::TooLarge { what, bytes_max } => Err(SubmitError::TooLarge { what, bytes_max }),
             CommitError::Busy { after } => Err(SubmitError::Busy { after }),
             CommitError::Store(error) => Err(SubmitError::Store(error)),
-            CommitError::VersionMoved { .. } | CommitError::TokenStale | CommitError::Unknown | CommitError::Closed => {
+            CommitError::VersionMoved { .. }
+            | CommitError::TokenStale
+            | CommitError::Short(_)
+            | CommitError::Unknown
+            | CommitError::Closed => {
                 // The client is asked to come again; with an idempotency key that is safe in every case.
                 Err(SubmitError::Busy {
                     after: Duration::from_secs(1),

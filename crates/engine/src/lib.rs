@@ -32,6 +32,6 @@ pub use intake::{Accepted, Idempotency, Submission};
 pub use pull::{Answered, Pull, Pulled};
 pub use registry::{Registry, TypeChange};
 pub use service::{Breaks, Options, Service};
-pub use step::{Admission, Postponed, StepCall, StepRunner};
+pub use step::{Admission, Effect, Postponed, StepCall, StepRunner};
 pub use view::{Found, OrderView, WorkState, WorkView};
 pub use watch::WaitFor;

@@ -271,6 +271,7 @@ fn not_committed(error: CommitError) -> CommandError {
         CommitError::TokenStale
         | CommitError::VersionMoved { .. }
         | CommitError::KeyTaken { .. }
+        | CommitError::Short(_)
         | CommitError::Unknown
         | CommitError::Closed => CommandError::Busy {
             after: Duration::from_secs(1),

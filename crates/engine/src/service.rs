@@ -187,7 +187,7 @@ impl Service {
             let met = found.as_ref().is_none_or(|found| match until {
                 WaitFor::Rest => {
                     let head = &found.stored.order.head;
-                    head.due_at(true).is_none() && head.queued_at(true).is_none()
+                    head.goes_on_at(true).is_none() && head.queued_at(true).is_none()
                 }
                 WaitFor::VersionAfter(version) => found.stored.order.head.version > version,
             });

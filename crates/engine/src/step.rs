@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use comanda_model::decision::StepOutcome;
 use comanda_model::order_type::Step;
-use comanda_model::{Order, Token};
+use comanda_model::{HoldMove, Order, Token};
 
 /// Runs steps that reach outside the order. One implementation knows all kinds; the binary composes it.
 #[async_trait]
@@ -14,6 +14,15 @@ pub trait StepRunner: Send + Sync + 'static {
     /// Makes one attempt. It never panics and always ends: the engine ends it when `step.timeout` has passed, and
     /// counts that as failed. The outcome says whether another try may help.
     async fn run(&self, call: StepCall<'_>) -> StepOutcome;
+
+    /// Makes one attempt of a built-in step, whose effect on the ledger is part of the commit that answers it. Nothing has
+    /// moved before that commit, and if there is too little then, the attempt is made again. Without built-ins it fails.
+    async fn run_built_in(&self, call: StepCall<'_>) -> Effect {
+        Effect::from(StepOutcome::Failed {
+            reason: format!("the built-in step `{}` cannot be run here", call.step.action.kind()),
+            retry_after: None,
+        })
+    }
 
     /// Waits, a while at most, until the step's target has room for one more call. The engine asks before it gives
     /// the attempt one of its own places, so that calls to a slow target hold up no others.
@@ -46,6 +55,21 @@ pub struct Postponed {
     pub reason: String,
     /// When to come again.
     pub after: Duration,
+}
+
+/// What an attempt of a built-in step came to.
+#[derive(Clone, Debug)]
+pub struct Effect {
+    /// How it ended.
+    pub outcome: StepOutcome,
+    /// What it does to the order's holds, if it is done.
+    pub hold: Option<HoldMove>,
+}
+
+impl From<StepOutcome> for Effect {
+    fn from(outcome: StepOutcome) -> Self {
+        Self { outcome, hold: None }
+    }
 }
 
 /// One attempt.

@@ -10,9 +10,10 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use comanda_model::decision::{self, Command, Due, Input, Report, StepOutcome};
+use comanda_model::ledger::shortages_text;
 use comanda_model::order::WorkKind;
 use comanda_model::order_type::Action;
-use comanda_model::{Attempt, Order, OrderId, Outcome, Token};
+use comanda_model::{Attempt, HoldMove, Order, OrderId, Outcome, Shortage, Token};
 use comanda_order_type::Definition;
 use comanda_store::{CommitError, Expect, Place, StoreError, Ticket};
 use jiff::Timestamp;
@@ -22,12 +23,14 @@ use tracing::Instrument;
 use crate::chance::spread;
 use crate::commit::{Prepared, Taking, Written};
 use crate::service::Core;
-use crate::step::{Postponed, StepCall};
+use crate::step::{Effect, Postponed, StepCall};
 
 /// The most orders that are claimed, or decided and committed together.
 const BATCH_MAX: usize = 256;
 /// How much longer than its attempt may take a claim lasts.
 const LEASE_MARGIN: Duration = Duration::from_secs(30);
+/// How often in a row a built-in step is decided again because the ledger moved under it, before that is an attempt.
+const SHORT_TRIES: u32 = 16;
 /// The longest wait before a commit that the store did not take is tried again.
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
@@ -211,7 +214,7 @@ impl Core {
                 Due::Change(change) => *change,
                 Due::Run(run) => {
                     match self.internal_outcome(&run, ready.order.head.work.as_ref().map_or(1, |work| work.attempt)) {
-                        Some(outcome) => {
+                        Some(Effect { outcome, hold }) => {
                             self.meters
                                 .attempted(&ready.order.accepted.order_type, &run.name, outcome_name(&outcome));
                             let report = Report {
@@ -219,7 +222,8 @@ impl Core {
                                 ended_at: input.now,
                                 outcome,
                             };
-                            decision::report(&ready.order, &ready.definition.order_type, report, &input)
+                            let order_type = &ready.definition.order_type;
+                            decision::report_with_hold(&ready.order, order_type, report, hold, &input)
                         }
                         None => {
                             self.spawn_run(ready);
@@ -303,28 +307,36 @@ impl Core {
     }
 
     /// The outcome of a step that needs nothing from outside, or that is to fail on purpose.
-    fn internal_outcome(&self, run: &decision::Run<'_>, attempt: u32) -> Option<StepOutcome> {
+    fn internal_outcome(&self, run: &decision::Run<'_>, attempt: u32) -> Option<Effect> {
         if let Some(until) = self.options.breaks.breaks(&run.name, attempt) {
             let reason = format!("broken on purpose (--break {}={until})", run.name);
-            return Some(StepOutcome::Failed {
+            let outcome = StepOutcome::Failed {
                 reason,
                 retry_after: None,
-            });
+            };
+            return Some(outcome.into());
         }
-        match &run.step.action {
-            Action::Noop | Action::Wait(_) | Action::Approval { .. } => Some(StepOutcome::Done { result: None }),
-            Action::Fail { reason, refuse: true } => Some(StepOutcome::Refused { reason: reason.clone() }),
-            Action::Fail { reason, refuse: false } => Some(StepOutcome::Failed {
+        let outcome = match &run.step.action {
+            Action::Noop | Action::Wait(_) | Action::Approval { .. } => StepOutcome::Done { result: None },
+            Action::Fail { reason, refuse: true } => StepOutcome::Refused { reason: reason.clone() },
+            Action::Fail { reason, refuse: false } => StepOutcome::Failed {
                 reason: reason.clone(),
                 retry_after: None,
-            }),
-            Action::Http(_) => None,
+            },
+            Action::BuiltIn(built_in) if built_in.is_internal() => {
+                return Some(Effect {
+                    outcome: StepOutcome::Done { result: None },
+                    hold: built_in.hold_move(run.undo.then_some(run.visit)),
+                });
+            }
             // Decided before it comes to this: such work is never the engine's.
-            Action::Queue(name) => Some(StepOutcome::Failed {
+            Action::Queue(name) => StepOutcome::Failed {
                 reason: format!("the work waits for a worker of the queue `{name}`"),
                 retry_after: None,
-            }),
-        }
+            },
+            Action::Http(_) | Action::BuiltIn(_) => return None,
+        };
+        Some(outcome.into())
     }
 
     /// Waits for a commit, and goes on with the order's next work if the commit took it.
@@ -355,6 +367,7 @@ impl Core {
             }
             Err(CommitError::TokenStale | CommitError::Closed) => {}
             Err(CommitError::VersionMoved { .. }) => self.give_back(token).await,
+            Err(CommitError::Short(short)) => self.refuse(token, taking, definition, &short).await,
             Err(error) => {
                 tracing::warn!(order = %order.id(), %error, "a change could not be committed; it is decided again");
                 let core = self.clone();
@@ -364,6 +377,42 @@ impl Core {
                     core.give_back(token).await;
                 });
             }
+        }
+    }
+
+    /// The ledger has too little for what the order was to take: its step is refused.
+    async fn refuse(
+        self: &Arc<Self>,
+        token: Token,
+        taking: Option<Taking>,
+        definition: Arc<Definition>,
+        short: &[Shortage],
+    ) {
+        let permit = match taking {
+            Some(taking) => Some(taking.permit),
+            None => self.outstanding.clone().acquire_owned().await.ok(),
+        };
+        let (Ok(Some(stored)), Some(permit)) = (self.reload(token.order).await, permit) else {
+            return self.give_back(token).await;
+        };
+        let now = self.store.now();
+        let ready = Ready {
+            order: stored.order,
+            token,
+            definition,
+            permit,
+            reclaimed: false,
+        };
+        let report = Report {
+            started_at: now,
+            ended_at: now,
+            outcome: StepOutcome::Refused {
+                reason: shortages_text(short),
+            },
+        };
+        // A refusal takes nothing from the ledger, so that it is not short again.
+        if self.settle(ready, report, None).await.is_some() {
+            self.give_back(token).await;
         }
     }
 
@@ -399,17 +448,42 @@ impl Core {
         self.tasks.spawn(async move { core.run(ready).await }.instrument(span));
     }
 
-    /// Runs a step that reaches outside, within its time, and commits its outcome.
-    async fn run(self: &Arc<Self>, ready: Ready) {
+    /// Runs a step that reaches outside, within its time, and commits its outcome; again while the ledger has moved
+    /// under it.
+    async fn run(self: &Arc<Self>, mut ready: Ready) {
+        for _ in 0..SHORT_TRIES {
+            match self.attempt(ready).await {
+                Some(again) => ready = again,
+                None => return,
+            }
+        }
+        let now = self.store.now();
+        let report = Report {
+            started_at: now,
+            ended_at: now,
+            outcome: StepOutcome::Failed {
+                reason: format!("others were quicker {SHORT_TRIES} times"),
+                retry_after: None,
+            },
+        };
+        self.settle(ready, report, None).await;
+    }
+
+    /// One attempt. Answers with the order if the ledger had too little for what was decided: nothing has happened then.
+    async fn attempt(self: &Arc<Self>, ready: Ready) -> Option<Ready> {
         let input = self.input();
         let order_type = ready.definition.order_type.clone();
         let Due::Run(run) = decision::due(&ready.order, &order_type, &input) else {
-            return self.give_back(ready.token).await;
+            self.give_back(ready.token).await;
+            return None;
         };
         // First a place at the target, then one of ours: whoever waits for a slow target holds up no other.
         let admitted = tokio::select! {
             biased;
-            () = self.stopping.cancelled() => return self.give_back(ready.token).await,
+            () = self.stopping.cancelled() => {
+                self.give_back(ready.token).await;
+                return None;
+            }
             admitted = self.steps.admit(&ready.order, run.step) => admitted,
         };
         let _admission = match admitted {
@@ -423,7 +497,7 @@ impl Core {
                         after: spread(after, self.options.chance.fraction()),
                     },
                 };
-                return self.settle(ready, report).await;
+                return self.settle(ready, report, None).await;
             }
         };
         let slot = tokio::select! {
@@ -432,15 +506,17 @@ impl Core {
             slot = self.concurrency.clone().acquire_owned() => slot.ok(),
         };
         if slot.is_none() {
-            return self.give_back(ready.token).await;
+            self.give_back(ready.token).await;
+            return None;
         }
         // The claim must outlast the attempt, or the order would be given to another while this one is running.
         match self.store.renew(&ready.token, run.timeout + LEASE_MARGIN).await {
             Ok(_) => {}
-            Err(CommitError::TokenStale) => return,
+            Err(CommitError::TokenStale) => return None,
             Err(error) => {
                 tracing::warn!(%error, "the claim could not be extended; the attempt is not begun");
-                return self.give_back(ready.token).await;
+                self.give_back(ready.token).await;
+                return None;
             }
         }
         let forward = format!("{}:{}", ready.order.id(), run.visit);
@@ -465,15 +541,24 @@ impl Core {
         span.record("step", call.name);
         span.record("traceparent", call.traceparent.as_str());
         let started_at = self.store.now();
-        let attempt = tokio::time::timeout(run.timeout, self.steps.run(call));
-        let outcome = tokio::select! {
+        let attempt = async {
+            match &run.step.action {
+                Action::BuiltIn(_) => self.steps.run_built_in(call).await,
+                _ => self.steps.run(call).await.into(),
+            }
+        };
+        let attempt = tokio::time::timeout(run.timeout, attempt);
+        let Effect { outcome, hold } = tokio::select! {
             biased;
-            outcome = attempt => outcome.unwrap_or_else(|_| StepOutcome::Unknown {
-                reason: format!("no answer within {:?}", run.timeout),
-                retry_after: None,
+            effect = attempt => effect.unwrap_or_else(|_| {
+                let reason = format!("no answer within {:?}", run.timeout);
+                Effect::from(StepOutcome::Unknown { reason, retry_after: None })
             }),
             // Whether it happened outside is not known: the next process makes the attempt again, under the same key.
-            () = self.aborting.cancelled() => return self.give_back(ready.token).await,
+            () = self.aborting.cancelled() => {
+                self.give_back(ready.token).await;
+                return None;
+            }
         };
         if let StepOutcome::Failed { reason, .. }
         | StepOutcome::Refused { reason }
@@ -494,13 +579,15 @@ impl Core {
                 ended_at,
                 outcome,
             },
+            hold,
         )
-        .await;
+        .await
     }
 
     /// Commits the outcome of an attempt. An order that an edit or a cancel has moved meanwhile is read and decided
-    /// again; the outcome is dropped only when its token is no longer valid, and then that is written down.
-    async fn settle(self: &Arc<Self>, ready: Ready, report: Report) {
+    /// again; the outcome is dropped only when its token is no longer valid, and then that is written down. Answers with
+    /// the order if the ledger has too little for `hold`.
+    async fn settle(self: &Arc<Self>, ready: Ready, report: Report, hold: Option<HoldMove>) -> Option<Ready> {
         let Ready {
             mut order,
             token,
@@ -512,7 +599,9 @@ impl Core {
         let mut failures = 0;
         let mut attempts = None;
         loop {
-            let change = decision::report(&order, &definition.order_type, report.clone(), &self.input());
+            let input = self.input();
+            let change =
+                decision::report_with_hold(&order, &definition.order_type, report.clone(), hold.clone(), &input);
             let attempts = attempts.get_or_insert_with(|| change.attempts.clone());
             let expect = Expect::At {
                 version: order.head.version,
@@ -531,16 +620,32 @@ impl Core {
                             reclaimed: false,
                         });
                     }
-                    return;
+                    return None;
                 }
-                Err(CommitError::TokenStale) => return self.record_stale(token.order, std::mem::take(attempts)).await,
-                Err(CommitError::Closed) => return,
+                Err(CommitError::TokenStale) => {
+                    self.record_stale(token.order, std::mem::take(attempts)).await;
+                    return None;
+                }
+                Err(CommitError::Closed) => return None,
+                Err(CommitError::Short(_)) => {
+                    let permit = match taking {
+                        Some(taking) => taking.permit,
+                        None => self.outstanding.clone().acquire_owned().await.ok()?,
+                    };
+                    return Some(Ready {
+                        order,
+                        token,
+                        definition,
+                        permit,
+                        reclaimed: false,
+                    });
+                }
                 Err(CommitError::VersionMoved { .. }) => {}
                 Err(error) => {
                     failures += 1;
                     tracing::warn!(order = %order.id(), %error, "a step's outcome could not be committed; it is tried again");
                     if self.aborting.is_cancelled() {
-                        return;
+                        return None;
                     }
                     self.pause(self.backoff(failures)).await;
                 }
@@ -554,13 +659,16 @@ impl Core {
                         definition = current;
                     }
                 }
-                Ok(Some(_)) => return self.record_stale(token.order, std::mem::take(attempts)).await,
-                Ok(None) => return,
+                Ok(Some(_)) => {
+                    self.record_stale(token.order, std::mem::take(attempts)).await;
+                    return None;
+                }
+                Ok(None) => return None,
                 Err(error) => {
                     failures += 1;
                     tracing::warn!(order = %token.order, %error, "an order could not be read; it is tried again");
                     if self.aborting.is_cancelled() {
-                        return;
+                        return None;
                     }
                     self.pause(self.backoff(failures)).await;
                 }

@@ -63,6 +63,24 @@ pub const CODES: &[Advice] = &[
         advice: "No order has this id. It may belong to another server, or retention has removed it.",
     },
     Advice {
+        code: "unknown-sku",
+        status: 404,
+        title: "Unknown SKU",
+        advice: "Nothing of this SKU was ever received. Receive stock of it first: `POST /v1/inventory/{sku}/receive`.",
+    },
+    Advice {
+        code: "stock-held",
+        status: 409,
+        title: "Orders hold more than that",
+        advice: "So few cannot be there, because orders hold more. Cancel some of them, or count again.",
+    },
+    Advice {
+        code: "unknown-customer",
+        status: 404,
+        title: "Unknown customer",
+        advice: "Comanda keeps no customer of this id. Register it with `POST /v1/customers`.",
+    },
+    Advice {
         code: "unknown-type",
         status: 404,
         title: "Unknown order type",

@@ -8,8 +8,10 @@ mod batch;
 mod body;
 mod callbacks;
 mod codes;
+mod customers;
 mod dead_letters;
 mod frame;
+mod inventory;
 mod keys;
 mod listing;
 mod meter;
@@ -256,6 +258,16 @@ impl App {
             .route("/v1/callbacks/{token}", post(callbacks::take))
             .route("/v1/orders/{id}/events", get(streams::of_order))
             .route("/v1/orders/{id}/attempts", get(orders::attempts))
+            .route("/v1/orders/{id}/holds", get(inventory::holds))
+            .route("/v1/inventory", get(inventory::list))
+            .route("/v1/inventory/{sku}", get(inventory::one))
+            .route("/v1/inventory/{sku}/receive", post(inventory::receive))
+            .route("/v1/inventory/{sku}/count", post(inventory::count))
+            .route("/v1/customers", get(customers::list).post(customers::register))
+            .route("/v1/customers/{id}", get(customers::one))
+            .route("/v1/customers/{id}/block", post(customers::block))
+            .route("/v1/customers/{id}/unblock", post(customers::unblock))
+            .route("/v1/sandbox/payments", get(customers::sandbox))
             .route("/v1/events", get(streams::of_all))
             .route("/v1/order-types", get(types::list))
             .route("/v1/order-types/{name}", get(types::one))

@@ -59,6 +59,10 @@ pub enum EventKind {
     Approved,
     /// A person said no to a step that waited for a yes.
     Rejected,
+    /// A hold's time has passed: what it held was given back.
+    HoldLapsed,
+    /// A hold that had lapsed was taken again.
+    HoldTaken,
 }
 
 impl EventKind {
@@ -89,6 +93,8 @@ impl EventKind {
             Self::Undone => "comanda.order.undone",
             Self::Approved => "comanda.order.approved",
             Self::Rejected => "comanda.order.rejected",
+            Self::HoldLapsed => "comanda.order.hold-lapsed",
+            Self::HoldTaken => "comanda.order.hold-taken",
         }
     }
 }

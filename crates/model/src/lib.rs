@@ -9,6 +9,7 @@ pub mod event;
 pub mod expression;
 pub mod id;
 pub mod json;
+pub mod ledger;
 pub mod money;
 pub mod order;
 pub mod order_type;
@@ -17,6 +18,7 @@ pub mod template;
 pub use event::{Attempt, Event, EventKind, Outcome};
 pub use id::{CommitId, OrderId, Token, TypeHash};
 pub use json::Json;
+pub use ledger::{Hold, HoldLine, HoldMove, HoldState, LedgerLine, Shortage};
 pub use order::{Acceptance, Head, Order, Phase, Work, WorkKind};
 pub use order_type::OrderType;
 
@@ -28,6 +30,10 @@ pub mod bounds {
     pub const RESULT_BYTES_MAX: usize = 16 * 1024;
     /// The most events that one commit may carry.
     pub const EVENTS_PER_COMMIT_MAX: usize = 16;
+    /// The most lines of the ledger that one commit may carry.
+    pub const LEDGER_LINES_MAX: usize = 80;
+    /// The most lines that all holds of one order may have; a shipment moves each at most twice.
+    pub const HOLD_LINES_MAX: usize = 40;
     /// The most completed visits that an order remembers for undo.
     pub const DONE_MAX: usize = 64;
     /// The most callbacks that an order remembers as over.

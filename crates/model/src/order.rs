@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use crate::id::{CommitId, OrderId, TypeHash};
 use crate::json::Json;
+use crate::ledger::{Hold, HoldState};
 
 /// What is fixed when an order is accepted. It stands in one place in the store.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,6 +95,9 @@ pub struct Head {
     /// Completed visits and whether they were taken back, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub done: Vec<Done>,
+    /// What the order holds of the ledger.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub holds: Vec<Hold>,
     /// What is to happen as soon as the attempt in flight has ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub intent: Option<Intent>,
@@ -301,7 +305,26 @@ impl Order {
 impl Head {
     /// When the order next needs the engine. An order that queues behind others in its lane (`active` is false)
     /// is due only for its status's deadline, which needs no place at the head; so is one whose work waits in a queue.
+    ///
+    /// A hold lapses wherever the order stands, also as a dead letter.
     pub fn due_at(&self, active: bool) -> Option<Timestamp> {
+        let by_itself = self.goes_on_at(active);
+        if self.holds.is_empty() {
+            return by_itself;
+        }
+        by_itself.into_iter().chain(self.hold_until()).min()
+    }
+
+    /// When the first hold that stands lapses. Those of a final order stay as they are.
+    pub fn hold_until(&self) -> Option<Timestamp> {
+        let held = self.holds.iter().filter(|hold| hold.state == HoldState::Held);
+        held.filter_map(|hold| hold.until)
+            .min()
+            .filter(|_| self.phase != Phase::Final)
+    }
+
+    /// When the order goes on by itself: [`Head::due_at`] without the holds, whose lapse moves no order.
+    pub fn goes_on_at(&self, active: bool) -> Option<Timestamp> {
         if matches!(self.phase, Phase::Dead | Phase::Final) {
             return None;
         }

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::expression::Expression;
 use crate::id::TypeHash;
+use crate::ledger::HoldMove;
 use crate::template::{Template, TemplateTree};
 
 /// One version of an order type.
@@ -194,6 +195,8 @@ pub enum Action {
     Http(Box<HttpCall>),
     /// A worker from outside does it: it claims the work from the queue of this name and answers.
     Queue(Arc<str>),
+    /// It is one of those that Comanda brings along.
+    BuiltIn(Box<BuiltIn>),
 }
 
 impl Action {
@@ -202,6 +205,7 @@ impl Action {
         match self {
             Self::Noop | Self::Fail { .. } | Self::Wait(_) | Self::Approval { .. } => true,
             Self::Http(_) | Self::Queue(_) => false,
+            Self::BuiltIn(built_in) => built_in.is_internal(),
         }
     }
 
@@ -214,6 +218,128 @@ impl Action {
             Self::Approval { .. } => "approval",
             Self::Http(_) => "http",
             Self::Queue(_) => "queue",
+            Self::BuiltIn(built_in) => built_in.kind.name(),
+        }
+    }
+}
+
+/// A built-in step: what it does, and what it is told.
+#[derive(Clone, Debug)]
+pub struct BuiltIn {
+    /// What it does.
+    pub kind: BuiltInKind,
+    /// What it is told: templates over the order.
+    pub with: TemplateTree,
+    /// How long `inventory.reserve` holds what it takes; `None` for ever.
+    pub hold: Option<Duration>,
+}
+
+/// What a built-in step does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BuiltInKind {
+    /// Sets stock aside for the order.
+    InventoryReserve,
+    /// Gives back what the order holds; as an undo, what the step did.
+    InventoryRelease,
+    /// Takes what the order holds out of the stock.
+    InventoryShip,
+    /// Authorises a payment.
+    PaymentsAuthorize,
+    /// Captures an authorised payment.
+    PaymentsCapture,
+    /// Gives an authorisation up; a payment that was captured is refunded.
+    PaymentsVoid,
+    /// Pays a captured payment back.
+    PaymentsRefund,
+    /// Looks a customer up.
+    CustomersCheck,
+}
+
+impl BuiltInKind {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::InventoryReserve,
+        Self::InventoryRelease,
+        Self::InventoryShip,
+        Self::PaymentsAuthorize,
+        Self::PaymentsCapture,
+        Self::PaymentsVoid,
+        Self::PaymentsRefund,
+        Self::CustomersCheck,
+    ];
+
+    /// The name in files, messages and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::InventoryReserve => "inventory.reserve",
+            Self::InventoryRelease => "inventory.release",
+            Self::InventoryShip => "inventory.ship",
+            Self::PaymentsAuthorize => "payments.authorize",
+            Self::PaymentsCapture => "payments.capture",
+            Self::PaymentsVoid => "payments.void",
+            Self::PaymentsRefund => "payments.refund",
+            Self::CustomersCheck => "customers.check",
+        }
+    }
+
+    /// What it may be told.
+    pub const fn parameters(self) -> &'static [&'static str] {
+        match self {
+            Self::InventoryReserve => &["lines", "backorder"],
+            Self::InventoryRelease | Self::InventoryShip => &[],
+            Self::PaymentsAuthorize => &["amount", "currency", "source"],
+            Self::PaymentsCapture | Self::PaymentsVoid | Self::PaymentsRefund => &["payment"],
+            Self::CustomersCheck => &["customer"],
+        }
+    }
+
+    /// A result as the step leaves one, to try a type out with.
+    pub const fn sample_result(self) -> Option<&'static str> {
+        match self {
+            Self::InventoryReserve => Some(r#"{"total":"29.80","currency":"EUR","backordered":false}"#),
+            Self::PaymentsAuthorize => Some(r#"{"payment":"pay-1","state":"authorized"}"#),
+            Self::CustomersCheck => Some(r#"{"id":"u-1","name":"Ada"}"#),
+            Self::InventoryRelease
+            | Self::InventoryShip
+            | Self::PaymentsCapture
+            | Self::PaymentsVoid
+            | Self::PaymentsRefund => None,
+        }
+    }
+
+    /// What it must be told.
+    pub const fn needs(self) -> &'static [&'static str] {
+        match self {
+            Self::InventoryReserve => &["lines"],
+            Self::PaymentsAuthorize => &["amount", "currency"],
+            Self::CustomersCheck => &["customer"],
+            // As an undo they know which payment; as a step of their own they take the order's.
+            Self::InventoryRelease
+            | Self::InventoryShip
+            | Self::PaymentsCapture
+            | Self::PaymentsVoid
+            | Self::PaymentsRefund => &[],
+        }
+    }
+}
+
+impl BuiltIn {
+    /// Whether it needs nothing but the order itself.
+    pub fn is_internal(&self) -> bool {
+        matches!(self.kind, BuiltInKind::InventoryRelease | BuiltInKind::InventoryShip)
+    }
+
+    /// Whether it moves what the order holds, so that a hold that has lapsed need not be taken again before it.
+    pub fn moves_holds(&self) -> bool {
+        self.is_internal()
+    }
+
+    /// What it does to the order's holds, where that needs no look at the stock. `undoes` is the visit that it takes back.
+    pub fn hold_move(&self, undoes: Option<u32>) -> Option<HoldMove> {
+        match self.kind {
+            BuiltInKind::InventoryRelease => Some(HoldMove::Release { visit: undoes }),
+            BuiltInKind::InventoryShip => Some(HoldMove::Ship),
+            _ => None,
         }
     }
 }

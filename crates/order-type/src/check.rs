@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use comanda_model::order_type::{Action, Step};
+use comanda_model::order_type::{Action, BuiltInKind, Step};
 use serde_json::Value;
 
 use crate::definition::Known;
@@ -329,14 +329,22 @@ fn read_names(
 }
 
 fn has_effect(step: &Step) -> bool {
-    !step.action.is_internal()
+    match &step.action {
+        Action::Http(call) => !["GET", "HEAD"].contains(&call.method.as_str()),
+        Action::BuiltIn(built_in) => !matches!(
+            built_in.kind,
+            BuiltInKind::CustomersCheck | BuiltInKind::InventoryRelease | BuiltInKind::PaymentsVoid
+        ),
+        other => !other.is_internal(),
+    }
 }
 
 fn may_be_refused(step: &Step) -> bool {
-    matches!(
-        step.action,
-        Action::Http(_) | Action::Queue(_) | Action::Approval { .. } | Action::Fail { refuse: true, .. }
-    )
+    match &step.action {
+        Action::Http(_) | Action::Queue(_) | Action::Approval { .. } | Action::Fail { refuse: true, .. } => true,
+        Action::BuiltIn(built_in) => built_in.kind != BuiltInKind::InventoryRelease,
+        _ => false,
+    }
 }
 
 /// A refusal takes back what was done before; what has no undo stays done.
@@ -352,13 +360,7 @@ fn effects_without_undo(file: &File, before: &BTreeMap<&str, BTreeSet<&str>>, re
             for earlier in &run {
                 let Some(entry) = step(file, earlier) else { continue };
                 let refused = refusing.name.value.as_str();
-                let reads =
-                    matches!(&entry.step.action, Action::Http(call) if ["GET", "HEAD"].contains(&call.method.as_str()));
-                if *earlier != refused
-                    && has_effect(&entry.step)
-                    && !reads
-                    && entry.step.undo.is_none()
-                    && told.insert(*earlier)
+                if *earlier != refused && has_effect(&entry.step) && entry.step.undo.is_none() && told.insert(*earlier)
                 {
                     let message = format!("`{earlier}` has no `undo`, but the later step `{refused}` may be refused");
                     let help = "what it did would stay done; add an `undo`".to_owned();

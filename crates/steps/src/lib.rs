@@ -78,6 +78,10 @@ impl StepRunner for Steps {
     async fn run(&self, call: StepCall<'_>) -> StepOutcome {
         match &call.step.action {
             Action::Http(http) => self.http.call(&call, http).await,
+            Action::BuiltIn(_) => StepOutcome::Failed {
+                reason: "a built-in step is not run here".to_owned(),
+                retry_after: None,
+            },
             // The engine decides these itself, since they have no effect outside.
             Action::Noop | Action::Wait(_) | Action::Approval { .. } => StepOutcome::Done { result: None },
             Action::Queue(name) => StepOutcome::Failed {

@@ -79,6 +79,8 @@ pub(crate) const fn kind_number(kind: EventKind) -> i16 {
         EventKind::Undone => 8,
         EventKind::Approved => 9,
         EventKind::Rejected => 10,
+        EventKind::HoldLapsed => 11,
+        EventKind::HoldTaken => 12,
     }
 }
 
@@ -95,6 +97,8 @@ pub(crate) fn kind_from(number: i16) -> Result<EventKind, StoreError> {
         8 => EventKind::Undone,
         9 => EventKind::Approved,
         10 => EventKind::Rejected,
+        11 => EventKind::HoldLapsed,
+        12 => EventKind::HoldTaken,
         other => return Err(corrupt("a kind of event", format!("there is none with number {other}"))),
     })
 }

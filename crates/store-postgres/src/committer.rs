@@ -71,6 +71,10 @@ impl Queue {
                 if inner.closing {
                     return Ticket::failed(CommitError::Closed);
                 }
+                if !commit.ledger.is_empty() {
+                    let (store, what) = ("postgres", "keep a ledger");
+                    return Ticket::failed(StoreError::Unsupported { store, what }.into());
+                }
                 if inner.staged.len() >= self.commits_max {
                     return Ticket::failed(CommitError::Busy { after: BUSY_AFTER });
                 }

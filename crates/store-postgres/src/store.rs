@@ -484,6 +484,7 @@ impl Store for PostgresStore {
             many_nodes: true,
             backup: false,
             queues: true,
+            ledger: false,
         }
     }
 

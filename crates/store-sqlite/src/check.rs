@@ -4,6 +4,7 @@
 
 use comanda_model::bounds::{DATA_BYTES_MAX, EVENTS_PER_COMMIT_MAX, RESULT_BYTES_MAX};
 use comanda_model::{OrderId, Phase, Token};
+use comanda_store::ledger::{NewBalance, check_lines};
 use comanda_store::{ClaimMove, Commit, CommitError, Expect, Receipt, StoreError};
 use rusqlite::OptionalExtension;
 
@@ -16,8 +17,8 @@ const HEAD_OF_SEQ: &str = concat!("SELECT ", row::head_columns!(), " FROM heads 
 
 /// What the checks came to.
 pub(crate) enum Verdict {
-    /// It is to be applied.
-    Apply,
+    /// It is to be applied, and leaves these balances in the ledger.
+    Apply(Vec<NewBalance>),
     /// It has been applied before.
     Repeated,
 }
@@ -149,11 +150,17 @@ impl Writer<'_> {
         {
             return too_large("a step's result", RESULT_BYTES_MAX);
         }
-        self.check_numbers(commit, current)
+        self.check_numbers(commit, current)?;
+        if commit.ledger.is_empty() {
+            return Ok(Verdict::Apply(Vec::new()));
+        }
+        check_lines(&commit.ledger)?;
+        let settled = self.settle(commit, current.map(|current| current.seq));
+        settled.map_err(refused)?.map(Verdict::Apply)
     }
 
     /// Holds the caller to the numbering: a gap would be found only by whoever reads the history, and too late.
-    fn check_numbers(&self, commit: &Commit, current: Option<&Current>) -> Result<Verdict, CommitError> {
+    fn check_numbers(&self, commit: &Commit, current: Option<&Current>) -> Result<(), CommitError> {
         let (events, attempts) = current.map_or((0, 0), |current| (current.events, current.attempts));
         let head = &commit.order.head;
         if !follow_on(events, commit.events.iter().map(|event| event.number), head.events)
@@ -166,7 +173,7 @@ impl Writer<'_> {
             let cause = std::io::Error::other("its events or attempts are not numbered on from the order's last");
             return Err(StoreError::failed("take a commit", cause).into());
         }
-        Ok(Verdict::Apply)
+        Ok(())
     }
 
     /// The receipt of a commit that was applied before.

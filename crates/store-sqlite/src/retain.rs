@@ -43,12 +43,13 @@ impl Writer<'_> {
                 writer.remove(*seq)?;
             }
             let keys = writer.remove_expired_keys(now)?;
+            let postings = writer.forget_postings(before)?;
             Ok((
                 Bite {
                     orders: seqs.len(),
                     keys,
                 },
-                !seqs.is_empty() || keys > 0,
+                !seqs.is_empty() || keys > 0 || postings > 0,
             ))
         });
         let bite = removed.map_err(|aborted| match aborted {
@@ -72,6 +73,7 @@ impl Writer<'_> {
 
     /// Removes one order and everything that belongs to it. Damage does not hinder it: it reads only what leads on.
     fn remove(&mut self, seq: i64) -> Result<(), Failure> {
+        self.retire_entries(seq)?;
         let connection = self.connection;
         let order: Option<Leads> = connection
             .prepare_cached("SELECT id, customer, group_key, keys FROM orders WHERE seq = ?1")?

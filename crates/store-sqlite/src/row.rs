@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::sync::Arc;
 
 use comanda_model::order::{AfterUndo, DeadLetter, Done, Intent, Lane, PastCallback};
-use comanda_model::{Acceptance, Attempt, CommitId, Event, Head, Json, OrderId, TypeHash, Work};
+use comanda_model::{Acceptance, Attempt, CommitId, Event, Head, Hold, Json, OrderId, TypeHash, Work};
 use comanda_store::StoreError;
 use jiff::Timestamp;
 use rusqlite::{Connection, Row};
@@ -146,6 +146,8 @@ struct RestOut<'a> {
     lane: &'a Option<Lane>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     done: &'a [Done],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    holds: &'a [Hold],
     #[serde(skip_serializing_if = "Option::is_none")]
     intent: &'a Option<Intent>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -163,6 +165,7 @@ struct RestIn {
     status_until: Option<Timestamp>,
     lane: Option<Lane>,
     done: Vec<Done>,
+    holds: Vec<Hold>,
     intent: Option<Intent>,
     after_undo: Option<AfterUndo>,
     dead: Option<DeadLetter>,
@@ -176,6 +179,7 @@ pub(crate) fn rest_of(head: &Head) -> Result<Option<String>, serde_json::Error> 
         status_until,
         lane,
         done,
+        holds,
         intent,
         after_undo,
         dead,
@@ -186,6 +190,7 @@ pub(crate) fn rest_of(head: &Head) -> Result<Option<String>, serde_json::Error> 
         && status_until.is_none()
         && lane.is_none()
         && done.is_empty()
+        && holds.is_empty()
         && intent.is_none()
         && after_undo.is_none()
         && dead.is_none()
@@ -198,6 +203,7 @@ pub(crate) fn rest_of(head: &Head) -> Result<Option<String>, serde_json::Error> 
         status_until,
         lane,
         done,
+        holds,
         intent,
         after_undo,
         dead,
@@ -280,6 +286,7 @@ pub(crate) fn head(
             status_until: None,
             lane: None,
             done: Vec::new(),
+            holds: Vec::new(),
             intent: None,
             after_undo: None,
             dead: None,
@@ -306,6 +313,7 @@ pub(crate) fn head(
             head.status_until = rest.status_until;
             head.lane = rest.lane;
             head.done = rest.done;
+            head.holds = rest.holds;
             head.intent = rest.intent;
             head.after_undo = rest.after_undo;
             head.dead = rest.dead;

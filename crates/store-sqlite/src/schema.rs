@@ -30,7 +30,7 @@ const LOG_KEPT_BYTES: i64 = 64 * 1024 * 1024;
 const STATEMENTS_MAX: usize = 128;
 
 /// Each takes the file one format further. The format is the number of those that have run.
-const MIGRATIONS: &[&str] = &[FORMAT_1, FORMAT_2, FORMAT_3];
+const MIGRATIONS: &[&str] = &[FORMAT_1, FORMAT_2, FORMAT_3, FORMAT_4];
 
 /// The newest format that this program knows.
 pub(crate) const FORMAT: u32 = MIGRATIONS.len() as u32;
@@ -160,6 +160,33 @@ CREATE TABLE subscription_exceptions (
 CREATE TABLE deliveries (
     subscription TEXT, number INTEGER, delivery TEXT NOT NULL, crc INTEGER NOT NULL,
     PRIMARY KEY (subscription, number)
+) WITHOUT ROWID;
+";
+
+const FORMAT_4: &str = "
+-- The ledger. What stands where; every row can be proved by adding up `entries` and `flows`.
+CREATE TABLE balances (
+    account TEXT, place TEXT, quantity INTEGER NOT NULL, crc INTEGER NOT NULL, PRIMARY KEY (account, place)
+) WITHOUT ROWID;
+-- What each order has moved; `once` makes it happen once.
+CREATE TABLE entries (
+    seq INTEGER, once TEXT, account TEXT, source TEXT NOT NULL, target TEXT NOT NULL, quantity INTEGER NOT NULL,
+    crc INTEGER NOT NULL, PRIMARY KEY (seq, once, account)
+) WITHOUT ROWID;
+-- What postings and orders that are gone have moved, summed up.
+CREATE TABLE flows (
+    account TEXT, source TEXT, target TEXT, quantity INTEGER NOT NULL, crc INTEGER NOT NULL,
+    PRIMARY KEY (account, source, target)
+) WITHOUT ROWID;
+-- The ids of postings, so that each happens once.
+CREATE TABLE postings (
+    once TEXT PRIMARY KEY, fingerprint BLOB NOT NULL, at INTEGER NOT NULL, crc INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX postings_by_time ON postings (at);
+
+-- Small documents that belong to no order.
+CREATE TABLE records (
+    kind TEXT, key TEXT, version INTEGER NOT NULL, value TEXT NOT NULL, crc INTEGER NOT NULL, PRIMARY KEY (kind, key)
 ) WITHOUT ROWID;
 ";
 

@@ -6,10 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use comanda_model::{Attempt, Event, OrderId, Token, TypeHash};
+use comanda_model::{Attempt, Event, LedgerLine, OrderId, Token, TypeHash};
+use comanda_store::ledger::check_posting;
+use comanda_store::record::check_record;
 use comanda_store::{
-    Capabilities, Cause, Claims, Commit, CommitError, Counters, FeedPage, FeedStart, ListQuery, OrderPage, QueueClaim,
-    QueueCount, StatusCount, Store, StoreError, Stored, SubscriptionStore, Ticket, TypeSource, WorkClaims,
+    Account, Capabilities, Cause, Claims, Commit, CommitError, Counters, FeedPage, FeedStart, ListQuery, OrderPage,
+    PostError, Posted, Posting, PutError, QueueClaim, QueueCount, Record, StatusCount, Store, StoreError, Stored,
+    SubscriptionStore, Ticket, TypeSource, WorkClaims,
 };
 use jiff::Timestamp;
 use rusqlite::{Connection, params};
@@ -279,6 +282,67 @@ impl Store for SqliteStore {
         })
     }
 
+    async fn post(&self, posting: &Posting) -> Result<Posted, PostError> {
+        check_posting(posting)?;
+        let posting = posting.clone();
+        self.inner
+            .write("post to the ledger", move |writer| Ok(writer.post(&posting)))
+            .await?
+    }
+
+    async fn accounts(&self, names: &[String]) -> Result<Vec<Account>, StoreError> {
+        let names = names.to_vec();
+        self.inner
+            .readers
+            .read("read accounts", move |reader| {
+                names.iter().map(|name| reader.account(name)).collect()
+            })
+            .await
+    }
+
+    async fn accounts_after(&self, prefix: &str, after: Option<&str>, max: usize) -> Result<Vec<Account>, StoreError> {
+        let (prefix, after, max) = (prefix.to_owned(), after.map(str::to_owned), max.min(ROWS_MAX));
+        self.inner
+            .readers
+            .read("list accounts", move |reader| {
+                reader.accounts_after(&prefix, after.as_deref(), max)
+            })
+            .await
+    }
+
+    async fn ledger_of(&self, id: OrderId) -> Result<Vec<LedgerLine>, StoreError> {
+        self.inner
+            .readers
+            .read("read what an order has moved", move |reader| reader.ledger_of(id))
+            .await
+    }
+
+    async fn record(&self, kind: &str, key: &str) -> Result<Option<Record>, StoreError> {
+        let (kind, key) = (kind.to_owned(), key.to_owned());
+        self.inner
+            .readers
+            .read("read a record", move |reader| reader.record(&kind, &key))
+            .await
+    }
+
+    async fn records_after(&self, kind: &str, after: Option<&str>, max: usize) -> Result<Vec<Record>, StoreError> {
+        let (kind, after, max) = (kind.to_owned(), after.map(str::to_owned), max.min(ROWS_MAX));
+        self.inner
+            .readers
+            .read("list records", move |reader| {
+                reader.records_after(&kind, after.as_deref(), max)
+            })
+            .await
+    }
+
+    async fn put_record(&self, record: &Record) -> Result<(), PutError> {
+        check_record(record)?;
+        let record = record.clone();
+        self.inner
+            .write("write a record", move |writer| Ok(writer.put_record(&record)))
+            .await?
+    }
+
     async fn retain(&self, before: Timestamp, max: usize) -> Result<usize, StoreError> {
         let before = before.as_microsecond();
         let mut removed = 0;
@@ -337,6 +401,7 @@ impl Store for SqliteStore {
             many_nodes: false,
             backup: true,
             queues: true,
+            ledger: true,
         }
     }
 

@@ -267,8 +267,12 @@ impl<'c> Writer<'c> {
         };
         let verdict = self.check(commit, current.as_ref(), held, now);
         let refused = match (verdict, current) {
-            (Ok(Verdict::Apply), current) => {
+            (Ok(Verdict::Apply(balances)), current) => {
                 let receipt = self.apply(commit, staged.rest.as_deref(), current, now)?;
+                if !commit.ledger.is_empty() {
+                    let seq = seq.unwrap_or(self.counters.seq);
+                    self.write_ledger(seq, &commit.ledger, &balances)?;
+                }
                 if seq.is_none() {
                     self.shared.claims.mark_moving(id, Some(self.counters.seq));
                 }

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use comanda_model::decision::LaneMove;
-use comanda_model::{Attempt, Event, Order, OrderId, Token};
+use comanda_model::{Attempt, Event, LedgerLine, Order, OrderId, Token};
 use jiff::Timestamp;
 use tokio::sync::oneshot;
 
@@ -15,7 +15,8 @@ use crate::error::CommitError;
 /// One order's change.
 ///
 /// The store checks, in this order: an order that is already there under this `commit_id` (answers as the first time),
-/// keys, the expectation (the token first, then the version), and the bounds. Then everything is applied.
+/// keys, the expectation (the token first, then the version), the bounds, and last whether the ledger has what the commit
+/// takes from it. Then everything is applied.
 #[derive(Clone, Debug)]
 pub struct Commit {
     /// What must be so for the commit to be applied.
@@ -33,6 +34,9 @@ pub struct Commit {
     pub lane: LaneMove,
     /// Keys that shall lead to this order.
     pub keys: Vec<KeyClaim>,
+    /// What moves in the ledger; at most [`LEDGER_LINES_MAX`](comanda_model::bounds::LEDGER_LINES_MAX) lines. A line whose
+    /// account this order has moved under the same `once_id` before is passed over.
+    pub ledger: Vec<LedgerLine>,
     /// What becomes of a claim on the order.
     pub claim: ClaimMove,
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use comanda_model::OrderId;
+use comanda_model::{OrderId, Shortage};
 
 /// Why a commit was not applied, or why that is not known.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -37,6 +37,9 @@ pub enum CommitError {
         /// The bound.
         bytes_max: usize,
     },
+    /// A place that the commit takes from has too little. Nothing of the commit was applied; decide again.
+    #[error("{}", comanda_model::ledger::shortages_text(.0))]
+    Short(Vec<Shortage>),
     /// The store takes no more for now.
     #[error("the store is busy")]
     Busy {

@@ -8,26 +8,30 @@
 pub mod commit;
 pub mod conformance;
 pub mod error;
+pub mod ledger;
 pub mod memory;
 pub mod query;
 pub mod queue;
+pub mod record;
 pub mod subscription;
 
 use std::path::Path;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use comanda_model::{Attempt, Event, Order, OrderId, Token, TypeHash};
+use comanda_model::{Attempt, Event, LedgerLine, Order, OrderId, Token, TypeHash};
 use jiff::Timestamp;
 use tokio::sync::watch;
 
 pub use commit::{ClaimMove, Commit, Expect, KeyClaim, Receipt, Ticket};
 pub use error::{CommitError, StoreError};
+pub use ledger::{Account, PostError, Posted, Posting};
 pub use query::{
     Cause, Counters, Cursor, FeedEvent, FeedPage, FeedStart, ListQuery, OrderPage, Place, StatusCount, Stored,
     TypeSource,
 };
 pub use queue::{QueueClaim, QueueCount, WorkClaim, WorkClaims, Worker};
+pub use record::{PutError, Record};
 pub use subscription::SubscriptionStore;
 
 /// A store of orders. All operations may be called from any number of tasks at once.
@@ -122,6 +126,59 @@ pub trait Store: Send + Sync + 'static {
     /// How many orders stand where. Never counts rows.
     async fn counters(&self) -> Result<Counters, StoreError>;
 
+    /// Moves what belongs to no order. *Atomicity*: all lines or none. *A crash* before the answer leaves it applied or
+    /// not. *Idempotency*: a posting whose id was applied before answers [`Posted::Repeated`]; that is looked at first.
+    /// The answer comes when it is durable.
+    async fn post(&self, _posting: &Posting) -> Result<Posted, PostError> {
+        Err(self.lacks("keep a ledger").into())
+    }
+
+    /// These accounts as they stand at one moment, in the order asked for; one that nothing was ever moved in has no
+    /// places.
+    async fn accounts(&self, _names: &[String]) -> Result<Vec<Account>, StoreError> {
+        Err(self.lacks("keep a ledger"))
+    }
+
+    /// Accounts whose names begin with `prefix` and stand after `after`, by name, at most `max`.
+    async fn accounts_after(
+        &self,
+        _prefix: &str,
+        _after: Option<&str>,
+        _max: usize,
+    ) -> Result<Vec<Account>, StoreError> {
+        Err(self.lacks("keep a ledger"))
+    }
+
+    /// What an order has moved in the ledger, by `once_id` and account.
+    async fn ledger_of(&self, _id: OrderId) -> Result<Vec<LedgerLine>, StoreError> {
+        Err(self.lacks("keep a ledger"))
+    }
+
+    /// A record.
+    async fn record(&self, _kind: &str, _key: &str) -> Result<Option<Record>, StoreError> {
+        Err(self.lacks("keep records"))
+    }
+
+    /// Records of a kind whose keys stand after `after`, by key, at most `max`.
+    async fn records_after(&self, _kind: &str, _after: Option<&str>, _max: usize) -> Result<Vec<Record>, StoreError> {
+        Err(self.lacks("keep records"))
+    }
+
+    /// Writes a record whole; `version` is one above the version that it takes the place of (1 for a new one). The answer
+    /// comes when it is durable. A repetition that finds its own version is told [`PutError::VersionMoved`]: read and
+    /// compare.
+    async fn put_record(&self, _record: &Record) -> Result<(), PutError> {
+        Err(self.lacks("keep records").into())
+    }
+
+    /// The error of a store that cannot do what it was asked to.
+    fn lacks(&self, what: &'static str) -> StoreError {
+        StoreError::Unsupported {
+            store: self.capabilities().name,
+            what,
+        }
+    }
+
     /// Removes orders that have been final since before `before`, with everything that belongs to them, and keys that
     /// have expired: at most `max` orders per call, so that nobody waits. Answers how many went; 0 means done.
     async fn retain(&self, before: Timestamp, max: usize) -> Result<usize, StoreError>;
@@ -187,4 +244,6 @@ pub struct Capabilities {
     pub backup: bool,
     /// Whether it keeps queues for workers from outside.
     pub queues: bool,
+    /// Whether it keeps a ledger and records: a commit with lines is else answered with [`StoreError::Unsupported`].
+    pub ledger: bool,
 }

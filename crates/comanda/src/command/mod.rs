@@ -3,6 +3,7 @@
 mod approval;
 mod backup;
 mod bench;
+mod built_in;
 mod cancel;
 mod check;
 mod dead_letters;
@@ -68,6 +69,16 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Subscriptions(command) => remotely(&global, async |remote| {
             subscriptions::run(&remote, command, output).await
         }),
+        Command::Inventory(command) => remotely(&global, async |remote| {
+            built_in::inventory(&remote, command, output).await
+        }),
+        Command::Customers(command) => remotely(&global, async |remote| {
+            built_in::customers(&remote, command, output).await
+        }),
+        Command::Payments(command) => remotely(&global, async |remote| {
+            built_in::payments(&remote, command, output).await
+        }),
+        Command::Demo(command) => remotely(&global, async |remote| built_in::demo(&remote, command, output).await),
         Command::Export(args) => match args.data.clone() {
             Some(data) => on_runtime(export::from_data(&data, args, output)),
             None => remotely(&global, async |remote| export::from_server(&remote, args, output).await),

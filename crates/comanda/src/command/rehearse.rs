@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use comanda_model::decision::{self, Change, Due, Input, Report, StepOutcome, Submission};
 use comanda_model::order_type::{Action, HttpCall, OrderType, WaitFor};
-use comanda_model::{Order, OrderId, Phase, WorkKind};
+use comanda_model::{Json, Order, OrderId, Phase, WorkKind};
 use comanda_order_type::{Bundle, Definition};
 use jiff::Timestamp;
 use minijinja::value::{Value as Context, merge_maps};
@@ -158,13 +158,18 @@ impl Walk {
                             Some((reason.clone(), *refuse))
                         }
                         Action::Noop
+                        | Action::Wait(WaitFor::Span(_) | WaitFor::Until(_))
                         | Action::Approval { .. }
                         | Action::Queue(_)
-                        | Action::Wait(WaitFor::Span(_) | WaitFor::Until(_)) => None,
+                        | Action::BuiltIn(_) => None,
+                    };
+                    let result = match &run.step.action {
+                        Action::BuiltIn(built_in) if !run.undo => built_in.kind.sample_result().map(Json::from_valid),
+                        _ => None,
                     };
                     self.stages.push(stage);
                     let outcome = match refused {
-                        None => StepOutcome::Done { result: None },
+                        None => StepOutcome::Done { result },
                         Some((reason, true)) => StepOutcome::Refused { reason },
                         Some((reason, false)) => StepOutcome::Failed {
                             reason,

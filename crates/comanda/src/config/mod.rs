@@ -3,6 +3,7 @@
 //! `default.toml` is both the documentation and the defaults. Over it lie the configuration file, the environment and
 //! the flags, in this order. Every mistake of all of them is reported at once.
 
+pub mod calls;
 mod layer;
 mod read;
 pub mod secrets;
@@ -14,6 +15,9 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
+
+use comanda_builtin::payments::HttpPaymentsOptions;
+use comanda_model::order_type::HttpCall;
 
 use crate::cli::Serve;
 
@@ -71,6 +75,10 @@ pub struct Config {
     pub engine: Engine,
     /// Bounds of outbound calls.
     pub calls: Calls,
+    /// Who knows the customers, where that is not Comanda itself.
+    pub customers: Option<HttpCall>,
+    /// Who takes payments, where that is not the sandbox.
+    pub payments: Option<HttpPaymentsOptions>,
     /// How long final orders are kept; `None` for ever.
     pub final_kept: Option<Duration>,
     /// Whether subscriptions made through the API may lead to addresses that are not public.

@@ -9,6 +9,10 @@ use std::time::Duration;
 use figment::Figment;
 use figment::value::{Dict, Value};
 
+use comanda_builtin::payments::HttpPaymentsOptions;
+use comanda_model::order_type::HttpCall;
+
+use super::calls;
 use super::layer::{Layer, Origin, merged, origin};
 use super::subscriptions::{Subscription, subscription};
 use super::{Calls, Config, ConfigError, ConfigFault, Engine, Limits, Log, SecretSource, units};
@@ -166,6 +170,8 @@ impl Reader<'_> {
         });
         let allow_private = self.switch("deliveries.allow_private");
         let subscriptions = self.subscriptions();
+        let customers = self.customers();
+        let payments = self.payments();
         let env = self.env();
         let secrets = self.secrets();
         let (data, listen) = (data?, listen?);
@@ -197,6 +203,8 @@ impl Reader<'_> {
             limits: limits?,
             engine: engine?,
             calls: calls?,
+            customers: customers?,
+            payments: payments?,
             final_kept: final_kept?,
             allow_private: allow_private?,
             subscriptions,
@@ -246,6 +254,43 @@ impl Reader<'_> {
             circuit_failures: u32::try_from(circuit_failures?).unwrap_or(u32::MAX),
             circuit_open: circuit_open?,
         })
+    }
+
+    /// `Some(None)`: Comanda keeps them itself.
+    fn customers(&mut self) -> Option<Option<HttpCall>> {
+        let find = self.parse("customers.find", calls::call);
+        let authorization = self.parse("customers.authorization", calls::authorization);
+        let (find, authorization) = (find?, authorization?);
+        Some(find.map(|call| calls::authorized(call, &authorization)))
+    }
+
+    /// `Some(None)`: the sandbox takes them.
+    fn payments(&mut self) -> Option<Option<HttpPaymentsOptions>> {
+        let read = ["authorize", "capture", "void", "refund", "find"]
+            .map(|name| self.parse(&format!("payments.{name}"), calls::call));
+        let authorization = self.parse("payments.authorization", calls::authorization);
+        let [authorize, capture, void, refund, find] = read;
+        let authorization = authorization?;
+        let all = [authorize?, capture?, void?, refund?, find?];
+        if all.iter().all(Option::is_none) {
+            return Some(None);
+        }
+        let with = |call: Option<HttpCall>| call.map(|call| calls::authorized(call, &authorization));
+        let [authorize, capture, void, refund, find] = all.map(with);
+        match (authorize, capture, void, refund, find) {
+            (Some(authorize), Some(capture), Some(void), Some(refund), Some(find)) => Some(Some(HttpPaymentsOptions {
+                authorize,
+                capture,
+                void,
+                refund,
+                find,
+            })),
+            _ => {
+                let message = "authorize, capture, void, refund and find are set together, or none of them";
+                self.fault("payments.authorize", message.to_owned());
+                None
+            }
+        }
     }
 
     fn fault(&mut self, key: &str, message: String) {

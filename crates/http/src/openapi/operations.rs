@@ -439,6 +439,97 @@ pub(super) const OPERATIONS: &[Operation] = &[
         ..SUBSCRIPTION
     },
     Operation {
+        path: "/v1/orders/{id}/holds",
+        summary: "What an order holds of the stock, and until when.",
+        refusals: &["400", "404", "503"],
+        ..BASE
+    },
+    Operation {
+        path: "/v1/inventory",
+        summary: "The stock, by SKU.",
+        refusals: &["400", "503"],
+        query: &[PAGE],
+        ..BASE
+    },
+    Operation {
+        path: "/v1/inventory/{sku}",
+        summary: "A SKU's stock: on hand, held by orders, shipped, received.",
+        answer: Answer::Json("Stock"),
+        refusals: &["400", "404", "503"],
+        ..BASE
+    },
+    Operation {
+        method: "post",
+        path: "/v1/inventory/{sku}/receive",
+        summary: "Stock comes in; with a price, that is what one costs from now on.",
+        scope: Some("operate"),
+        body: Body::Needed("ReceiveBody"),
+        answer: Answer::Json("Stock"),
+        refusals: &["400", "413", "415", "422", "503"],
+        headers: &[("Idempotency-Key", "The same key receives once.")],
+        ..BASE
+    },
+    Operation {
+        method: "post",
+        path: "/v1/inventory/{sku}/count",
+        summary: "So many were found by counting, those that orders hold included.",
+        scope: Some("operate"),
+        body: Body::Needed("CountBody"),
+        answer: Answer::Json("Stock"),
+        refusals: &["400", "404", "409", "413", "415", "422", "503"],
+        headers: &[("Idempotency-Key", "The same key counts once.")],
+        ..BASE
+    },
+    Operation {
+        path: "/v1/customers",
+        summary: "The customers that Comanda keeps, by id.",
+        refusals: &["400", "503"],
+        query: &[PAGE],
+        ..BASE
+    },
+    Operation {
+        method: "post",
+        path: "/v1/customers",
+        summary: "Register a customer, or replace what is known of one. One that is blocked stays so.",
+        scope: Some("operate"),
+        body: Body::Needed("CustomerBody"),
+        answer: Answer::Json("Customer"),
+        refusals: &["400", "413", "415", "503"],
+        ..BASE
+    },
+    Operation {
+        path: "/v1/customers/{id}",
+        summary: "A customer.",
+        answer: Answer::Json("Customer"),
+        refusals: &["404", "503"],
+        ..BASE
+    },
+    Operation {
+        method: "post",
+        path: "/v1/customers/{id}/block",
+        summary: "Refuse a customer's orders from now on.",
+        scope: Some("operate"),
+        answer: Answer::Json("Customer"),
+        refusals: &["404", "503"],
+        ..BASE
+    },
+    Operation {
+        method: "post",
+        path: "/v1/customers/{id}/unblock",
+        summary: "Take a customer's orders again.",
+        scope: Some("operate"),
+        answer: Answer::Json("Customer"),
+        refusals: &["404", "503"],
+        ..BASE
+    },
+    Operation {
+        path: "/v1/sandbox/payments",
+        summary: "The book of the payment sandbox, by order.",
+        refusals: &["400", "503"],
+        query: &[&[("order", "string", "Only those of this order.")], PAGE],
+        ..BASE
+    },
+    Operation {
         path: "/metrics",
         summary: "Metrics in the text form of Prometheus.",
         answer: Answer::Text,

@@ -6,7 +6,9 @@ use serde_json::Value;
 use utoipa::{OpenApi, ToSchema};
 
 use crate::callbacks::{ApproveBody, CallbackTaken, RejectBody};
+use crate::customers::{CustomerBody, CustomerView};
 use crate::dead_letters::{DiscardBody, FilterBody, RedriveBody, RedriveStart, SweepItemView, SweepView, Version};
+use crate::inventory::{CountBody, ReceiveBody, StockView};
 use crate::orders::{AttemptView, CancelBody, SubmitBody, TransitionBody};
 use crate::queues::{
     ClaimBody, ClaimOutcome, ClaimedItem, CompleteBody, CompleteItem, FailBody, FailItem, FailKind, HeartbeatBody,
@@ -344,6 +346,11 @@ struct Fault {
         Cause,
         FilterBody,
         RedriveBody,
+        ReceiveBody,
+        CountBody,
+        StockView,
+        CustomerBody,
+        CustomerView,
         RedriveStart,
         Version,
         DiscardBody,

@@ -5,6 +5,7 @@ mod changes;
 mod dead_letters;
 mod description;
 mod guard;
+mod inventory;
 mod mounts;
 mod orders;
 mod problems;
@@ -13,6 +14,7 @@ mod server;
 mod streams;
 mod subscriptions;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -151,7 +153,13 @@ impl Api {
             ..comanda_engine::Options::default()
         };
         let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
-        let service = Service::start(engine, store, Arc::new(NoSteps), types).await.unwrap();
+        let built_in = comanda_builtin::Options {
+            env: BTreeMap::new(),
+            payments: Arc::new(comanda_builtin::payments::Sandbox::new(store.clone())),
+            customers: Arc::new(comanda_builtin::customers::Customers::new(store.clone())),
+        };
+        let steps = comanda_builtin::BuiltIns::new(built_in, store.clone(), Arc::new(NoSteps));
+        let service = Service::start(engine, store, Arc::new(steps), types).await.unwrap();
         let home = tempfile::tempdir().unwrap();
         let mut options = options(&home);
         let deliver = comanda_deliver::Options {

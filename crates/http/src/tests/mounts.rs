@@ -301,6 +301,9 @@ async fn a_shop_order_must_add_up() {
 #[tokio::test]
 async fn a_storefront_order_needs_its_parcel() {
     let api = Api::new().await;
+    api.post("/v1/customers", r#"{"id":"u-1","name":"Ada"}"#).await;
+    let stock = r#"{"quantity":5,"price":14.90,"currency":"EUR"}"#;
+    assert_eq!(api.post("/v1/inventory/A-1/receive", stock).await.status, 200);
     let answer = api
         .post(
             "/storefront-order",

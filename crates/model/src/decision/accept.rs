@@ -69,6 +69,7 @@ pub fn accept(order_type: &OrderType, submission: Submission<'_>, input: &Input)
         status_until: None,
         lane: None,
         done: Vec::new(),
+        holds: Vec::new(),
         intent: None,
         after_undo: None,
         dead: None,

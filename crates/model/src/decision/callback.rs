@@ -18,7 +18,7 @@ const WITHIN: Duration = Duration::from_secs(60 * 60);
 
 pub(super) fn callback(order: &Order, order_type: &OrderType, secret: Uuid, report: Report, input: &Input) -> Change {
     let visited = order.head.work.clone();
-    let mut change = work::report(order, order_type, report, input);
+    let mut change = work::report(order, order_type, report, None, input);
     if let Some(past) = visited.and_then(|work| past_callback(&work, secret)) {
         remember(&mut change.order, past);
     }

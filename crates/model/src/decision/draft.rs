@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use super::{Change, Input, LaneEntry, LaneMove, MissingField, Rejection, later, missing_fields};
 use crate::bounds::{DONE_MAX, TEXT_BYTES_MAX};
 use crate::event::{Attempt, Event, EventKind};
+use crate::ledger::LedgerLine;
 use crate::order::{AfterUndo, DeadLetter, Done, DoneState, Lane, Order, Phase, StepAt, Work, WorkKind, bounded};
 use crate::order_type::{Action, DeadLetterInLane, FifoScope, OrderType};
 use crate::template::from_json;
@@ -19,6 +20,7 @@ pub(super) struct Draft<'a> {
     pub(super) events: Vec<Event>,
     pub(super) attempts: Vec<Attempt>,
     pub(super) lane: LaneMove,
+    pub(super) ledger: Vec<LedgerLine>,
     pub(super) data_changed: bool,
     pub(super) ends_claim: bool,
 }
@@ -32,6 +34,7 @@ impl<'a> Draft<'a> {
             events: Vec::new(),
             attempts: Vec::new(),
             lane: LaneMove::default(),
+            ledger: Vec::new(),
             data_changed: false,
             ends_claim: false,
         };
@@ -47,6 +50,7 @@ impl<'a> Draft<'a> {
             events: self.events,
             attempts: self.attempts,
             lane: self.lane,
+            ledger: self.ledger,
             ends_claim: self.ends_claim,
         }
     }
@@ -172,8 +176,9 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// The order is final where it stands.
+    /// The order is final where it stands. A final order holds nothing.
     pub(super) fn end(&mut self) {
+        self.release_holds();
         let head = &mut self.order.head;
         head.phase = Phase::Final;
         head.work = None;
@@ -383,6 +388,7 @@ impl<'a> Draft<'a> {
         if let Some(intent) = self.order.head.intent.clone() {
             return self.enter_or_die(&intent.to, intent.by, intent.reason, false);
         }
+        self.release_holds();
         let initial = self.order.accepted.status.clone();
         self.enter_or_die(
             &initial,

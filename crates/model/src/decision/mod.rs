@@ -9,6 +9,7 @@ mod accept;
 mod callback;
 mod command;
 mod draft;
+mod hold;
 mod work;
 
 #[cfg(test)]
@@ -23,6 +24,7 @@ use uuid::Uuid;
 
 use crate::event::{Attempt, Event};
 use crate::json::Json;
+use crate::ledger::{HoldMove, LedgerLine};
 use crate::order::Order;
 use crate::order_type::{OrderType, Step};
 
@@ -55,6 +57,8 @@ pub struct Change {
     pub attempts: Vec<Attempt>,
     /// How the order moves between lanes.
     pub lane: LaneMove,
+    /// What moves in the ledger.
+    pub ledger: Vec<LedgerLine>,
     /// Whether a claim on the order ends with this change: its attempt was answered, or has been fenced.
     pub ends_claim: bool,
 }
@@ -340,7 +344,18 @@ pub fn due_queued(order: &Order, order_type: &OrderType, input: &Input) -> Optio
 /// What an attempt's outcome does to its order. The caller has checked the attempt's token; `order` is as it now
 /// stands, so an edit that came meanwhile is kept.
 pub fn report(order: &Order, order_type: &OrderType, report: Report, input: &Input) -> Change {
-    work::report(order, order_type, report, input)
+    work::report(order, order_type, report, None, input)
+}
+
+/// [`report`] for a step that also moves what the order holds of the ledger; it does so only if the step is done.
+pub fn report_with_hold(
+    order: &Order,
+    order_type: &OrderType,
+    report: Report,
+    hold: Option<HoldMove>,
+    input: &Input,
+) -> Change {
+    work::report(order, order_type, report, hold, input)
 }
 
 /// What a callback does to its order: the outcome of the attempt that `secret` belongs to. The caller has checked that

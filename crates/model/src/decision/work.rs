@@ -9,9 +9,10 @@ use serde_json::Value;
 
 use super::draft::Draft;
 use super::{Change, Due, Input, Rejection, Report, Run, StepOutcome, callback, later};
-use crate::bounds::{RESULT_BYTES_MAX, TEXT_BYTES_MAX};
+use crate::bounds::{HOLD_LINES_MAX, RESULT_BYTES_MAX, TEXT_BYTES_MAX};
 use crate::event::{Attempt, EventKind, Outcome};
 use crate::json::Json;
+use crate::ledger::HoldMove;
 use crate::order::{DoneState, Order, Phase, StepAt, Work, WorkKind, bounded};
 use crate::order_type::{Action, Exhausted, OrderType, Step, WaitFor};
 
@@ -20,10 +21,16 @@ const TIMEOUT_MIN: Duration = Duration::from_millis(100);
 
 pub(super) fn due<'a>(order: &Order, order_type: &'a OrderType, input: &Input) -> Due<'a> {
     let head = &order.head;
+    let draft = || Draft::new(order.clone(), order_type, input);
+    if head.hold_until().is_some_and(|until| until <= input.now) {
+        let mut draft = draft();
+        draft.ends_claim = true;
+        draft.lapse();
+        return Due::Change(Box::new(draft.finish()));
+    }
     if matches!(head.phase, Phase::Dead | Phase::Final) {
         return Due::Nothing;
     }
-    let draft = || Draft::new(order.clone(), order_type, input);
     // Whether the attempt that is due had begun nobody knows: a worker that was lost leaves no trace.
     if let Some(change) = expire(order, order_type, input, true) {
         return Due::Change(Box::new(change));
@@ -62,7 +69,7 @@ pub(super) fn due<'a>(order: &Order, order_type: &'a OrderType, input: &Input) -
                 retry_after: None,
             },
         };
-        return Due::Change(Box::new(report(order, order_type, expired, input)));
+        return Due::Change(Box::new(report(order, order_type, expired, None, input)));
     }
     match &work.kind {
         WorkKind::Begin => changed(&|draft| draft.begin()),
@@ -129,6 +136,10 @@ fn due_step<'a>(order: &Order, order_type: &'a OrderType, input: &Input, at: &St
                 return Due::Change(Box::new(draft.finish()));
             }
         }
+    }
+    if draft.has_lapsed() && !matches!(&step.action, Action::BuiltIn(built_in) if built_in.moves_holds()) {
+        draft.take_again();
+        return Due::Change(Box::new(draft.finish()));
     }
     if let Action::Queue(name) = &step.action {
         if let Some(work) = draft.order.head.work.as_mut() {
@@ -211,7 +222,13 @@ fn by_step(name: &str) -> Arc<str> {
     format!("step:{name}").into()
 }
 
-pub(super) fn report(order: &Order, order_type: &OrderType, report: Report, input: &Input) -> Change {
+pub(super) fn report(
+    order: &Order,
+    order_type: &OrderType,
+    report: Report,
+    hold: Option<HoldMove>,
+    input: &Input,
+) -> Change {
     let mut draft = Draft::new(order.clone(), order_type, input);
     draft.ends_claim = true;
     let Some(work) = order.head.work.clone() else {
@@ -262,6 +279,18 @@ pub(super) fn report(order: &Order, order_type: &OrderType, report: Report, inpu
         reason: reason.clone().map(|reason| bounded(reason, TEXT_BYTES_MAX)),
         result: result.clone().filter(|_| !oversized),
     });
+    if let (StepOutcome::Done { .. }, false, Some(hold)) = (&report.outcome, oversized, hold) {
+        let too_many = matches!(&hold, HoldMove::Take { lines, .. } if lines.len() > draft.hold_lines_left());
+        if too_many {
+            // Nothing has happened: the lines would have been moved by this very change.
+            draft.refused(
+                &at,
+                format!("an order can hold at most {HOLD_LINES_MAX} different items"),
+            );
+            return draft.finish();
+        }
+        draft.move_holds(hold, work.visit);
+    }
     let intent = order.head.intent.is_some();
     match report.outcome {
         // What an undo answers nobody reads.

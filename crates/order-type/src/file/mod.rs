@@ -1,5 +1,6 @@
 //! The file as it was written: every section read into its own shape, with the places that later checks point to.
 
+mod built_in;
 mod status;
 mod step;
 

@@ -114,11 +114,11 @@ fn noop() -> Step {
     }
 }
 
-struct Reader<'r, 'b> {
+pub(super) struct Reader<'r, 'b> {
     uses: &'r mut Vec<Use>,
     pointers: &'r mut Vec<Located<String>>,
     within: UseIn,
-    report: &'r mut Report<'b>,
+    pub(super) report: &'r mut Report<'b>,
 }
 
 impl Reader<'_, '_> {
@@ -256,14 +256,13 @@ impl Reader<'_, '_> {
 
     fn built_in(&mut self, node: &Node, with: Option<(&Key, &Node)>, fields: &Fields<'_>) -> Option<Action> {
         let name = text_of("use", node, self.report)?;
-        if name.value.contains('.') {
-            later(&format!("`use = \"{}\"`", name.value), &name.span, self.report);
-            return None;
-        }
         let inner = match with {
             Some((key, node)) => Some(Fields::of(node, &key.span, "`with`", self.report)?),
             None => None,
         };
+        if name.value.contains('.') {
+            return self.dotted(&name, inner, fields.owner());
+        }
         match name.value.as_str() {
             "noop" => {
                 if let Some(inner) = inner {
@@ -483,7 +482,7 @@ impl Reader<'_, '_> {
         headers
     }
 
-    fn body(&mut self, node: &Node) -> Option<TemplateTree> {
+    pub(super) fn body(&mut self, node: &Node) -> Option<TemplateTree> {
         let mut sound = true;
         self.texts(node, &mut sound);
         // Every string was compiled once already, so that its fault has been told with its place.

@@ -5,6 +5,7 @@
 //! rows *too many* are found because the index then has more rows than orders that belong into it. Memory stays
 //! bounded: rows are streamed, and only counts are kept.
 
+mod ledger;
 mod orders;
 mod rest;
 
@@ -80,6 +81,8 @@ struct Expected {
     by_state: HashMap<i64, i64>,
     live: HashMap<i64, i64>,
     by_cause: HashMap<i64, i64>,
+    /// By account, what orders hold.
+    held: HashMap<String, i64>,
 }
 
 /// One part of a verification.
@@ -119,12 +122,13 @@ pub fn verify(path: &Path, progress: &dyn Fn(u64, u64)) -> Result<Report, StoreE
     };
     // One moment for all: should anyone write after all, they do not look like faults.
     verifier.reader.connection.execute_batch("BEGIN").context(WHAT)?;
-    let sections: [(&str, Section); 6] = [
+    let sections: [(&str, Section); 7] = [
         ("the database file", |verifier| verifier.file()),
         ("the orders", |verifier| verifier.orders()),
         ("the events", |verifier| verifier.events()),
         ("the attempts", |verifier| verifier.attempts()),
         ("the keys", |verifier| verifier.keys()),
+        ("the ledger", |verifier| verifier.ledger()),
         ("the counts", |verifier| verifier.counts()),
     ];
     for (what, section) in sections {

@@ -1,6 +1,6 @@
 //! Order by order: what was accepted, the head, and every row that leads to it.
 
-use comanda_model::{Acceptance, Outcome, Phase};
+use comanda_model::{Acceptance, HoldState, Outcome, Phase};
 use rusqlite::{OptionalExtension, ToSql, params};
 
 use super::Verifier;
@@ -110,6 +110,11 @@ impl Verifier<'_> {
         if found.order_type != accepted.order_type {
             let detail = format!("its state is one of the type `{}`", found.order_type);
             self.fault(row::of_order("the head", accepted.id), detail);
+        }
+        for hold in head.holds.iter().filter(|hold| hold.state == HoldState::Held) {
+            for line in &hold.lines {
+                *self.expected.held.entry(line.account.to_string()).or_default() += i64::from(line.quantity);
+            }
         }
         let by_state = self.exists(
             "SELECT 1 FROM by_state WHERE state = ?1 AND seq = ?2",

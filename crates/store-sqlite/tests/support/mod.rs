@@ -111,6 +111,7 @@ pub fn accepted(now: Timestamp, due_at: Timestamp, group: Option<&str>) -> Commi
             status_until: None,
             lane: lane.clone().map(|name| Lane { name, standing: true }),
             done: Vec::new(),
+            holds: Vec::new(),
             intent: None,
             after_undo: None,
             dead: None,
@@ -130,6 +131,7 @@ pub fn accepted(now: Timestamp, due_at: Timestamp, group: Option<&str>) -> Commi
             enter: lane.map(|name| LaneEntry { name, resume: false }),
         },
         keys: Vec::new(),
+        ledger: Vec::new(),
         claim: ClaimMove::Keep,
     }
 }
@@ -152,6 +154,7 @@ pub fn next(order: &Order, now: Timestamp) -> Commit {
         attempts: Vec::new(),
         lane: LaneMove::default(),
         keys: Vec::new(),
+        ledger: Vec::new(),
         claim: ClaimMove::End,
     }
 }

@@ -31,6 +31,7 @@ pub mod history;
 pub mod keys;
 pub mod lanes;
 pub mod leases;
+pub mod ledger;
 pub mod lists;
 pub mod oracle;
 pub mod retention;
@@ -152,6 +153,17 @@ macro_rules! each_conformance_check {
             subscriptions::a_subscription_is_kept_whole
             subscriptions::progress_moves_in_one_act
             subscriptions::the_log_of_deliveries_is_bounded
+            ledger::lines_move_with_their_commit
+            ledger::all_lines_or_none
+            ledger::lines_are_summed_per_account
+            ledger::a_shortage_fails_alone
+            ledger::a_line_moves_once
+            ledger::the_ledger_is_judged_last
+            ledger::a_race_for_the_last_units
+            ledger::a_posting_happens_once
+            ledger::accounts_come_in_pages
+            ledger::balances_outlive_their_orders
+            ledger::records_are_versioned
             oracle::it_does_as_the_memory_store_does
             oracle::it_does_as_the_memory_store_does_again
         }

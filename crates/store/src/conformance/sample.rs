@@ -195,6 +195,7 @@ pub fn commit(change: Change, expect: Expect) -> Commit {
         attempts: change.attempts,
         lane: change.lane,
         keys: Vec::new(),
+        ledger: change.ledger,
         claim: if change.ends_claim {
             ClaimMove::End
         } else {

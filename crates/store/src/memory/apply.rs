@@ -1,5 +1,6 @@
 //! A commit: checked as a whole, then applied as a whole.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use comanda_model::bounds::{DATA_BYTES_MAX, EVENTS_PER_COMMIT_MAX, RESULT_BYTES_MAX};
@@ -8,6 +9,7 @@ use jiff::Timestamp;
 
 use super::later;
 use super::state::{Held, KeyRow, Row, State};
+use crate::ledger::check_lines;
 use crate::{ClaimMove, Commit, CommitError, Expect, KeyClaim, Receipt, StoreError};
 
 impl State {
@@ -25,6 +27,8 @@ impl State {
             return Ok(self.receipt_again(&commit, seq, row));
         }
         self.check(&commit, now)?;
+        let balances = self.settle(&commit)?;
+        self.ledger.write(balances);
         Ok(self.apply(commit, seq, now))
     }
 
@@ -60,6 +64,7 @@ impl State {
             return Err(CommitError::VersionMoved { actual });
         }
         check_bounds(commit)?;
+        check_lines(&commit.ledger)?;
         check_numbers(commit, head)
     }
 
@@ -102,6 +107,7 @@ impl State {
                 events: Vec::new(),
                 attempts: Vec::new(),
                 keys: Vec::new(),
+                lines: BTreeMap::new(),
                 lane_position: None,
                 lane: None,
                 due: None,
@@ -116,6 +122,10 @@ impl State {
         if !commit.attempts.is_empty() {
             row.attempts.extend(commit.attempts);
             row.order.results = results(&row.attempts);
+        }
+        for line in commit.ledger {
+            let name = (line.once_id.clone(), line.account.clone());
+            row.lines.entry(name).or_insert(line);
         }
         for claim in commit.keys {
             self.put_key(seq, &mut row, claim);
@@ -195,6 +205,7 @@ impl State {
     /// and as many expired keys. Answers how many orders.
     pub(super) fn retain(&mut self, before: Timestamp, max: usize) -> usize {
         let now = self.now();
+        self.ledger.retain(before);
         let old = self.finals.iter().take_while(|(since, _)| *since < before).take(max);
         let old: Vec<(Timestamp, u64)> = old.copied().collect();
         for (since, seq) in &old {

@@ -7,6 +7,7 @@ mod apply;
 mod faults;
 mod hold;
 mod lane;
+mod ledger;
 mod read;
 mod state;
 mod subscription;
@@ -17,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use comanda_model::{Attempt, Event, OrderId, Token, TypeHash};
+use comanda_model::{Attempt, Event, LedgerLine, OrderId, Token, TypeHash};
 use jiff::{SignedDuration, Timestamp};
 use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
@@ -28,8 +29,9 @@ use faults::Plan;
 use state::State;
 
 use crate::{
-    Capabilities, Cause, Claims, Commit, CommitError, Counters, FeedPage, FeedStart, ListQuery, OrderPage, QueueClaim,
-    QueueCount, Receipt, Store, StoreError, Stored, SubscriptionStore, Ticket, TypeSource, WorkClaims,
+    Account, Capabilities, Cause, Claims, Commit, CommitError, Counters, FeedPage, FeedStart, ListQuery, OrderPage,
+    PostError, Posted, Posting, PutError, QueueClaim, QueueCount, Receipt, Record, Store, StoreError, Stored,
+    SubscriptionStore, Ticket, TypeSource, WorkClaims,
 };
 
 /// What a store takes its time from.
@@ -180,6 +182,37 @@ impl Store for MemoryStore {
         Ok(self.shared.inner.lock().state.counters())
     }
 
+    async fn post(&self, posting: &Posting) -> Result<Posted, PostError> {
+        self.shared.inner.lock().state.post(posting)
+    }
+
+    async fn accounts(&self, names: &[String]) -> Result<Vec<Account>, StoreError> {
+        let inner = self.shared.inner.lock();
+        Ok(names.iter().map(|name| inner.state.ledger.account(name)).collect())
+    }
+
+    async fn accounts_after(&self, prefix: &str, after: Option<&str>, max: usize) -> Result<Vec<Account>, StoreError> {
+        Ok(self.shared.inner.lock().state.ledger.after(prefix, after, max))
+    }
+
+    async fn ledger_of(&self, id: OrderId) -> Result<Vec<LedgerLine>, StoreError> {
+        let inner = self.shared.inner.lock();
+        let row = inner.state.row(id);
+        Ok(row.map(|row| row.lines.values().cloned().collect()).unwrap_or_default())
+    }
+
+    async fn record(&self, kind: &str, key: &str) -> Result<Option<Record>, StoreError> {
+        Ok(self.shared.inner.lock().state.ledger.record(kind, key))
+    }
+
+    async fn records_after(&self, kind: &str, after: Option<&str>, max: usize) -> Result<Vec<Record>, StoreError> {
+        Ok(self.shared.inner.lock().state.ledger.records_after(kind, after, max))
+    }
+
+    async fn put_record(&self, record: &Record) -> Result<(), PutError> {
+        self.shared.inner.lock().state.put_record(record)
+    }
+
     async fn retain(&self, before: Timestamp, max: usize) -> Result<usize, StoreError> {
         Ok(self.shared.inner.lock().state.retain(before, max))
     }
@@ -206,6 +239,7 @@ impl Store for MemoryStore {
             many_nodes: false,
             backup: false,
             queues: true,
+            ledger: true,
         }
     }
 

@@ -4,11 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use comanda_model::{Attempt, Event, Order, OrderId, Token, TypeHash};
+use comanda_model::{Attempt, Event, LedgerLine, Order, OrderId, Token, TypeHash};
 use jiff::Timestamp;
 
 use super::Clock;
 use super::lane::Lane;
+use super::ledger::{Ledger, LineName};
 use super::subscription::Kept;
 use super::tally::Tally;
 use crate::{TypeSource, Worker};
@@ -43,6 +44,7 @@ pub(super) struct State {
     pub(super) types: HashMap<TypeHash, TypeSource>,
     pub(super) tally: Tally,
     pub(super) subscriptions: BTreeMap<String, Kept>,
+    pub(super) ledger: Ledger,
 }
 
 /// An order, with everything that goes when it goes.
@@ -52,6 +54,8 @@ pub(super) struct Row {
     pub(super) events: Vec<(u64, Event)>,
     pub(super) attempts: Vec<Attempt>,
     pub(super) keys: Vec<KeyName>,
+    /// What it has moved in the ledger.
+    pub(super) lines: BTreeMap<LineName, LedgerLine>,
     /// The position in the lane that it stands in or has left last.
     pub(super) lane_position: Option<u64>,
     /// The lane that it stands in.
@@ -107,6 +111,7 @@ impl State {
             types: HashMap::new(),
             tally: Tally::default(),
             subscriptions: BTreeMap::new(),
+            ledger: Ledger::default(),
         }
     }
 

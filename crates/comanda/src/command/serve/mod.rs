@@ -1,6 +1,7 @@
 //! `comanda serve`: puts the parts together, runs them until a signal comes, and takes them apart in order.
 
 mod banner;
+mod built_in;
 mod retention;
 mod watch;
 
@@ -21,7 +22,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{Config, StoreKind, secrets};
+use crate::config::{Config, StoreKind, calls, secrets};
 use crate::failure::{Failure, chain};
 use crate::telemetry::metrics::Metrics;
 use crate::{telemetry, types};
@@ -59,8 +60,8 @@ async fn serve(config: &Config, metrics: Metrics) -> Result<(), Failure> {
     let store = open_store(config).await?;
     let environment = environment(config, store.as_ref(), &definitions).await?;
     let steps = Steps::new(comanda_steps::Options {
-        env: environment,
-        secrets,
+        env: environment.clone(),
+        secrets: secrets.clone(),
         user_agent: concat!("comanda/", env!("CARGO_PKG_VERSION")).to_owned(),
         public_url: config.public_url.clone(),
         calls_per_target_max: config.calls.per_target_max,
@@ -68,6 +69,7 @@ async fn serve(config: &Config, metrics: Metrics) -> Result<(), Failure> {
         circuit_open: config.calls.circuit_open,
     })
     .map_err(|error| Failure::process("the steps could not be set up", error))?;
+    let steps = built_in::steps(config, environment, secrets, &store, Arc::new(steps))?;
     let service = Service::start(
         engine_options(config),
         store.clone(),
@@ -209,6 +211,9 @@ async fn environment(
     for definition in definitions {
         named.extend(types::environment_names(&definition.order_type));
     }
+    let payments = config.payments.iter();
+    let payments = payments.flat_map(|to| [&to.authorize, &to.capture, &to.void, &to.refund, &to.find]);
+    named.extend(calls::environment_names(config.customers.iter().chain(payments)));
     for (hash, _) in store.live_types().await? {
         let Some(source) = store.type_source(hash).await? else {
             continue;

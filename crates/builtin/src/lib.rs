@@ -1,0 +1,119 @@
+//! The steps that Comanda brings along: inventory, payments and customers, with what people and programs ask of them
+//! outside of orders.
+//!
+//! What moves stock is part of the commit that answers the step: nothing has moved before it, and it moves once per visit.
+//! Payments and customers are ports with two adapters each: a service over HTTP, where the settings name one, and what is
+//! kept here.
+
+pub mod customers;
+pub mod inventory;
+mod outbound;
+pub mod payments;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use comanda_engine::{Admission, Effect, Postponed, StepCall, StepRunner};
+use comanda_model::Order;
+use comanda_model::decision::{StepOutcome, context};
+use comanda_model::order_type::{Action, BuiltIn, BuiltInKind, Step};
+use comanda_store::{Store, StoreError};
+use minijinja::value::{Value as Context, merge_maps};
+use serde_json::Value;
+
+pub use outbound::{Outbound, Settings};
+
+/// How the built-in steps work.
+pub struct Options {
+    /// Environment variables, readable in templates as `env.NAME`.
+    pub env: BTreeMap<String, String>,
+    /// Who takes payments.
+    pub payments: Arc<dyn payments::Provider>,
+    /// Who knows the customers.
+    pub customers: Arc<dyn customers::Directory>,
+}
+
+/// Runs all steps: those that are built in here, all others by `others`.
+pub struct BuiltIns {
+    store: Arc<dyn Store>,
+    others: Arc<dyn StepRunner>,
+    env: Context,
+    payments: Arc<dyn payments::Provider>,
+    customers: Arc<dyn customers::Directory>,
+}
+
+impl BuiltIns {
+    /// Puts the built-in steps in front of others.
+    pub fn new(options: Options, store: Arc<dyn Store>, others: Arc<dyn StepRunner>) -> Self {
+        let Options {
+            env,
+            payments,
+            customers,
+        } = options;
+        Self {
+            store,
+            others,
+            env: minijinja::context! { env => env },
+            payments,
+            customers,
+        }
+    }
+
+    /// What the step is told, rendered over the order.
+    fn told(&self, call: &StepCall<'_>, built_in: &BuiltIn) -> Result<Value, String> {
+        let context = merge_maps([context(call.order)?, self.env.clone()]);
+        built_in.with.render(&context).map_err(|error| error.to_string())
+    }
+}
+
+#[async_trait]
+impl StepRunner for BuiltIns {
+    async fn run(&self, call: StepCall<'_>) -> StepOutcome {
+        self.others.run(call).await
+    }
+
+    async fn admit(&self, order: &Order, step: &Step) -> Result<Admission, Postponed> {
+        self.others.admit(order, step).await
+    }
+
+    async fn run_built_in(&self, call: StepCall<'_>) -> Effect {
+        let Action::BuiltIn(built_in) = &call.step.action else {
+            return self.others.run(call).await.into();
+        };
+        let told = match self.told(&call, built_in) {
+            Ok(told) => told,
+            Err(reason) => return failed(reason).into(),
+        };
+        match built_in.kind {
+            BuiltInKind::InventoryReserve => inventory::reserve(&*self.store, &call, built_in, &told).await,
+            BuiltInKind::CustomersCheck => customers::check(&*self.customers, &call, &told).await.into(),
+            BuiltInKind::PaymentsAuthorize
+            | BuiltInKind::PaymentsCapture
+            | BuiltInKind::PaymentsVoid
+            | BuiltInKind::PaymentsRefund => payments::run(&*self.payments, &call, built_in.kind, &told).await.into(),
+            // The engine does these itself: they need nothing but the order.
+            BuiltInKind::InventoryRelease | BuiltInKind::InventoryShip => Effect {
+                outcome: StepOutcome::Done { result: None },
+                hold: built_in.hold_move(None),
+            },
+        }
+    }
+}
+
+/// Not done; another try may mend it.
+fn failed(reason: impl Into<String>) -> StepOutcome {
+    StepOutcome::Failed {
+        reason: reason.into(),
+        retry_after: None,
+    }
+}
+
+/// No, for good.
+fn refused(reason: impl Into<String>) -> StepOutcome {
+    StepOutcome::Refused { reason: reason.into() }
+}
+
+fn failed_by_store(error: &StoreError) -> StepOutcome {
+    failed(error.to_string())
+}

@@ -1,0 +1,169 @@
+//! `/v1/customers`: the customers that Comanda keeps itself; and the book of the payment sandbox.
+
+use std::sync::Arc;
+
+use axum::extract::{Extension, Path, Request, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use comanda_builtin::customers::{Customer, CustomerError, Customers};
+use comanda_builtin::payments::{Sandbox, SandboxError, SandboxPayment};
+use serde::Deserialize;
+
+use crate::access::Caller;
+use crate::keys::Scope;
+use crate::listing::Page;
+use crate::orders::order_id;
+use crate::problem::Problem;
+use crate::request::Query;
+use crate::respond::json_response;
+use crate::{App, body};
+
+/// A customer to register, or to replace.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct CustomerBody {
+    /// Who it is, as orders name it.
+    id: String,
+    /// The name.
+    #[serde(default)]
+    name: String,
+    /// Whether orders are paid for in advance.
+    #[serde(default)]
+    prepaid: bool,
+}
+
+/// A customer.
+#[derive(utoipa::ToSchema)]
+#[schema(as = Customer)]
+#[expect(
+    dead_code,
+    reason = "only its description is used; the answer is `comanda_builtin`'s"
+)]
+pub(crate) struct CustomerView {
+    id: String,
+    name: String,
+    /// Whether its orders are refused.
+    blocked: bool,
+    /// Whether its orders are paid for in advance.
+    prepaid: bool,
+}
+
+impl From<CustomerError> for Problem {
+    fn from(error: CustomerError) -> Self {
+        let detail = error.to_string();
+        match error {
+            CustomerError::Unknown(_) => Self::new("unknown-customer", detail),
+            CustomerError::Invalid(_) => Self::new("invalid-request", detail),
+            CustomerError::Busy => Self::new("busy", detail),
+            CustomerError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<SandboxError> for Problem {
+    fn from(error: SandboxError) -> Self {
+        match error {
+            SandboxError::Busy => Self::new("busy", error.to_string()),
+            SandboxError::Store(error) => error.into(),
+        }
+    }
+}
+
+fn customers(app: &App) -> Customers {
+    Customers::new(Arc::clone(app.service.store()))
+}
+
+fn answer(customer: &Customer) -> Response {
+    json_response(StatusCode::OK, customer)
+}
+
+pub(crate) async fn list(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+) -> Result<Response, Problem> {
+    caller.needs(Scope::Read)?;
+    let mut query = Query::parse(request.uri().query());
+    let (limit, cursor) = (query.take_limit()?, query.take("cursor"));
+    query.end()?;
+    let items = customers(&app).list(cursor.as_deref(), limit).await?;
+    let next_cursor = items.last().filter(|_| items.len() == limit).map(|one| one.id.clone());
+    Ok(Page { items, next_cursor }.respond(request.uri()))
+}
+
+pub(crate) async fn register(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+) -> Result<Response, Problem> {
+    caller.needs(Scope::Operate)?;
+    let (parts, body) = request.into_parts();
+    body::is_json(&parts.headers)?;
+    let bytes = body::read(body, &app.options).await?;
+    let body: CustomerBody = body::parse(&bytes)?;
+    let customer = Customer {
+        id: body.id,
+        name: body.name,
+        blocked: false,
+        prepaid: body.prepaid,
+    };
+    Ok(answer(&customers(&app).register(customer).await?))
+}
+
+pub(crate) async fn one(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    caller.needs(Scope::Read)?;
+    Ok(answer(&customers(&app).find(&id).await?))
+}
+
+pub(crate) async fn block(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    caller.needs(Scope::Operate)?;
+    Ok(answer(&customers(&app).set_blocked(&id, true).await?))
+}
+
+pub(crate) async fn unblock(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    caller.needs(Scope::Operate)?;
+    Ok(answer(&customers(&app).set_blocked(&id, false).await?))
+}
+
+/// The sandbox's book: all of it in pages, or the payments of one order.
+pub(crate) async fn sandbox(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+) -> Result<Response, Problem> {
+    caller.needs(Scope::Read)?;
+    let mut query = Query::parse(request.uri().query());
+    let (limit, mut cursor) = (query.take_limit()?, query.take("cursor"));
+    let order = query
+        .take("order")
+        .map(|id| order_id(&id))
+        .transpose()?
+        .map(|id| id.to_string());
+    query.end()?;
+    let sandbox = Sandbox::new(Arc::clone(app.service.store()));
+    // A payment's id begins with its order's.
+    if cursor.is_none() {
+        cursor.clone_from(&order);
+    }
+    let read: Vec<SandboxPayment> = sandbox.book(cursor.as_deref(), limit).await?;
+    let full = read.len() == limit;
+    let is_of = |payment: &SandboxPayment| order.as_ref().is_none_or(|order| payment.order_id == *order);
+    let next_cursor = read
+        .last()
+        .filter(|last| full && is_of(last))
+        .map(|last| last.id.clone());
+    let items = read.into_iter().filter(is_of).collect();
+    Ok(Page { items, next_cursor }.respond(request.uri()))
+}
