@@ -140,8 +140,15 @@ struct Staged {
 impl Core {
     /// Hands a claimed order to the dispatcher. When that has stopped the claim ends with the process.
     pub(crate) fn hand_on(&self, ready: Ready) {
-        // The only way for this to fail is that the dispatcher has stopped.
-        let _ = self.ready.send(ready);
+        if let Err(mpsc::error::SendError(ready)) = self.ready.send(ready) {
+            // The dispatcher has stopped. The claim goes back, or nobody would find the order before its lease has ended.
+            let store = self.store.clone();
+            self.tasks.spawn(async move {
+                if let Err(error) = store.release(&[ready.token]).await {
+                    tracing::warn!(%error, "a claim could not be released; it ends with its lease");
+                }
+            });
+        }
     }
 
     /// Claims everything that is due, as room allows. Answers when the next order is due.
