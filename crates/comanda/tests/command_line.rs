@@ -40,6 +40,7 @@ fn help_names_every_command_and_where_to_begin() {
         "approve",
         "reject",
         "dead-letters",
+        "queues",
         "export",
         "backup",
         "restore",

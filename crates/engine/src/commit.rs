@@ -89,6 +89,7 @@ impl Core {
             events: change.events,
             attempts: change.attempts,
             lane: change.lane,
+            enqueue: change.enqueue,
             keys,
             ledger: change.ledger,
             claim,

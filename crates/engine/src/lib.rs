@@ -29,7 +29,7 @@ pub use command::{Change, Precondition};
 pub use dead_letter::{DeadLetterFilter, Redrive, Sweep, SweepItem};
 pub use error::{CommandError, StartError, SubmitError};
 pub use intake::{Accepted, Idempotency, Submission};
-pub use pull::{Answered, Pull, Pulled};
+pub use pull::{Answered, Pull, Pulled, Pulls};
 pub use registry::{Registry, TypeChange};
 pub use service::{Breaks, Options, Service};
 pub use step::{Admission, Effect, Postponed, StepCall, StepRunner};

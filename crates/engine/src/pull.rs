@@ -14,7 +14,10 @@ use comanda_model::decision::{self, Command, Report, StepOutcome};
 use comanda_model::order_type::Step;
 use comanda_model::{Attempt, Order, OrderType, Outcome, Token, WorkKind};
 use comanda_order_type::Definition;
-use comanda_store::{CommitError, Expect, QueueClaim, QueueCount, WorkClaim};
+use comanda_store::{
+    CommitError, DeadItem, DeadItemMove, Expect, ItemClaim, ItemClaims, ItemOutcome, ItemToken, QueueClaim, QueueCount,
+    WorkClaim,
+};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -28,6 +31,8 @@ use crate::worker::{Ready, outcome_name};
 const ROUNDS_MAX: u32 = 20;
 /// How often who waits looks by itself.
 const LOOK: Duration = Duration::from_secs(1);
+/// How long an item waits after a failure, where the worker does not say.
+const ITEM_DELAY: Duration = Duration::from_secs(1);
 /// How many of an order's last attempts are looked at to tell a late answer from a repeated one.
 const ATTEMPTS_LOOKED_AT: usize = 16;
 
@@ -44,6 +49,15 @@ pub struct Pull {
     pub wait: Duration,
     /// For how long it is claimed.
     pub lease: Duration,
+}
+
+/// What a worker from outside has claimed.
+#[derive(Clone, Debug, Default)]
+pub struct Pulls {
+    /// Work of steps: the orders wait for the answers.
+    pub work: Vec<Pulled>,
+    /// Items of statuses: the orders do not wait.
+    pub items: Vec<ItemClaim>,
 }
 
 /// Work that a worker from outside has claimed.
@@ -104,6 +118,11 @@ impl Waiters {
         }
     }
 
+    /// Whether anyone waits.
+    pub(crate) fn any(&self) -> bool {
+        self.waiting.load(Ordering::SeqCst) > 0
+    }
+
     /// Something was put into a queue: one of those who wait looks.
     pub(crate) fn wake(&self, queue: &str) {
         if self.waiting.load(Ordering::SeqCst) == 0 {
@@ -136,9 +155,9 @@ impl Drop for Waiter<'_> {
 }
 
 impl Service {
-    /// Claims work from a step's queue for a worker from outside. Waits for the first of it; answers with nothing when
-    /// the time is over.
-    pub async fn pull(&self, asked: Pull) -> Result<Vec<Pulled>, CommandError> {
+    /// Claims work from a step's queue, and items of a status's, for a worker from outside. Waits for the first of it;
+    /// answers with nothing when the time is over.
+    pub async fn pull(&self, asked: Pull) -> Result<Pulls, CommandError> {
         let core = &self.0;
         let queue = core.registry.queue(&asked.queue)?;
         let deadline = tokio::time::Instant::now() + asked.wait;
@@ -160,18 +179,31 @@ impl Service {
             for one in claims.claims {
                 pulled.extend(core.pulled(one, claim.lease).await);
             }
-            if more {
+            let rest = QueueClaim {
+                max: claim.max - pulled.len().min(claim.max),
+                ..claim.clone()
+            };
+            let items = if core.store.capabilities().status_queues {
+                core.store.claim_items(&rest).await?
+            } else {
+                ItemClaims::default()
+            };
+            if more || (rest.max > 0 && items.claims.len() == rest.max) {
                 // What there is beyond is for the next who waits.
                 core.waiters.wake(&queue);
             }
             let over = tokio::time::Instant::now() >= deadline || core.stopping.is_cancelled();
-            if !pulled.is_empty() || over {
-                return Ok(pulled);
+            if !pulled.is_empty() || !items.claims.is_empty() || over {
+                return Ok(Pulls {
+                    work: pulled,
+                    items: items.claims,
+                });
             }
             if any {
                 continue;
             }
-            let until_due = claims.next_due_at.map(|due_at| due_at.duration_since(core.store.now()));
+            let next_due_at = claims.next_due_at.into_iter().chain(items.next_due_at).min();
+            let until_due = next_due_at.map(|due_at| due_at.duration_since(core.store.now()));
             let until_due = until_due.map(|wait| Duration::try_from(wait).unwrap_or(Duration::ZERO));
             let look = until_due.unwrap_or(LOOK).clamp(Duration::from_millis(1), LOOK);
             tokio::select! {
@@ -219,6 +251,51 @@ impl Service {
             Err(CommitError::TokenStale) => Ok(None),
             Err(error) => Err(not_committed(error)),
         }
+    }
+
+    /// What a worker from outside answers to an item of a status's queue.
+    pub async fn answer_item(&self, token: ItemToken, outcome: StepOutcome) -> Result<Answered, CommandError> {
+        let core = &self.0;
+        let outcome = match outcome {
+            StepOutcome::Done { .. } => ItemOutcome::Done,
+            StepOutcome::Refused { reason } => ItemOutcome::Refuse { reason },
+            StepOutcome::Failed { reason, retry_after } => ItemOutcome::Retry {
+                reason,
+                delay: retry_after.unwrap_or_else(|| ITEM_DELAY.mul_f64(core.options.wait_scale)),
+            },
+            // No worker can say anything else; the claim then stays as it is.
+            _ => return Ok(Answered::Stale),
+        };
+        match core.store.settle_item(&token, &outcome).await? {
+            Some(queue) => {
+                // The next of the lane can be claimed now, or this one will be later.
+                core.waiters.wake(&queue);
+                Ok(Answered::Done)
+            }
+            None => {
+                metrics::counter!("comanda_stale_items_total").increment(1);
+                Ok(Answered::Stale)
+            }
+        }
+    }
+
+    /// Extends the claim of an item. Answers when it now ends; none if the token is stale.
+    pub async fn heartbeat_item(&self, token: ItemToken, lease: Duration) -> Result<Option<Timestamp>, CommandError> {
+        Ok(self.0.store.renew_item(&token, lease).await?)
+    }
+
+    /// A page of a queue's own dead letters, oldest first.
+    pub async fn dead_items(&self, queue: &str, after: u64, max: usize) -> Result<Vec<DeadItem>, CommandError> {
+        let queue = self.0.registry.queue(queue)?;
+        Ok(self.0.store.dead_items(&queue, after, max).await?)
+    }
+
+    /// Hands dead letters of a queue out again, or takes them away. Answers how many there were at these positions.
+    pub async fn move_dead_items(&self, queue: &str, positions: &[u64], to: DeadItemMove) -> Result<u64, CommandError> {
+        let queue = self.0.registry.queue(queue)?;
+        let moved = self.0.store.move_dead_items(&queue, positions, to).await?;
+        (0..moved).for_each(|_| self.0.waiters.wake(&queue));
+        Ok(moved)
     }
 
     /// How much stands in each queue that the types name, by name.

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use comanda_model::TypeHash;
+use comanda_model::{OrderType, TypeHash};
 use comanda_order_type::{Bundle, Definition, Known, read};
-use comanda_store::{Store, StoreError, TypeSource};
+use comanda_store::{Capabilities, Store, StoreError, TypeSource};
 use parking_lot::RwLock;
 
 use crate::error::{CommandError, StartError};
@@ -43,9 +43,8 @@ impl Registry {
     /// Makes these the current types. Each is stored under its hash before it can take an order.
     pub async fn replace(&self, definitions: Vec<Definition>) -> Result<TypeChange, StoreError> {
         let mut next = BTreeMap::new();
-        if !self.store.capabilities().queues
-            && let Some(needs) = definitions.iter().find(|definition| needs_queues(definition))
-        {
+        let capabilities = self.store.capabilities();
+        if let Some(needs) = definitions.iter().find(|definition| !fits(definition, capabilities)) {
             tracing::error!(order_type = %needs.order_type.name, "the type has a queue, which this store does not keep");
             return Err(self.store.without_queues());
         }
@@ -109,7 +108,14 @@ impl Registry {
     pub fn queues(&self) -> BTreeSet<Arc<str>> {
         let versions = self.versions.read();
         let types = versions.values().map(|definition| &definition.order_type);
-        types.flat_map(|order_type| order_type.step_queues().cloned()).collect()
+        let of = |order_type: &Arc<OrderType>| -> Vec<Arc<str>> {
+            order_type
+                .step_queues()
+                .chain(order_type.status_queues())
+                .cloned()
+                .collect()
+        };
+        types.flat_map(of).collect()
     }
 
     /// The queue of this name.
@@ -174,9 +180,11 @@ impl Registry {
     }
 }
 
-/// Whether a type can only run over a store that keeps queues.
-fn needs_queues(definition: &Definition) -> bool {
-    definition.order_type.step_queues().next().is_some()
+/// Whether a store can keep the orders of a type.
+fn fits(definition: &Definition, capabilities: Capabilities) -> bool {
+    let order_type = &definition.order_type;
+    (capabilities.queues || order_type.step_queues().next().is_none())
+        && (capabilities.status_queues || order_type.status_queues().next().is_none())
 }
 
 fn definition_of(source: &TypeSource) -> Result<Definition, String> {

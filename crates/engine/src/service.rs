@@ -247,6 +247,14 @@ impl Core {
                 queues.for_each(|queue| self.waiters.wake(queue));
             }
         }
+        if self.waiters.any()
+            && let Some(definition) = self.registry.loaded(order.head.type_hash)
+            && let Some(status) = definition.order_type.status(&order.head.status)
+            && let Some(queue) = &status.queue
+        {
+            // Whether this very commit has entered the status matters little: who is woken for nothing waits on.
+            self.waiters.wake(&queue.name);
+        }
         if let Some((queue, _)) = order.head.queued_at(!receipt.queued) {
             self.waiters.wake(queue);
         }

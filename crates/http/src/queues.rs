@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use axum::extract::{Extension, Path, Request, State};
+use axum::extract::{Extension, Path, RawQuery, Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use comanda_engine::{Answered, CommandError, Pull, Pulled};
 use comanda_model::decision::StepOutcome;
 use comanda_model::{Json, Token};
-use comanda_store::QueueCount;
+use comanda_store::{DeadItemMove, ItemClaim, ItemToken, QueueCount};
 use indexmap::IndexMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -18,11 +18,14 @@ use serde_json::{Value, json};
 use crate::access::Caller;
 use crate::keys::Scope;
 use crate::problem::Problem;
+use crate::request::Query;
 use crate::respond::json_response;
 use crate::{App, body};
 
 /// The most items of one claim, or of one answer.
 const ITEMS_MAX: usize = 100;
+/// The most dead letters of a queue that one request moves.
+const DEAD_IDS_MAX: u64 = 1000;
 /// The longest that a claim waits for work.
 pub(crate) const WAIT_MAX: Duration = Duration::from_secs(30);
 /// The longest lease.
@@ -180,10 +183,11 @@ pub(crate) struct ClaimedItem {
     order_type: String,
     /// The client's own id.
     key: Option<String>,
-    /// Where the order stands.
+    /// Where the order stands; in a status's queue, the status that it had entered.
     status: String,
+    /// The order's version; in a status's queue, that of the change that entered the status.
     version: u64,
-    /// The step whose work this is.
+    /// The step whose work this is; null in a status's queue.
     step: Option<String>,
     /// Which try this is, from 1.
     attempt: u32,
@@ -231,6 +235,31 @@ impl ClaimedItem {
     }
 }
 
+impl ClaimedItem {
+    fn of_status(claim: ItemClaim) -> Self {
+        let accepted = &claim.order.accepted;
+        let results = claim.order.results.iter();
+        Self {
+            token: claim.token.expose(),
+            order_id: accepted.id.to_string(),
+            order_type: accepted.order_type.to_string(),
+            key: accepted.key.clone(),
+            status: claim.status.to_string(),
+            version: claim.version,
+            step: None,
+            attempt: claim.attempt,
+            undo: false,
+            idempotency_key: format!("{}:q{:x}", accepted.id, claim.token.position),
+            undoes: None,
+            lease_until: claim.lease_until,
+            results: results
+                .map(|(step, result)| (step.to_string(), result.clone()))
+                .collect(),
+            data: claim.order.data,
+        }
+    }
+}
+
 fn view(count: QueueCount, now: Timestamp) -> QueueView {
     let age = count.oldest_at.map(|oldest_at| now.duration_since(oldest_at).as_secs());
     QueueView {
@@ -259,6 +288,98 @@ pub(crate) async fn one(
     caller.needs(Scope::Read)?;
     let queue = app.service.queue(&name).await?;
     Ok(json_response(StatusCode::OK, &view(queue, app.service.now())))
+}
+
+/// Which dead letters of a queue.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DeadItemsBody {
+    /// Their ids, from 1 to 1000.
+    ids: Vec<u64>,
+}
+
+/// A dead letter of a queue.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct DeadItemView {
+    /// Names it within the queue.
+    id: u64,
+    order_id: String,
+    /// The status that the order had entered.
+    status: String,
+    /// The version of the change that entered it.
+    version: u64,
+    /// How often it was handed out.
+    attempts: u32,
+    #[schema(value_type = String, format = DateTime)]
+    died_at: Timestamp,
+    reason: String,
+}
+
+/// A page of a queue's dead letters.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct DeadItemPage {
+    /// Oldest first.
+    items: Vec<DeadItemView>,
+    /// Where the next page begins; null when there is nothing more.
+    next_cursor: Option<String>,
+}
+
+/// How many dead letters of a queue were moved.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(crate) struct DeadItemsMoved {
+    /// Those that were there.
+    changed: u64,
+}
+
+pub(crate) async fn dead_letters(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    Path(name): Path<String>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
+    caller.needs(Scope::Read)?;
+    let mut query = Query::parse(query.as_deref());
+    let limit = query.take_limit()?;
+    let after = query
+        .take_parsed::<u64>("cursor", "the `nextCursor` of a page")?
+        .unwrap_or(0);
+    query.end()?;
+    let dead = app.service.dead_items(&name, after, limit).await?;
+    let next_cursor = dead
+        .last()
+        .filter(|_| dead.len() == limit)
+        .map(|last| last.position.to_string());
+    let view = |dead: comanda_store::DeadItem| DeadItemView {
+        id: dead.position,
+        order_id: dead.order.to_string(),
+        status: dead.status.to_string(),
+        version: dead.version,
+        attempts: dead.attempt,
+        died_at: dead.died_at,
+        reason: dead.reason,
+    };
+    let items = dead.into_iter().map(view).collect();
+    Ok(json_response(StatusCode::OK, &DeadItemPage { items, next_cursor }))
+}
+
+pub(crate) async fn redrive(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    Path(name): Path<String>,
+    request: Request,
+) -> Result<Response, Problem> {
+    app.move_dead(&caller, &name, request, DeadItemMove::Redrive).await
+}
+
+pub(crate) async fn discard(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    Path(name): Path<String>,
+    request: Request,
+) -> Result<Response, Problem> {
+    app.move_dead(&caller, &name, request, DeadItemMove::Discard).await
 }
 
 pub(crate) async fn claim(
@@ -295,7 +416,10 @@ pub(crate) async fn claim(
             lease: lease(asked.lease_seconds)?,
         })
         .await?;
-    let items: Vec<ClaimedItem> = pulled.into_iter().map(ClaimedItem::of_step).collect();
+    let work = pulled.work.into_iter().map(ClaimedItem::of_step);
+    let items = work
+        .chain(pulled.items.into_iter().map(ClaimedItem::of_status))
+        .collect();
     Ok(json_response(StatusCode::OK, &Items { items }))
 }
 
@@ -353,7 +477,27 @@ pub(crate) async fn heartbeat(
 }
 
 impl App {
+    async fn move_dead(
+        &self,
+        caller: &Caller,
+        queue: &str,
+        request: Request,
+        to: DeadItemMove,
+    ) -> Result<Response, Problem> {
+        caller.needs(Scope::Operate)?;
+        let (parts, body) = request.into_parts();
+        body::is_json(&parts.headers)?;
+        let asked: DeadItemsBody = body::parse(&body::read(body, &self.options).await?)?;
+        within("ids", asked.ids.len() as u64, 1, DEAD_IDS_MAX)?;
+        let changed = self.service.move_dead_items(queue, &asked.ids, to).await?;
+        Ok(json_response(StatusCode::OK, &DeadItemsMoved { changed }))
+    }
+
     async fn answer(&self, token: String, outcome: StepOutcome) -> ClaimOutcome {
+        if let Ok(item) = token.parse::<ItemToken>() {
+            let answered = self.service.answer_item(item, outcome).await;
+            return ClaimOutcome::of(token, answered);
+        }
         let Ok(parsed) = token.parse::<Token>() else {
             return ClaimOutcome::of(token, Ok(Answered::Stale));
         };
@@ -362,10 +506,12 @@ impl App {
     }
 
     async fn extend(&self, token: String, lease: Duration) -> ClaimOutcome {
-        let Ok(parsed) = token.parse::<Token>() else {
-            return ClaimOutcome::of(token, Ok(Answered::Stale));
+        let extended = match (token.parse::<ItemToken>(), token.parse::<Token>()) {
+            (Ok(item), _) => self.service.heartbeat_item(item, lease).await,
+            (_, Ok(work)) => self.service.heartbeat(work, lease).await,
+            _ => Ok(None),
         };
-        match self.service.heartbeat(parsed, lease).await {
+        match extended {
             Ok(Some(until)) => ClaimOutcome {
                 lease_until: Some(until),
                 ..ClaimOutcome::of(token, Ok(Answered::Done))

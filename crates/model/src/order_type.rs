@@ -109,6 +109,17 @@ pub struct Status {
     pub deadline: Option<Deadline>,
     /// What the data must have before the order may enter.
     pub require: Vec<Require>,
+    /// The queue that entering puts an item into, for programs outside. It does not hold the order.
+    pub queue: Option<StatusQueue>,
+}
+
+/// A status's queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatusQueue {
+    /// Its name.
+    pub name: Arc<str>,
+    /// How often an item is handed out before it goes to the queue's dead letters.
+    pub attempts: u32,
 }
 
 /// One way on.
@@ -441,6 +452,12 @@ impl OrderType {
         self.steps
             .values()
             .flat_map(|step| of(step).into_iter().chain(step.undo.as_deref().and_then(of)))
+    }
+
+    /// The queues that statuses of this type put items into.
+    pub fn status_queues(&self) -> impl Iterator<Item = &Arc<str>> {
+        let queues = self.statuses.values().filter_map(|status| status.queue.as_ref());
+        queues.map(|queue| &queue.name)
     }
 
     /// The status of this name.

@@ -19,6 +19,7 @@ pub(crate) fn check(file: &File, schema: Option<&Value>, known: &Known, report: 
     let sound = statuses_exist(file, report) & spellings_are_clear(file, report);
     steps_exist(file, report);
     pointers_lead_somewhere(file, schema, report);
+    queues_are_of_one_kind(file, report);
     dead_ends(file, report);
     // Whether a status can be reached means nothing while names lead nowhere.
     if sound && !file.statuses.is_empty() {
@@ -123,6 +124,25 @@ fn steps_exist(file: &File, report: &mut Report<'_>) {
         if !used.contains(step.name.value.as_str()) {
             let message = format!("no status runs the step `{}`", step.name.value);
             report.warning("type/unused-step", &step.name.span, message, None);
+        }
+    }
+}
+
+/// A worker must know what it is given: work that the order waits for, or word of a status.
+fn queues_are_of_one_kind(file: &File, report: &mut Report<'_>) {
+    let works_in = |step: &Step, name: &str| matches!(&step.action, Action::Queue(queue) if **queue == *name);
+    for (name, _) in file.statuses.iter().filter_map(|status| status.queue.as_ref()) {
+        let works = file.steps.iter().find(|entry| {
+            let undo = entry.step.undo.as_deref();
+            works_in(&entry.step, &name.value) || undo.is_some_and(|undo| works_in(undo, &name.value))
+        });
+        if let Some(entry) = works {
+            let message = format!(
+                "the step `{}` already works in the queue `{}`",
+                entry.name.value, name.value
+            );
+            let help = "give the status a queue of its own".to_owned();
+            report.error("type/two-queues", &name.span, message, Some(help));
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use comanda_model::OrderType;
-use comanda_model::order_type::{Branch, Deadline, Fifo, Initial, Require, Status};
+use comanda_model::order_type::{Branch, Deadline, Fifo, Initial, Require, Status, StatusQueue};
 use indexmap::IndexMap;
 use serde_json::Value;
 
@@ -170,6 +170,10 @@ fn status_of(entry: StatusEntry, language: Language) -> (Arc<str>, Status) {
         releases_lane: entry.releases_lane,
         deadline: entry.deadline.map(|(after, to)| Deadline { after, to: shared(to) }),
         require: entry.require.into_iter().map(required).collect(),
+        queue: entry.queue.map(|(name, attempts)| StatusQueue {
+            name: name.value.into(),
+            attempts,
+        }),
     };
     (shared(entry.name), status)
 }

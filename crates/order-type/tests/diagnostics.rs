@@ -174,7 +174,17 @@ fn each_mistake_has_its_code() {
             "next = \"B\"\ndeadline = { after = \"10\", to = \"C\" }",
             "type/bad-duration",
         ),
-        ("next = \"B\"", "next = \"B\"\nqueue = \"q\"", "type/not-supported"),
+        ("next = \"B\"", "next = \"B\"\nnotify = [\"x\"]", "type/not-supported"),
+        (
+            "next = \"B\"",
+            "next = \"B\"\nqueue = \"Open Repairs\"",
+            "type/bad-name",
+        ),
+        (
+            "next = \"B\"",
+            "next = \"B\"\nqueue = { name = \"q\", tries = 3 }",
+            "type/unknown-key",
+        ),
         ("to = [\"C\"]", "", "type/stuck"),
         ("to = [\"C\"]", "next = \"B\"", "type/endless"),
         ("final = true", "to = [\"B\"]", "type/no-way-to-final"),
@@ -225,6 +235,8 @@ fn each_mistake_has_its_code() {
         ("use = \"noop\"", "use = \"inventory.reserve\"", "type/missing-key"),
         ("use = \"noop\"", "use = \"inventory.reserv\"", "type/unknown-use"),
         ("use = \"noop\"", "use = \"noob\"", "type/unknown-use"),
+        ("use = \"noop\"", "queue = \"q\"\nbody = 1", "type/unknown-key"),
+        ("use = \"noop\"", "use = \"noop\"\nqueue = \"q\"", "type/two-actions"),
         ("use = \"noop\"", "", "type/no-action"),
         ("use = \"noop\"", "use = \"wait\"", "type/missing-key"),
         (

@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use comanda_model::order::DoneState;
 use comanda_model::{Attempt, Event, OrderId, Token, TypeHash};
 use comanda_store::{
-    Capabilities, Cause, ClaimMove, Claims, Commit, CommitError, Counters, Expect, FeedPage, FeedStart, ListQuery,
-    OrderPage, QueueClaim, QueueCount, Receipt, Store, StoreError, Stored, Ticket, TypeSource, WorkClaims,
+    Capabilities, Cause, ClaimMove, Claims, Commit, CommitError, Counters, Expect, FeedPage, FeedStart, ItemClaims,
+    ListQuery, OrderPage, QueueClaim, QueueCount, Receipt, Store, StoreError, Stored, Ticket, TypeSource, WorkClaims,
 };
 use jiff::Timestamp;
 use parking_lot::Mutex;
@@ -321,6 +321,11 @@ impl Store for FaultyStore {
         }
         self.life.gate().await;
         Ok(claims)
+    }
+
+    async fn claim_items(&self, asked: &QueueClaim) -> Result<ItemClaims, StoreError> {
+        self.way("claim_items").await?;
+        self.world.memory.claim_items(asked).await
     }
 
     async fn claim_work(&self, asked: &QueueClaim) -> Result<WorkClaims, StoreError> {

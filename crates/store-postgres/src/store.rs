@@ -485,6 +485,7 @@ impl Store for PostgresStore {
             backup: false,
             queues: true,
             ledger: false,
+            status_queues: false,
         }
     }
 

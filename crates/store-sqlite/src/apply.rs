@@ -77,6 +77,9 @@ impl Writer<'_> {
         }
         self.insert_attempts(commit, &mut current)?;
         self.write_head(commit, &current, rest)?;
+        if let Some(entry) = &commit.enqueue {
+            self.put_item(seq, entry, head, now)?;
+        }
         self.insert_events(commit, seq)?;
         if !commit.keys.is_empty() {
             self.write_keys(commit, seq, is_new)?;

@@ -17,6 +17,7 @@ mod column;
 mod current;
 mod dictionary;
 mod failure;
+mod items;
 mod lanes;
 mod ledger;
 mod list;

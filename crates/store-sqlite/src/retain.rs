@@ -35,7 +35,8 @@ impl Writer<'_> {
             let seqs: Vec<i64> = {
                 let mut statement = writer
                     .connection
-                    .prepare_cached("SELECT seq FROM final WHERE updated_at < ?1 ORDER BY updated_at, seq LIMIT ?2")?;
+                    .prepare_cached("SELECT seq FROM final WHERE updated_at < ?1 AND NOT EXISTS (SELECT 1 FROM items i WHERE i.seq = final.seq) \
+                     ORDER BY updated_at, seq LIMIT ?2")?;
                 let rows = statement.query_map(params![before, max.min(BITE_MAX) as i64], |row| row.get(0))?;
                 rows.collect::<Result<_, _>>()?
             };

@@ -30,7 +30,7 @@ const LOG_KEPT_BYTES: i64 = 64 * 1024 * 1024;
 const STATEMENTS_MAX: usize = 128;
 
 /// Each takes the file one format further. The format is the number of those that have run.
-const MIGRATIONS: &[&str] = &[FORMAT_1, FORMAT_2, FORMAT_3, FORMAT_4];
+const MIGRATIONS: &[&str] = &[FORMAT_1, FORMAT_2, FORMAT_3, FORMAT_4, FORMAT_5];
 
 /// The newest format that this program knows.
 pub(crate) const FORMAT: u32 = MIGRATIONS.len() as u32;
@@ -188,6 +188,23 @@ CREATE INDEX postings_by_time ON postings (at);
 CREATE TABLE records (
     kind TEXT, key TEXT, version INTEGER NOT NULL, value TEXT NOT NULL, crc INTEGER NOT NULL, PRIMARY KEY (kind, key)
 ) WITHOUT ROWID;
+";
+
+const FORMAT_5: &str = "
+-- Items of statuses' queues, by position. `holds`: it stands in its lane. `head`: it is the one of its lane that can be
+-- handed out, once `due_at` has come; while it is leased, that is when the lease ends.
+CREATE TABLE items (
+    position INTEGER PRIMARY KEY, queue INTEGER NOT NULL, seq INTEGER NOT NULL, status INTEGER NOT NULL,
+    version INTEGER NOT NULL, at INTEGER NOT NULL, lane TEXT NOT NULL, parks INTEGER NOT NULL,
+    attempts_max INTEGER NOT NULL, attempt INTEGER NOT NULL, due_at INTEGER NOT NULL, secret BLOB, worker TEXT,
+    died_at INTEGER, reason TEXT, crc INTEGER NOT NULL, holds INTEGER NOT NULL, head INTEGER NOT NULL
+);
+CREATE INDEX items_by_order ON items (seq);
+CREATE INDEX items_by_lane ON items (queue, lane, position) WHERE holds = 1;
+CREATE INDEX items_heads ON items (queue, due_at, position) WHERE head = 1;
+CREATE INDEX items_alive ON items (queue, position) WHERE died_at IS NULL;
+CREATE INDEX items_dead ON items (queue, position) WHERE died_at IS NOT NULL;
+CREATE INDEX items_leased ON items (queue, due_at) WHERE secret IS NOT NULL;
 ";
 
 /// How a connection is to be used.

@@ -10,9 +10,9 @@ use comanda_model::{Attempt, Event, LedgerLine, OrderId, Token, TypeHash};
 use comanda_store::ledger::check_posting;
 use comanda_store::record::check_record;
 use comanda_store::{
-    Account, Capabilities, Cause, Claims, Commit, CommitError, Counters, FeedPage, FeedStart, ListQuery, OrderPage,
-    PostError, Posted, Posting, PutError, QueueClaim, QueueCount, Record, StatusCount, Store, StoreError, Stored,
-    SubscriptionStore, Ticket, TypeSource, WorkClaims,
+    Account, Capabilities, Cause, Claims, Commit, CommitError, Counters, DeadItem, DeadItemMove, FeedPage, FeedStart,
+    ItemClaims, ItemOutcome, ItemToken, ListQuery, OrderPage, PostError, Posted, Posting, PutError, QueueClaim,
+    QueueCount, Record, StatusCount, Store, StoreError, Stored, SubscriptionStore, Ticket, TypeSource, WorkClaims,
 };
 use jiff::Timestamp;
 use rusqlite::{Connection, params};
@@ -138,6 +138,32 @@ impl Store for SqliteStore {
 
     async fn claim_work(&self, asked: &QueueClaim) -> Result<WorkClaims, StoreError> {
         self.inner.claim_work(asked).await
+    }
+
+    async fn claim_items(&self, asked: &QueueClaim) -> Result<ItemClaims, StoreError> {
+        self.inner.claim_items(asked).await
+    }
+
+    async fn settle_item(&self, token: &ItemToken, outcome: &ItemOutcome) -> Result<Option<String>, StoreError> {
+        self.inner.settle_item(*token, outcome.clone()).await
+    }
+
+    async fn renew_item(&self, token: &ItemToken, lease: Duration) -> Result<Option<Timestamp>, StoreError> {
+        self.inner.renew_item(*token, lease).await
+    }
+
+    async fn dead_items(&self, queue: &str, after: u64, max: usize) -> Result<Vec<DeadItem>, StoreError> {
+        let (queue, max) = (queue.to_owned(), max.min(ROWS_MAX));
+        self.inner
+            .readers
+            .read("read a queue's dead letters", move |reader| {
+                reader.dead_items(&queue, after, max)
+            })
+            .await
+    }
+
+    async fn move_dead_items(&self, queue: &str, positions: &[u64], to: DeadItemMove) -> Result<u64, StoreError> {
+        self.inner.move_dead_items(queue, positions, to).await
     }
 
     async fn queues(&self) -> Result<Vec<QueueCount>, StoreError> {
@@ -402,6 +428,7 @@ impl Store for SqliteStore {
             backup: true,
             queues: true,
             ledger: true,
+            status_queues: true,
         }
     }
 

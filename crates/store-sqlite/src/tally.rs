@@ -75,6 +75,12 @@ impl Tally {
         self.queues.get(name).map(|queue| queue.id)
     }
 
+    /// The name of a queue, by its row. There are few, so that they are looked through.
+    pub(crate) fn queue_name(&self, id: i64) -> Option<Arc<str>> {
+        let found = self.queues.iter().find(|(_, queue)| queue.id == id);
+        found.map(|(name, _)| name.clone())
+    }
+
     /// The row of a queue, made if there is none.
     pub(crate) fn intern_queue(&mut self, connection: &Connection, name: &Arc<str>) -> Result<i64, Failure> {
         if let Some(id) = self.queue(name) {

@@ -36,7 +36,7 @@ struct Granted {
     lost: Option<Outside>,
 }
 
-fn micros(span: Duration) -> i64 {
+pub(crate) fn micros(span: Duration) -> i64 {
     i64::try_from(span.as_micros()).unwrap_or(i64::MAX)
 }
 
@@ -327,20 +327,24 @@ impl Reader {
         let now = shared.clock.micros();
         let leased = shared.claims.leased(now);
         let mut statement = self.connection.prepare_cached(
-            "SELECT q.id, q.name, q.depth, q.dead, (SELECT min(at) FROM queued WHERE queue = q.id) FROM queues q \
-             ORDER BY q.name",
+            "SELECT q.id, q.name, q.depth, q.dead, (SELECT min(at) FROM queued WHERE queue = q.id), \
+             (SELECT at FROM items WHERE queue = q.id AND died_at IS NULL ORDER BY position LIMIT 1), \
+             (SELECT count(*) FROM items WHERE queue = q.id AND secret IS NOT NULL AND due_at > ?1) \
+             FROM queues q ORDER BY q.name",
         )?;
-        let mut rows = statement.query([])?;
+        // Counted are only the leases that hold: about as many as there are workers.
+        let mut rows = statement.query([now])?;
         let mut queues = Vec::new();
         while let Some(row) = rows.next()? {
             let id: i64 = row.get(0)?;
-            let oldest: Option<i64> = row.get(4)?;
+            let oldest = row.get::<_, Option<i64>>(4)?.filter(|at| *at <= now);
+            let oldest = oldest.into_iter().chain(row.get::<_, Option<i64>>(5)?).min();
             queues.push(QueueCount {
                 queue: row.get(1)?,
                 depth: row.get::<_, i64>(2)?.max(0) as u64,
-                leased: leased.get(&id).copied().unwrap_or(0),
+                leased: leased.get(&id).copied().unwrap_or(0) + row.get::<_, i64>(6)?.max(0) as u64,
                 dead: row.get::<_, i64>(3)?.max(0) as u64,
-                oldest_at: oldest.filter(|at| *at <= now).and_then(time),
+                oldest_at: oldest.and_then(time),
             });
         }
         Ok(queues)

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use comanda_model::decision::LaneMove;
+use comanda_model::decision::{Enqueue, LaneMove};
 use comanda_model::{Attempt, Event, LedgerLine, Order, OrderId, Token};
 use jiff::Timestamp;
 use tokio::sync::oneshot;
@@ -32,6 +32,9 @@ pub struct Commit {
     pub attempts: Vec<Attempt>,
     /// How the order moves between lanes. The store promotes the next of a lane that is left, in the same commit.
     pub lane: LaneMove,
+    /// The item that it puts into a queue, in the same commit. A store without
+    /// [`Capabilities::status_queues`](crate::Capabilities::status_queues) is given none.
+    pub enqueue: Option<Enqueue>,
     /// Keys that shall lead to this order.
     pub keys: Vec<KeyClaim>,
     /// What moves in the ledger; at most [`LEDGER_LINES_MAX`](comanda_model::bounds::LEDGER_LINES_MAX) lines. A line whose

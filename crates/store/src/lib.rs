@@ -30,7 +30,10 @@ pub use query::{
     Cause, Counters, Cursor, FeedEvent, FeedPage, FeedStart, ListQuery, OrderPage, Place, StatusCount, Stored,
     TypeSource,
 };
-pub use queue::{QueueClaim, QueueCount, WorkClaim, WorkClaims, Worker};
+pub use queue::{
+    DeadItem, DeadItemMove, InvalidItemToken, ItemClaim, ItemClaims, ItemOutcome, ItemToken, QueueClaim, QueueCount,
+    WorkClaim, WorkClaims, Worker,
+};
 pub use record::{PutError, Record};
 pub use subscription::SubscriptionStore;
 
@@ -68,6 +71,42 @@ pub trait Store: Send + Sync + 'static {
     /// A store without [`Capabilities::queues`] answers [`StoreError::Unsupported`].
     async fn claim_work(&self, asked: &QueueClaim) -> Result<WorkClaims, StoreError> {
         let _ = asked;
+        Err(self.without_queues())
+    }
+
+    /// Claims up to `asked.max` items of a status's queue: of each lane only the first, and none while that is leased,
+    /// waits to be handed out again, or holds its lane as a dead letter.
+    ///
+    /// Items are put in by the commit that enters the status, in commit order. Claiming counts an attempt. An item whose
+    /// lease has ended is handed out again; after its last attempt it goes to the queue's dead letters. As with
+    /// [`Store::claim_work`], claims survive the process, and a crash before the answer leaves them to end by themselves.
+    async fn claim_items(&self, asked: &QueueClaim) -> Result<ItemClaims, StoreError> {
+        let _ = asked;
+        Err(self.without_queues())
+    }
+
+    /// Ends the claim of an item. Durable when answered; answers the queue's name, or nothing if the token does not hold
+    /// the item (any more): then nothing was changed. Once the lease has ended the token counts until another claims.
+    async fn settle_item(&self, token: &ItemToken, outcome: &ItemOutcome) -> Result<Option<String>, StoreError> {
+        let _ = (token, outcome);
+        Err(self.without_queues())
+    }
+
+    /// Extends the claim of an item. Answers when it now ends, or nothing if the token is stale.
+    async fn renew_item(&self, token: &ItemToken, lease: Duration) -> Result<Option<Timestamp>, StoreError> {
+        let _ = (token, lease);
+        Err(self.without_queues())
+    }
+
+    /// Dead letters of a queue at positions above `after`, oldest first, at most `max`.
+    async fn dead_items(&self, queue: &str, after: u64, max: usize) -> Result<Vec<DeadItem>, StoreError> {
+        let _ = (queue, after, max);
+        Err(self.without_queues())
+    }
+
+    /// Moves dead letters of a queue: those at these positions. Answers how many there were; others are passed over.
+    async fn move_dead_items(&self, queue: &str, positions: &[u64], to: DeadItemMove) -> Result<u64, StoreError> {
+        let _ = (queue, positions, to);
         Err(self.without_queues())
     }
 
@@ -180,7 +219,7 @@ pub trait Store: Send + Sync + 'static {
     }
 
     /// Removes orders that have been final since before `before`, with everything that belongs to them, and keys that
-    /// have expired: at most `max` orders per call, so that nobody waits. Answers how many went; 0 means done.
+    /// have expired; orders of which a queue still holds an item, also as a dead letter, stay: at most `max` orders per call, so that nobody waits. Answers how many went; 0 means done.
     async fn retain(&self, before: Timestamp, max: usize) -> Result<usize, StoreError>;
 
     /// Copies the whole store, as it stands at one moment, to a new file while it goes on working. `progress` is told
@@ -242,8 +281,10 @@ pub struct Capabilities {
     pub many_nodes: bool,
     /// Whether it can copy itself while working.
     pub backup: bool,
-    /// Whether it keeps queues for workers from outside.
+    /// Whether it keeps queues of steps for workers from outside.
     pub queues: bool,
     /// Whether it keeps a ledger and records: a commit with lines is else answered with [`StoreError::Unsupported`].
     pub ledger: bool,
+    /// Whether it keeps queues of statuses.
+    pub status_queues: bool,
 }

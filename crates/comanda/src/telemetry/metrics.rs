@@ -160,6 +160,10 @@ fn describe() {
         Unit::Seconds,
         "How long the work is overdue that has waited longest"
     );
+    describe_counter!(
+        "comanda_stale_items_total",
+        "Answers about items of queues that came too late to count"
+    );
     describe_gauge!("comanda_queue_depth", "What waits in a queue or is leased, by queue");
     describe_gauge!("comanda_queue_leased", "What is leased from a queue, by queue");
     describe_gauge!(

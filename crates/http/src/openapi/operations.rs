@@ -341,6 +341,34 @@ pub(super) const OPERATIONS: &[Operation] = &[
         ..BASE
     },
     Operation {
+        path: "/v1/queues/{name}/dead-letters",
+        summary: "The dead letters of a status's queue, oldest first.",
+        answer: Answer::Json("DeadItemPage"),
+        refusals: &["400", "404", "503"],
+        query: &[PAGE],
+        ..BASE
+    },
+    Operation {
+        method: "post",
+        path: "/v1/queues/{name}/dead-letters/redrive",
+        summary: "Hand dead letters of a queue out again, at their old places, with all their attempts.",
+        scope: Some("operate"),
+        body: Body::Needed("DeadItemsBody"),
+        answer: Answer::Json("DeadItemsMoved"),
+        refusals: &["400", "404", "413", "415", "503"],
+        ..BASE
+    },
+    Operation {
+        method: "post",
+        path: "/v1/queues/{name}/dead-letters/discard",
+        summary: "Take dead letters out of a queue for good.",
+        scope: Some("operate"),
+        body: Body::Needed("DeadItemsBody"),
+        answer: Answer::Json("DeadItemsMoved"),
+        refusals: &["400", "404", "413", "415", "503"],
+        ..BASE
+    },
+    Operation {
         method: "post",
         path: "/v1/claims/complete",
         summary: "Say that claimed work is done. Each item is answered alone.",

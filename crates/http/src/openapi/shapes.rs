@@ -11,8 +11,8 @@ use crate::dead_letters::{DiscardBody, FilterBody, RedriveBody, RedriveStart, Sw
 use crate::inventory::{CountBody, ReceiveBody, StockView};
 use crate::orders::{AttemptView, CancelBody, SubmitBody, TransitionBody};
 use crate::queues::{
-    ClaimBody, ClaimOutcome, ClaimedItem, CompleteBody, CompleteItem, FailBody, FailItem, FailKind, HeartbeatBody,
-    HeartbeatItem, QueueView,
+    ClaimBody, ClaimOutcome, ClaimedItem, CompleteBody, CompleteItem, DeadItemPage, DeadItemView, DeadItemsBody,
+    DeadItemsMoved, FailBody, FailItem, FailKind, HeartbeatBody, HeartbeatItem, QueueView,
 };
 use crate::subscriptions::{
     Begin, DeliveryView, FilterView, Include, ResendAnswer, ResendBody, RotateBody, Signature, SubscriptionBody,
@@ -382,6 +382,10 @@ struct Fault {
         ResendAnswer,
         DeliveryView,
         DeliveryPage,
+        DeadItemsBody,
+        DeadItemView,
+        DeadItemPage,
+        DeadItemsMoved,
         Problem,
         Fault,
     ))

@@ -222,3 +222,63 @@ async fn claims_need_a_key_for_work() {
     let answer = api.ask("GET", "/v1/queues", &[("authorization", &bearer(1))], "").await;
     assert_eq!(answer.code(403), "forbidden");
 }
+
+#[tokio::test]
+async fn the_queue_of_a_status_tells_of_each_that_enters_it() {
+    let api = Api::new().await;
+    let path = "/v1/queues/ordenes-recibidas/claims";
+    let data = r#"{"descripcion":"silla","fecha_entrega":"10/04/2026"}"#;
+    let mut ids = Vec::new();
+    for _ in 0..2 {
+        let body = format!(r#"{{"type":"work-order","status":"recibida","data":{data}}}"#);
+        let answer = api.post("/v1/orders", &body).await;
+        ids.push(answer.json()["id"].as_str().unwrap().to_owned());
+    }
+    let take = async || {
+        let answer = api.post(path, r#"{"max":10,"worker":"ann"}"#).await;
+        answer.json()["items"].as_array().unwrap().clone()
+    };
+    let items = take().await;
+    assert_eq!(items.len(), 1, "one after the other: {items:?}");
+    let item = &items[0];
+    assert_eq!(
+        (&item["orderId"], &item["status"]),
+        (&json!(ids[0]), &json!("recibida"))
+    );
+    assert_eq!(
+        (&item["version"], &item["attempt"], &item["step"]),
+        (&json!(1), &json!(1), &json!(null))
+    );
+    assert!(item["data"]["descripcion"].is_string());
+    let moved = api
+        .post(&format!("/v1/orders/{}/transition", ids[0]), r#"{"to":"en proceso"}"#)
+        .await;
+    assert_eq!(moved.status, 200, "it does not hold the order: {moved:?}");
+    let body = json!({"items": [{"token": item["token"]}], "leaseSeconds": 60}).to_string();
+    let beat = api.post("/v1/claims/heartbeat", &body).await.json();
+    assert_eq!(beat["items"][0]["status"], "done");
+    let refused = json!([{"token": item["token"], "kind": "refuse", "reason": "not ours"}]);
+    assert_eq!(tell(&api, "fail", refused.clone()).await[0]["status"], "done");
+    assert_eq!(tell(&api, "fail", refused).await[0]["status"], "stale");
+    assert!(take().await.is_empty(), "its dead letter holds the lane");
+
+    let queue = "/v1/queues/ordenes-recibidas";
+    let dead = api.get(&format!("{queue}/dead-letters")).await.json();
+    assert_eq!(
+        (&dead["items"][0]["orderId"], &dead["items"][0]["reason"]),
+        (&json!(ids[0]), &json!("not ours"))
+    );
+    assert_eq!(dead["nextCursor"], json!(null));
+    let chosen = json!({"ids": [dead["items"][0]["id"]]}).to_string();
+    let redriven = api.post(&format!("{queue}/dead-letters/redrive"), &chosen).await.json();
+    assert_eq!(redriven["changed"], 1);
+    for id in &ids {
+        let items = take().await;
+        assert_eq!(items[0]["orderId"], id.as_str(), "in the order of arrival");
+        tell(&api, "complete", json!([{"token": items[0]["token"]}])).await;
+    }
+    let discarded = api.post(&format!("{queue}/dead-letters/discard"), &chosen).await.json();
+    assert_eq!(discarded["changed"], 0, "nothing is left");
+    let next = api.get("/v1/queues/ordenes-en-proceso").await.json();
+    assert_eq!((&next["depth"], &next["dead"]), (&json!(1), &json!(0)));
+}

@@ -100,6 +100,7 @@ pub fn accept(order_type: &OrderType, submission: Submission<'_>, input: &Input)
 impl Draft<'_> {
     /// The order begins in the status in which it was accepted.
     pub(super) fn begin(&mut self) {
+        self.enqueue();
         self.settle();
         self.stand_in_lane();
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::{Change, Input, LaneEntry, LaneMove, MissingField, Rejection, later, missing_fields};
+use super::{Change, Enqueue, Input, LaneEntry, LaneMove, MissingField, Rejection, later, missing_fields};
 use crate::bounds::{DONE_MAX, TEXT_BYTES_MAX};
 use crate::event::{Attempt, Event, EventKind};
 use crate::ledger::LedgerLine;
@@ -21,6 +21,7 @@ pub(super) struct Draft<'a> {
     pub(super) attempts: Vec<Attempt>,
     pub(super) lane: LaneMove,
     pub(super) ledger: Vec<LedgerLine>,
+    pub(super) enqueue: Option<Enqueue>,
     pub(super) data_changed: bool,
     pub(super) ends_claim: bool,
 }
@@ -35,6 +36,7 @@ impl<'a> Draft<'a> {
             attempts: Vec::new(),
             lane: LaneMove::default(),
             ledger: Vec::new(),
+            enqueue: None,
             data_changed: false,
             ends_claim: false,
         };
@@ -51,6 +53,7 @@ impl<'a> Draft<'a> {
             attempts: self.attempts,
             lane: self.lane,
             ledger: self.ledger,
+            enqueue: self.enqueue,
             ends_claim: self.ends_claim,
         }
     }
@@ -131,6 +134,7 @@ impl<'a> Draft<'a> {
         event.from = Some(from);
         event.to = Some(to.clone());
         self.touch();
+        self.enqueue();
         let Some(status) = self.order_type.status(to) else {
             return;
         };
@@ -149,6 +153,27 @@ impl<'a> Draft<'a> {
             self.settle();
         }
         self.stand_in_lane();
+    }
+
+    /// Puts an item into the queue of the status that the order has entered, if it has one.
+    pub(super) fn enqueue(&mut self) {
+        let order_type = self.order_type;
+        let status = order_type.status(&self.order.head.status);
+        let Some(queue) = status.and_then(|status| status.queue.as_ref()) else {
+            return;
+        };
+        let accepted = &self.order.accepted;
+        let lane = match &accepted.group {
+            Some(group) => format!("{}\u{1f}{group}", accepted.order_type),
+            None => accepted.id.to_string(),
+        };
+        let fifo = order_type.fifo.as_ref().filter(|_| accepted.group.is_some());
+        self.enqueue = Some(Enqueue {
+            queue: queue.name.clone(),
+            lane,
+            parks: fifo.is_some_and(|fifo| fifo.dead_letter == DeadLetterInLane::Park),
+            attempts_max: queue.attempts,
+        });
     }
 
     /// Begins what the status where the order stands asks for.

@@ -59,6 +59,8 @@ pub struct Change {
     pub lane: LaneMove,
     /// What moves in the ledger.
     pub ledger: Vec<LedgerLine>,
+    /// The item that it puts into a queue.
+    pub enqueue: Option<Enqueue>,
     /// Whether a claim on the order ends with this change: its attempt was answered, or has been fenced.
     pub ends_claim: bool,
 }
@@ -70,6 +72,19 @@ pub struct LaneMove {
     pub leave: Option<String>,
     /// The lane that it enters.
     pub enter: Option<LaneEntry>,
+}
+
+/// An item for a status's queue: programs outside learn from it that the order has entered the status.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Enqueue {
+    /// The queue.
+    pub queue: Arc<str>,
+    /// Items of one lane are handed out one after the other, in commit order.
+    pub lane: String,
+    /// Whether a dead letter holds its lane until it is redriven or discarded.
+    pub parks: bool,
+    /// How often it is handed out before it is a dead letter.
+    pub attempts_max: u32,
 }
 
 /// An entry into a lane.

@@ -7,8 +7,12 @@ use comanda_model::order_type::Require;
 
 use super::step::{Use, UseIn, expression};
 use crate::diagnostic::Report;
-use crate::fields::{Fields, is_pointer, text_of, wrong_kind};
+use crate::fields::{Fields, is_pointer, queue_name, text_of, wrong_kind};
 use crate::tree::{Key, Located, Node, Span, Tree};
+
+/// How often an item of a queue is handed out where the file does not say.
+const ATTEMPTS: u32 = 5;
+const ATTEMPTS_MAX: u32 = 1000;
 
 /// One status, as written.
 pub(crate) struct StatusEntry {
@@ -23,6 +27,7 @@ pub(crate) struct StatusEntry {
     pub releases_lane: bool,
     pub deadline: Option<(Duration, Located<String>)>,
     pub require: Vec<Require>,
+    pub queue: Option<(Located<String>, u32)>,
     /// Names that the conditions of `next` read.
     pub uses: Vec<Use>,
     /// The first member that leads out of the status or works in it: what a final status must not have.
@@ -53,6 +58,7 @@ pub(super) fn parse(
         releases_lane: false,
         deadline: None,
         require: Vec::new(),
+        queue: None,
         uses: Vec::new(),
         way_out: None,
     };
@@ -92,7 +98,8 @@ pub(super) fn parse(
         entry.deadline = after.zip(to);
     }
     require(&mut fields, &mut entry, pointers, report);
-    fields.finish(&["queue", "notify", "archive", "auth"], report);
+    queue(&mut fields, &mut entry, report);
+    fields.finish(&["notify", "archive", "auth"], report);
     entry
 }
 
@@ -144,6 +151,25 @@ fn next(fields: &mut Fields<'_>, entry: &mut StatusEntry, report: &mut Report<'_
             Some("end it with { to = \"…\" }".to_owned()),
         );
     }
+}
+
+fn queue(fields: &mut Fields<'_>, entry: &mut StatusEntry, report: &mut Report<'_>) {
+    let Some((key, node)) = fields.take("queue") else {
+        return;
+    };
+    if !matches!(node.value, Tree::Table(_)) {
+        entry.queue = queue_name(node, report).map(|name| (name, ATTEMPTS));
+        return;
+    }
+    let Some(mut inner) = Fields::of(node, &key.span, "`queue`", report) else {
+        return;
+    };
+    let name = inner
+        .need("name", report)
+        .and_then(|(_, node)| queue_name(node, report));
+    let attempts = inner.whole("attempts", 1, ATTEMPTS_MAX, report).unwrap_or(ATTEMPTS);
+    inner.finish(&[], report);
+    entry.queue = name.map(|name| (name, attempts));
 }
 
 fn require(

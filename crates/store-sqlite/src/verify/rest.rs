@@ -195,19 +195,44 @@ impl Verifier<'_> {
 
     /// The counts of queues, and the claims of workers from outside.
     fn queues(&mut self, expected: &HashMap<String, i64>) -> Result<(), Failure> {
-        let rows: Vec<(String, i64)> = {
-            let mut statement = self.reader.connection.prepare("SELECT name, depth FROM queues")?;
-            let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let mut damaged = Vec::new();
+        let mut items: HashMap<(i64, bool), i64> = HashMap::new();
+        self.reader.each_item(|item| match item {
+            Ok(item) => *items.entry(item).or_default() += 1,
+            Err(failure) => damaged.push(failure),
+        })?;
+        let rows: Vec<(i64, String, i64, i64)> = {
+            let mut statement = self
+                .reader
+                .connection
+                .prepare("SELECT id, name, depth, dead FROM queues")?;
+            let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?;
             rows.collect::<Result<_, _>>()?
         };
-        for (name, depth) in rows {
-            let expected = expected.get(&name).copied().unwrap_or(0);
-            if depth != expected {
-                let detail = format!("it is {depth} and should be {expected}");
-                self.fault(format!("the depth of queue `{name}`"), detail);
+        for (id, name, depth, dead) in rows {
+            let count = |is_dead| items.get(&(id, is_dead)).copied().unwrap_or(0);
+            let alive = count(false) + expected.get(&name).copied().unwrap_or(0);
+            for (what, found, expected) in [("depth", depth, alive), ("count of dead letters", dead, count(true))] {
+                if found != expected {
+                    let detail = format!("it is {found} and should be {expected}");
+                    self.fault(format!("the {what} of queue `{name}`"), detail);
+                }
             }
         }
-        let mut damaged = Vec::new();
+        let lanes: i64 = self.reader.connection.query_row(
+            "SELECT count(*) FROM (SELECT 1 FROM items WHERE holds = 1 GROUP BY queue, lane \
+             HAVING sum(head) <> 1 AND min(CASE WHEN died_at IS NULL THEN 0 ELSE 1 END) = 0 \
+             AND NOT EXISTS (SELECT 1 FROM items d WHERE d.queue = items.queue AND d.lane = items.lane AND d.holds = 1 \
+                             AND d.died_at IS NOT NULL))",
+            [],
+            |row| row.get(0),
+        )?;
+        if lanes > 0 {
+            self.fault(
+                "the lanes of queues",
+                format!("{lanes} have items and none, or several, at their head"),
+            );
+        }
         work::each_claim(&self.reader.connection, |claim| damaged.extend(claim.err()))?;
         self.note_all(damaged)
     }

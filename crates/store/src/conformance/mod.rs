@@ -28,6 +28,7 @@ pub mod commits;
 pub mod counts;
 pub mod feed;
 pub mod history;
+pub mod items;
 pub mod keys;
 pub mod lanes;
 pub mod leases;
@@ -124,6 +125,11 @@ macro_rules! each_conformance_check {
             work::a_workers_claim_changes_no_version
             work::a_queue_has_the_head_of_a_lane
             work::a_cancel_that_waits_is_the_engines
+            items::entering_a_status_is_told
+            items::items_of_a_lane_come_in_order
+            items::a_dead_item_that_leaves_is_passed
+            items::an_item_of_a_lost_worker_comes_again
+            items::an_order_stays_while_a_queue_has_it
             lanes::only_the_head_is_claimed
             lanes::a_cancelled_order_in_the_queue_goes
             lanes::a_parked_dead_letter_holds_its_lane

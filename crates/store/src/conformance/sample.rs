@@ -194,6 +194,7 @@ pub fn commit(change: Change, expect: Expect) -> Commit {
         events: change.events,
         attempts: change.attempts,
         lane: change.lane,
+        enqueue: change.enqueue,
         keys: Vec::new(),
         ledger: change.ledger,
         claim: if change.ends_claim {

@@ -131,6 +131,8 @@ impl State {
             self.put_key(seq, &mut row, claim);
         }
         row.order.head = commit.order.head;
+        let head = &row.order.head;
+        let enqueue = commit.enqueue.map(|entry| (entry, head.status.clone(), head.version));
         if commit.data_changed {
             row.order.data = commit.order.data;
         }
@@ -154,6 +156,9 @@ impl State {
         let (id, due) = (row.order.id(), row.order.head.due_at(active));
         self.rows.insert(seq, row);
         self.set_due(seq, active);
+        if let Some((entry, status, version)) = enqueue {
+            self.put_item(seq, entry, status, version, now);
+        }
         Receipt {
             claimed: self.move_claim(id, commit.claim, due.filter(|_| active), now),
             queued: !active,
@@ -206,7 +211,9 @@ impl State {
     pub(super) fn retain(&mut self, before: Timestamp, max: usize) -> usize {
         let now = self.now();
         self.ledger.retain(before);
-        let old = self.finals.iter().take_while(|(since, _)| *since < before).take(max);
+        let old = self.finals.iter().take_while(|(since, _)| *since < before);
+        // What a queue still hands out must be there.
+        let old = old.filter(|(_, seq)| !self.has_items(*seq)).take(max);
         let old: Vec<(Timestamp, u64)> = old.copied().collect();
         for (since, seq) in &old {
             self.finals.remove(&(*since, *seq));

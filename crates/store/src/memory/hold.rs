@@ -1,6 +1,6 @@
 //! Claims: who works on what, and until when.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -116,20 +116,39 @@ impl State {
     /// How much stands in each queue.
     pub(super) fn queues(&mut self) -> Vec<QueueCount> {
         let now = self.now();
-        let count = |(queue, waiting): (&Arc<str>, &BTreeSet<(Timestamp, u64)>)| {
+        let mut counts: BTreeMap<Arc<str>, QueueCount> = BTreeMap::new();
+        let empty = |queue: &Arc<str>| QueueCount {
+            queue: queue.to_string(),
+            depth: 0,
+            leased: 0,
+            dead: 0,
+            oldest_at: None,
+        };
+        for (queue, waiting) in &self.queued {
             let leased = self.held.values().filter(|held| {
                 let here = held.worker.as_ref().is_some_and(|(held, _)| held == queue);
                 here && held.lease_until > now
             });
-            QueueCount {
-                queue: queue.to_string(),
+            let count = QueueCount {
                 depth: waiting.len() as u64,
                 leased: leased.count() as u64,
-                dead: 0,
                 oldest_at: waiting.first().map(|(at, _)| *at).filter(|at| *at <= now),
+                ..empty(queue)
+            };
+            counts.insert(queue.clone(), count);
+        }
+        for item in self.items.values() {
+            let queue = &item.entry.queue;
+            let count = counts.entry(queue.clone()).or_insert_with(|| empty(queue));
+            if item.died.is_some() {
+                count.dead += 1;
+                continue;
             }
-        };
-        self.queued.iter().map(count).collect()
+            count.depth += 1;
+            count.leased += u64::from(item.lease.is_some() && item.due_at > now);
+            count.oldest_at = Some(count.oldest_at.map_or(item.at, |oldest| oldest.min(item.at)));
+        }
+        counts.into_values().collect()
     }
 
     pub(super) fn renew(&mut self, token: &Token, lease: Duration) -> Result<Timestamp, CommitError> {

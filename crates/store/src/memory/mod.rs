@@ -6,6 +6,7 @@
 mod apply;
 mod faults;
 mod hold;
+mod item;
 mod lane;
 mod ledger;
 mod read;
@@ -29,9 +30,9 @@ use faults::Plan;
 use state::State;
 
 use crate::{
-    Account, Capabilities, Cause, Claims, Commit, CommitError, Counters, FeedPage, FeedStart, ListQuery, OrderPage,
-    PostError, Posted, Posting, PutError, QueueClaim, QueueCount, Receipt, Record, Store, StoreError, Stored,
-    SubscriptionStore, Ticket, TypeSource, WorkClaims,
+    Account, Capabilities, Cause, Claims, Commit, CommitError, Counters, DeadItem, DeadItemMove, FeedPage, FeedStart,
+    ItemClaims, ItemOutcome, ItemToken, ListQuery, OrderPage, PostError, Posted, Posting, PutError, QueueClaim,
+    QueueCount, Receipt, Record, Store, StoreError, Stored, SubscriptionStore, Ticket, TypeSource, WorkClaims,
 };
 
 /// What a store takes its time from.
@@ -121,6 +122,26 @@ impl Store for MemoryStore {
 
     async fn claim_work(&self, asked: &QueueClaim) -> Result<WorkClaims, StoreError> {
         Ok(self.shared.inner.lock().state.claim_work(asked))
+    }
+
+    async fn claim_items(&self, asked: &QueueClaim) -> Result<ItemClaims, StoreError> {
+        Ok(self.shared.inner.lock().state.claim_items(asked))
+    }
+
+    async fn settle_item(&self, token: &ItemToken, outcome: &ItemOutcome) -> Result<Option<String>, StoreError> {
+        Ok(self.shared.inner.lock().state.settle_item(token, outcome))
+    }
+
+    async fn renew_item(&self, token: &ItemToken, lease: Duration) -> Result<Option<Timestamp>, StoreError> {
+        Ok(self.shared.inner.lock().state.renew_item(token, lease))
+    }
+
+    async fn dead_items(&self, queue: &str, after: u64, max: usize) -> Result<Vec<DeadItem>, StoreError> {
+        Ok(self.shared.inner.lock().state.dead_items(queue, after, max))
+    }
+
+    async fn move_dead_items(&self, queue: &str, positions: &[u64], to: DeadItemMove) -> Result<u64, StoreError> {
+        Ok(self.shared.inner.lock().state.move_dead_items(queue, positions, to))
     }
 
     async fn queues(&self) -> Result<Vec<QueueCount>, StoreError> {
@@ -240,6 +261,7 @@ impl Store for MemoryStore {
             backup: false,
             queues: true,
             ledger: true,
+            status_queues: true,
         }
     }
 

@@ -8,6 +8,7 @@ use comanda_model::{Attempt, Event, LedgerLine, Order, OrderId, Token, TypeHash}
 use jiff::Timestamp;
 
 use super::Clock;
+use super::item::Item;
 use super::lane::Lane;
 use super::ledger::{Ledger, LineName};
 use super::subscription::Kept;
@@ -33,6 +34,8 @@ pub(super) struct State {
     pub(super) due: BTreeSet<(Timestamp, u64)>,
     /// By queue: orders whose work waits there for workers from outside; see [`comanda_model::Head::queued_at`].
     pub(super) queued: BTreeMap<Arc<str>, BTreeSet<(Timestamp, u64)>>,
+    /// Items of statuses' queues, by position.
+    pub(super) items: BTreeMap<u64, Item>,
     /// Orders that are final, and since when.
     pub(super) finals: BTreeSet<(Timestamp, u64)>,
     /// By position: the order, and the event's place among the order's events.
@@ -102,6 +105,7 @@ impl State {
             ids: HashMap::new(),
             due: BTreeSet::new(),
             queued: BTreeMap::new(),
+            items: BTreeMap::new(),
             finals: BTreeSet::new(),
             feed: BTreeMap::new(),
             lanes: HashMap::new(),

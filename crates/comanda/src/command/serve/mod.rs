@@ -70,6 +70,7 @@ async fn serve(config: &Config, metrics: Metrics) -> Result<(), Failure> {
     })
     .map_err(|error| Failure::process("the steps could not be set up", error))?;
     let steps = built_in::steps(config, environment, secrets, &store, Arc::new(steps))?;
+    let definitions = runnable(&*store, definitions);
     let service = Service::start(
         engine_options(config),
         store.clone(),
@@ -164,6 +165,27 @@ fn bind_failure(error: comanda_http::BindError) -> Failure {
         comanda_http::BindError::KeysNeeded { addr } => Failure::KeysNeeded(addr),
         other => Failure::Bind(other),
     }
+}
+
+/// The types that this store can keep: of those shipped, one that has queues is left out over a store without them. A
+/// type of the user's own is refused by the engine instead.
+fn runnable(store: &dyn Store, definitions: Vec<Definition>) -> Vec<Definition> {
+    if store.capabilities().status_queues {
+        return definitions;
+    }
+    let is_shipped = |definition: &Definition| {
+        let hash = definition.order_type.hash;
+        comanda_order_type::shipped().iter().any(|bundle| bundle.hash() == hash)
+    };
+    let fits = |definition: &Definition| {
+        let order_type = &definition.order_type;
+        let left_out = order_type.status_queues().next().is_some() && is_shipped(definition);
+        if left_out {
+            tracing::warn!(order_type = %order_type.name, "left out: this store does not keep queues");
+        }
+        !left_out
+    };
+    definitions.into_iter().filter(fits).collect()
 }
 
 fn check_mounts(config: &Config, definitions: &[Definition]) -> Result<(), Failure> {
