@@ -45,6 +45,14 @@ impl Tail {
         let mut position = store.position();
         let mut from = FeedStart::Newest;
         loop {
+            if self.0.receiver_count() == 0 {
+                // Nobody hears it, so nothing is read. Whoever comes meanwhile reads for itself at first.
+                from = FeedStart::Newest;
+                tokio::select! {
+                    () = tokio::time::sleep(POLL) => continue,
+                    () = stop.cancelled() => return,
+                }
+            }
             // Marked as seen before reading, so that what comes during the read wakes at once.
             position.mark_unchanged();
             match store.feed(from, PAGE).await {
@@ -54,6 +62,14 @@ impl Tail {
                         FeedStart::Oldest | FeedStart::Newest => None,
                     };
                     from = FeedStart::After(page.next);
+                    if before.is_none() {
+                        // Tells those who listened before the reading began what they may have missed.
+                        let _ = self.0.send(Arc::new(Part {
+                            after: page.next,
+                            events: Vec::new(),
+                            next: page.next,
+                        }));
+                    }
                     if !page.events.is_empty() {
                         if let Some(after) = before {
                             let part = Part {
