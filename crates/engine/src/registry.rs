@@ -46,7 +46,7 @@ impl Registry {
         let capabilities = self.store.capabilities();
         if let Some(needs) = definitions.iter().find(|definition| !fits(definition, capabilities)) {
             tracing::error!(order_type = %needs.order_type.name, "the type has a queue, which this store does not keep");
-            return Err(self.store.without_queues());
+            return Err(self.store.lacks("keep queues"));
         }
         for definition in definitions {
             let order_type = &definition.order_type;

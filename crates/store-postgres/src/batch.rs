@@ -2,35 +2,44 @@
 
 use comanda_model::bounds::{DATA_BYTES_MAX, EVENTS_PER_COMMIT_MAX, RESULT_BYTES_MAX};
 use comanda_model::{Json, OrderId, Phase};
-use comanda_store::{ClaimMove, Commit, CommitError, Expect, Receipt, StoreError};
+use comanda_store::{ClaimMove, Commit, CommitError, Expect, Numbered, Receipt, StoreError};
 use jiff::Timestamp;
 use tokio_postgres::Row;
-use tokio_postgres::types::Type;
+use tokio_postgres::types::{ToSql, Type};
 use uuid::Uuid;
 
-use crate::column::{due_time, kind_number, micros, outcome_number, phase_number};
+use crate::column::{due_time, micros, signed, small};
 use crate::server::Parameter;
 use crate::text::to_column;
 
-/// Declares the columns once: their names, what is in them, and PostgreSQL's type.
+/// Declares the columns of one kind of rows once: their names, what is in them, and PostgreSQL's type. A row is given
+/// whole, so that no column falls behind the others.
 macro_rules! columns {
-    ($($name:ident: $element:ty = $kind:ident,)*) => {
-        /// The parameters of `comanda.commit`, in its order.
+    ($(#[$doc:meta])* $rows:ident of $row:ident: $($name:ident: $element:ty = $kind:ident,)*) => {
+        #[derive(Debug)]
+        struct $row {
+            $($name: $element,)*
+        }
+
+        $(#[$doc])*
         #[derive(Debug, Default)]
-        pub(crate) struct Batch {
+        struct $rows {
             $($name: Vec<$element>,)*
         }
 
-        impl Batch {
-            /// The parameters, each with its type.
-            pub(crate) fn parameters(&self) -> Vec<Parameter<'_>> {
-                vec![$((&self.$name, Type::$kind),)*]
+        impl $rows {
+            fn push(&mut self, row: $row) {
+                $(self.$name.push(row.$name);)*
+            }
+
+            fn parameters(&self) -> impl Iterator<Item = Parameter<'_>> {
+                [$((&self.$name as &(dyn ToSql + Sync), Type::$kind),)*].into_iter()
             }
         }
     };
 }
 
-columns! {
+columns! { Heads of HeadRow:
     id: Uuid = UUID_ARRAY,
     commit_id: Uuid = UUID_ARRAY,
     expected: i64 = INT8_ARRAY,
@@ -73,32 +82,54 @@ columns! {
     lease: Option<i64> = INT8_ARRAY,
     keys_from: i32 = INT4_ARRAY,
     keys_to: i32 = INT4_ARRAY,
-    lanes: String = TEXT_ARRAY,
-    key_commit: i32 = INT4_ARRAY,
-    key_scope: String = TEXT_ARRAY,
-    key_name: String = TEXT_ARRAY,
-    key_fingerprint: Vec<u8> = BYTEA_ARRAY,
-    key_expires_at: Option<Timestamp> = TIMESTAMPTZ_ARRAY,
-    attempt_commit: i32 = INT4_ARRAY,
-    attempt_number: i64 = INT8_ARRAY,
-    attempt_visit: i32 = INT4_ARRAY,
-    attempt_attempt: i32 = INT4_ARRAY,
-    attempt_step: String = TEXT_ARRAY,
-    attempt_undo: bool = BOOL_ARRAY,
-    attempt_started_at: Timestamp = TIMESTAMPTZ_ARRAY,
-    attempt_ended_at: Timestamp = TIMESTAMPTZ_ARRAY,
-    attempt_outcome: i16 = INT2_ARRAY,
-    attempt_reason: Option<String> = TEXT_ARRAY,
-    attempt_result: Option<String> = TEXT_ARRAY,
-    event_commit: i32 = INT4_ARRAY,
-    event_number: i64 = INT8_ARRAY,
-    event_at: Timestamp = TIMESTAMPTZ_ARRAY,
-    event_kind: i16 = INT2_ARRAY,
-    event_from: Option<String> = TEXT_ARRAY,
-    event_to: Option<String> = TEXT_ARRAY,
-    event_by: String = TEXT_ARRAY,
-    event_reason: Option<String> = TEXT_ARRAY,
-    event_changed: Option<String> = TEXT_ARRAY,
+}
+
+columns! { Lanes of LaneRow:
+    name: String = TEXT_ARRAY,
+}
+
+columns! { Keys of KeyRow:
+    commit: i32 = INT4_ARRAY,
+    scope: String = TEXT_ARRAY,
+    name: String = TEXT_ARRAY,
+    fingerprint: Vec<u8> = BYTEA_ARRAY,
+    expires_at: Option<Timestamp> = TIMESTAMPTZ_ARRAY,
+}
+
+columns! { Attempts of AttemptRow:
+    commit: i32 = INT4_ARRAY,
+    number: i64 = INT8_ARRAY,
+    visit: i32 = INT4_ARRAY,
+    attempt: i32 = INT4_ARRAY,
+    step: String = TEXT_ARRAY,
+    undo: bool = BOOL_ARRAY,
+    started_at: Timestamp = TIMESTAMPTZ_ARRAY,
+    ended_at: Timestamp = TIMESTAMPTZ_ARRAY,
+    outcome: i16 = INT2_ARRAY,
+    reason: Option<String> = TEXT_ARRAY,
+    result: Option<String> = TEXT_ARRAY,
+}
+
+columns! { Events of EventRow:
+    commit: i32 = INT4_ARRAY,
+    number: i64 = INT8_ARRAY,
+    at: Timestamp = TIMESTAMPTZ_ARRAY,
+    kind: i16 = INT2_ARRAY,
+    from: Option<String> = TEXT_ARRAY,
+    to: Option<String> = TEXT_ARRAY,
+    by: String = TEXT_ARRAY,
+    reason: Option<String> = TEXT_ARRAY,
+    changed: Option<String> = TEXT_ARRAY,
+}
+
+/// Some commits as columns, each group in the order in which `comanda.commit` takes them.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    heads: Heads,
+    lanes: Lanes,
+    keys: Keys,
+    attempts: Attempts,
+    events: Events,
 }
 
 fn text(text: &str) -> String {
@@ -109,14 +140,9 @@ fn maybe(option: Option<&str>) -> Option<String> {
     option.map(text)
 }
 
-fn signed(number: u64) -> i64 {
-    // Counters of one order; they cannot pass 2^63.
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-fn small(number: u32) -> i32 {
-    // Visits and attempts of one order; the engine's bounds are far below.
-    i32::try_from(number).unwrap_or(i32::MAX)
+fn place(count: usize) -> i32 {
+    // A batch is small.
+    i32::try_from(count).unwrap_or(i32::MAX)
 }
 
 /// A bound that a commit exceeds, or 4 if its own numbers do not go on without a gap; 0 if all is well. The store tells
@@ -160,6 +186,14 @@ impl Batch {
         Ok(batch)
     }
 
+    /// The parameters, each with its type.
+    pub(crate) fn parameters(&self) -> Vec<Parameter<'_>> {
+        let parameters = self.heads.parameters().chain(self.lanes.parameters());
+        let parameters = parameters.chain(self.keys.parameters());
+        let parameters = parameters.chain(self.attempts.parameters());
+        parameters.chain(self.events.parameters()).collect()
+    }
+
     /// The statement that takes the parameters, and after them the node's id.
     pub(crate) fn statement() -> String {
         let count = Self::default().parameters().len() + 1;
@@ -168,126 +202,124 @@ impl Batch {
     }
 
     fn add(&mut self, commit: &Commit) -> Result<(), StoreError> {
-        let (order, head) = (&commit.order, &commit.order.head);
-        let number = i32::try_from(self.id.len() + 1).unwrap_or(i32::MAX);
+        let (order, head, accepted) = (&commit.order, &commit.order.head, &commit.order.accepted);
+        let number = place(self.heads.id.len() + 1);
         let refuse = refusal(commit);
         let fits = refuse == 0;
-        self.id.push(order.id().0);
-        self.commit_id.push(head.commit_id.0);
         let (expected, token, is_new) = match commit.expect {
             Expect::Absent => (0, None, true),
             // Version 0 is that of no order; nothing is ever at it.
             Expect::At { version, token } => (if version == 0 { -1 } else { signed(version) }, token, false),
         };
-        self.expected.push(expected);
-        self.token_visit.push(token.map(|token| small(token.visit)));
-        self.token_attempt.push(token.map(|token| small(token.attempt)));
-        self.token_secret.push(token.map(|token| token.secret));
-        self.refuse.push(refuse);
-        self.status.push(text(&head.status));
-        self.phase.push(phase_number(head.phase));
-        self.type_hash.push(head.type_hash.0.to_vec());
-        self.version.push(signed(head.version));
-        self.events_before
-            .push(signed(head.events) - signed(commit.events.len() as u64));
-        self.attempts_before
-            .push(signed(head.attempts) - signed(commit.attempts.len() as u64));
-        self.events.push(signed(head.events));
-        self.attempts.push(signed(head.attempts));
-        self.updated_at.push(head.updated_at);
-        self.due_at.push(head.due_at(true).map(due_time));
-        self.due_queued_at.push(head.due_at(false).map(due_time));
         let queued = head.queued_at(true);
-        self.queue.push(queued.map(|(queue, _)| text(queue)));
-        self.queued_at.push(queued.map(|(_, at)| due_time(at)));
         let work = head.work.as_ref();
-        self.visit.push(work.map_or(0, |work| small(work.visit)));
-        self.attempt.push(work.map_or(0, |work| small(work.attempt)));
         let dead = head.dead.as_ref().filter(|_| head.phase == Phase::Dead);
-        self.cause.push(dead.map(|dead| text(&dead.cause)));
-        self.head.push(
-            serde_json::to_string(head).map_err(|error| StoreError::failed("write the order's head as JSON", error))?,
-        );
-        let data = (fits && (is_new || commit.data_changed)).then(|| order.data.as_str().to_owned());
-        self.data.push(data);
-        let accepted = &order.accepted;
-        self.order_type.push(text(&accepted.order_type));
         let new = is_new.then_some(accepted);
-        self.key.push(new.and_then(|new| maybe(new.key.as_deref())));
-        self.customer.push(new.and_then(|new| maybe(new.customer.as_deref())));
-        self.group.push(new.and_then(|new| maybe(new.group.as_deref())));
-        self.accepted_status.push(new.map(|new| text(&new.status)));
-        self.at.push(new.map(|new| new.at));
-        self.traceparent
-            .push(new.and_then(|new| maybe(new.traceparent.as_deref())));
         let (leave, enter) = (commit.lane.leave.as_deref(), commit.lane.enter.as_ref());
-        self.leave.push(maybe(leave));
-        self.enter.push(enter.map(|entry| text(&entry.name)));
-        self.resume.push(enter.is_some_and(|entry| entry.resume));
         // Every lane that the order stands in or moves to is locked, in which the head decides whose turn it is.
         let standing = head.lane.as_ref().map(|lane| lane.name.as_str());
         let lanes = [leave, enter.map(|entry| entry.name.as_str()), standing];
-        self.lanes.extend(lanes.into_iter().flatten().map(text));
+        for name in lanes.into_iter().flatten().map(text) {
+            self.lanes.push(LaneRow { name });
+        }
         let (claim, take) = match commit.claim {
             ClaimMove::Keep => (0, None),
             ClaimMove::End => (1, None),
             ClaimMove::Take { token, lease } => (2, Some((token, micros(lease)))),
         };
-        self.claim.push(claim);
-        self.take_visit.push(take.map(|(token, _)| small(token.visit)));
-        self.take_attempt.push(take.map(|(token, _)| small(token.attempt)));
-        self.take_secret.push(take.map(|(token, _)| token.secret));
-        self.lease.push(take.map(|(_, lease)| lease));
-        self.keys_from
-            .push(i32::try_from(self.key_name.len() + 1).unwrap_or(i32::MAX));
+        let keys_from = place(self.keys.name.len() + 1);
         for key in &commit.keys {
-            self.key_commit.push(number);
-            self.key_scope.push(text(&key.scope));
-            self.key_name.push(text(&key.key));
-            self.key_fingerprint.push(key.fingerprint.to_vec());
-            self.key_expires_at.push(key.expires_at.map(due_time));
+            self.keys.push(KeyRow {
+                commit: number,
+                scope: text(&key.scope),
+                name: text(&key.key),
+                fingerprint: key.fingerprint.to_vec(),
+                expires_at: key.expires_at.map(due_time),
+            });
         }
-        self.keys_to
-            .push(i32::try_from(self.key_name.len()).unwrap_or(i32::MAX));
-        if fits {
-            self.add_records(commit, number)?;
-        }
-        Ok(())
+        self.heads.push(HeadRow {
+            id: order.id().0,
+            commit_id: head.commit_id.0,
+            expected,
+            token_visit: token.map(|token| small(token.visit)),
+            token_attempt: token.map(|token| small(token.attempt)),
+            token_secret: token.map(|token| token.secret),
+            refuse,
+            status: text(&head.status),
+            phase: i16::from(head.phase.number()),
+            type_hash: head.type_hash.0.to_vec(),
+            version: signed(head.version),
+            events_before: signed(head.events) - signed(commit.events.len() as u64),
+            attempts_before: signed(head.attempts) - signed(commit.attempts.len() as u64),
+            events: signed(head.events),
+            attempts: signed(head.attempts),
+            updated_at: head.updated_at,
+            due_at: head.due_at(true).map(due_time),
+            due_queued_at: head.due_at(false).map(due_time),
+            queue: queued.map(|(queue, _)| text(queue)),
+            queued_at: queued.map(|(_, at)| due_time(at)),
+            visit: work.map_or(0, |work| small(work.visit)),
+            attempt: work.map_or(0, |work| small(work.attempt)),
+            cause: dead.map(|dead| text(&dead.cause)),
+            head: json(head)?,
+            data: (fits && (is_new || commit.data_changed)).then(|| order.data.as_str().to_owned()),
+            order_type: text(&accepted.order_type),
+            key: new.and_then(|new| maybe(new.key.as_deref())),
+            customer: new.and_then(|new| maybe(new.customer.as_deref())),
+            group: new.and_then(|new| maybe(new.group.as_deref())),
+            accepted_status: new.map(|new| text(&new.status)),
+            at: new.map(|new| new.at),
+            traceparent: new.and_then(|new| maybe(new.traceparent.as_deref())),
+            leave: maybe(leave),
+            enter: enter.map(|entry| text(&entry.name)),
+            resume: enter.is_some_and(|entry| entry.resume),
+            claim,
+            take_visit: take.map(|(token, _)| small(token.visit)),
+            take_attempt: take.map(|(token, _)| small(token.attempt)),
+            take_secret: take.map(|(token, _)| token.secret),
+            lease: take.map(|(_, lease)| lease),
+            keys_from,
+            keys_to: place(self.keys.name.len()),
+        });
+        if fits { self.add_records(commit, number) } else { Ok(()) }
     }
 
     fn add_records(&mut self, commit: &Commit, number: i32) -> Result<(), StoreError> {
         for attempt in &commit.attempts {
-            self.attempt_commit.push(number);
-            self.attempt_number.push(signed(attempt.number));
-            self.attempt_visit.push(small(attempt.visit));
-            self.attempt_attempt.push(small(attempt.attempt));
-            self.attempt_step.push(text(&attempt.step));
-            self.attempt_undo.push(attempt.undo);
-            self.attempt_started_at.push(attempt.started_at);
-            self.attempt_ended_at.push(attempt.ended_at);
-            self.attempt_outcome.push(outcome_number(attempt.outcome));
-            self.attempt_reason.push(maybe(attempt.reason.as_deref()));
-            self.attempt_result
-                .push(attempt.result.as_ref().map(|result| result.as_str().to_owned()));
+            self.attempts.push(AttemptRow {
+                commit: number,
+                number: signed(attempt.number),
+                visit: small(attempt.visit),
+                attempt: small(attempt.attempt),
+                step: text(&attempt.step),
+                undo: attempt.undo,
+                started_at: attempt.started_at,
+                ended_at: attempt.ended_at,
+                outcome: i16::from(attempt.outcome.number()),
+                reason: maybe(attempt.reason.as_deref()),
+                result: attempt.result.as_ref().map(|result| result.as_str().to_owned()),
+            });
         }
         for event in &commit.events {
-            self.event_commit.push(number);
-            self.event_number.push(signed(event.number));
-            self.event_at.push(event.at);
-            self.event_kind.push(kind_number(event.kind));
-            self.event_from.push(maybe(event.from.as_deref()));
-            self.event_to.push(maybe(event.to.as_deref()));
-            self.event_by.push(text(&event.by));
-            self.event_reason.push(maybe(event.reason.as_deref()));
-            let changed = (!event.changed.is_empty()).then(|| serde_json::to_string(&event.changed));
-            self.event_changed.push(
-                changed
-                    .transpose()
-                    .map_err(|error| StoreError::failed("write an event as JSON", error))?,
-            );
+            let changed = (!event.changed.is_empty()).then(|| json(&event.changed));
+            self.events.push(EventRow {
+                commit: number,
+                number: signed(event.number),
+                at: event.at,
+                kind: i16::from(event.kind.number()),
+                from: maybe(event.from.as_deref()),
+                to: maybe(event.to.as_deref()),
+                by: text(&event.by),
+                reason: maybe(event.reason.as_deref()),
+                changed: changed.transpose()?,
+            });
         }
         Ok(())
     }
+}
+
+fn json(value: &impl serde::Serialize) -> Result<String, StoreError> {
+    serde_json::to_string(value).map_err(|error| StoreError::failed("write a commit as JSON", error))
 }
 
 /// What one row of the answer says of its commit.

@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use comanda_model::{Acceptance, Attempt, Event, Json, Order, OrderId, Token};
-use comanda_store::{Cursor, FeedEvent, FeedPage, FeedStart, ListQuery, Place, StoreError, Stored, Worker};
+use comanda_model::{Acceptance, Attempt, Event, EventKind, Json, Order, OrderId, Outcome, Token};
+use comanda_store::{Cursor, FeedEvent, FeedPage, FeedStart, ListQuery, Numbered, Place, StoreError, Stored, Worker};
 use jiff::Timestamp;
 use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 use uuid::Uuid;
 
-use crate::column::{kind_from, outcome_from, phase_number};
 use crate::failure::corrupt;
 use crate::text::{from_column, to_column};
 
@@ -111,7 +110,7 @@ pub(crate) fn event(row: &Row) -> Result<Event, StoreError> {
     Ok(Event {
         number: count(row, "number"),
         at: row.get("at"),
-        kind: kind_from(row.get("kind"))?,
+        kind: EventKind::from_number(row.get::<_, i16>("kind").into())?,
         from: maybe(row, "from_status").map(Arc::from),
         to: maybe(row, "to_status").map(Arc::from),
         by: shared(row, "by"),
@@ -135,7 +134,7 @@ pub(crate) fn attempt(row: &Row) -> Result<Attempt, StoreError> {
         undo: row.get("undo"),
         started_at: row.get("started_at"),
         ended_at: row.get("ended_at"),
-        outcome: outcome_from(row.get("outcome"))?,
+        outcome: Outcome::from_number(row.get::<_, i16>("outcome").into())?,
         reason: maybe(row, "reason"),
         result: row.get::<_, Option<String>>("result").map(Json::from_valid),
     })
@@ -264,7 +263,7 @@ impl ListStatements {
             }
         }
         if let Some(phase) = query.phase {
-            conditions.push(format!("h.phase = {}", phase_number(phase)));
+            conditions.push(format!("h.phase = {}", phase.number()));
         }
         for (relation, time) in [(">=", query.accepted_after), ("<", query.accepted_before)] {
             if let Some(time) = time {

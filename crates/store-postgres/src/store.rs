@@ -4,10 +4,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use comanda_model::{Attempt, Event, OrderId, Token, TypeHash};
+use comanda_model::{Attempt, Event, OrderId, Phase, Token, TypeHash};
 use comanda_store::{
-    Capabilities, Cause, Claim, Claims, Commit, CommitError, Counters, FeedPage, FeedStart, ListQuery, OrderPage,
-    QueueClaim, QueueCount, StatusCount, Store, StoreError, Stored, Ticket, TypeSource, WorkClaim, WorkClaims, Worker,
+    Capabilities, Cause, Claim, Claims, Commit, CommitError, Counters, FeedPage, FeedStart, ListQuery, Numbered,
+    OrderPage, QueueClaim, QueueCount, StatusCount, Store, StoreError, Stored, Ticket, TypeSource, WorkClaim,
+    WorkClaims, Worker,
 };
 use jiff::Timestamp;
 use tokio::sync::watch;
@@ -16,7 +17,7 @@ use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 use crate::PostgresStore;
-use crate::column::{micros, phase_from};
+use crate::column::{micros, signed, small};
 use crate::failure::{Failure, corrupt};
 use crate::follow;
 use crate::read::{self, LIST_ROWS_MAX, ListStatements};
@@ -49,14 +50,6 @@ fn claimed(row: &Row, order: Uuid) -> Token {
 
 fn bounded(max: usize) -> i64 {
     i64::try_from(max.min(ROWS_MAX)).unwrap_or(i64::MAX)
-}
-
-fn number(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-fn part(number: u32) -> i32 {
-    i32::try_from(number).unwrap_or(i32::MAX)
 }
 
 impl PostgresStore {
@@ -213,7 +206,7 @@ impl Store for PostgresStore {
     }
 
     async fn renew(&self, token: &Token, lease: Duration) -> Result<Timestamp, CommitError> {
-        let (visit, attempt, lease) = (part(token.visit), part(token.attempt), micros(lease));
+        let (visit, attempt, lease) = (small(token.visit), small(token.attempt), micros(lease));
         let rows = self
             .ask(
                 "renew a claim",
@@ -234,8 +227,8 @@ impl Store for PostgresStore {
 
     async fn release(&self, tokens: &[Token]) -> Result<(), StoreError> {
         let ids: Vec<Uuid> = tokens.iter().map(|token| token.order.0).collect();
-        let visits: Vec<i32> = tokens.iter().map(|token| part(token.visit)).collect();
-        let attempts: Vec<i32> = tokens.iter().map(|token| part(token.attempt)).collect();
+        let visits: Vec<i32> = tokens.iter().map(|token| small(token.visit)).collect();
+        let attempts: Vec<i32> = tokens.iter().map(|token| small(token.attempt)).collect();
         let secrets: Vec<Uuid> = tokens.iter().map(|token| token.secret).collect();
         self.ask(
             "give claims back",
@@ -274,14 +267,14 @@ impl Store for PostgresStore {
     }
 
     async fn history(&self, id: OrderId, after: u64, max: usize) -> Result<Vec<Event>, StoreError> {
-        let (after, max) = (number(after), bounded(max));
+        let (after, max) = (signed(after), bounded(max));
         let parameters: [Parameter<'_>; 3] = [(&id.0, Type::UUID), (&after, Type::INT8), (&max, Type::INT8)];
         let rows = self.ask("read an order's events", read::HISTORY, &parameters).await?;
         rows.iter().map(read::event).collect()
     }
 
     async fn attempts(&self, id: OrderId, after: u64, max: usize) -> Result<Vec<Attempt>, StoreError> {
-        let (after, max) = (number(after), bounded(max));
+        let (after, max) = (signed(after), bounded(max));
         let parameters: [Parameter<'_>; 3] = [(&id.0, Type::UUID), (&after, Type::INT8), (&max, Type::INT8)];
         let rows = self
             .ask("read an order's attempts", read::ATTEMPTS, &parameters)
@@ -409,7 +402,7 @@ impl Store for PostgresStore {
             counts.push(StatusCount {
                 order_type: from_column(row.get(0)),
                 status: from_column(row.get(1)),
-                phase: phase_from(row.get(2))?,
+                phase: Phase::from_number(row.get::<_, &str>(2).parse().unwrap_or(-1))?,
                 count: u64::try_from(row.get::<_, i64>(3)).unwrap_or(0),
             });
         }

@@ -3,11 +3,11 @@
 //! A write can only fail for reasons of the disk or of damage, and then the whole batch is rolled back.
 
 use comanda_model::{OrderId, Outcome, Phase};
-use comanda_store::{ClaimMove, Commit, Receipt, StoreError};
+use comanda_store::{ClaimMove, Commit, Numbered, Receipt, StoreError};
 use rusqlite::{OptionalExtension, params};
 
 use crate::claims::Moved;
-use crate::column::{Time, due_micros, kind_number, outcome_number};
+use crate::column::{Time, due_micros};
 use crate::current::Current;
 use crate::failure::{Failure, corrupt};
 use crate::row;
@@ -263,7 +263,7 @@ impl Writer<'_> {
                 attempt.undo,
                 Time(attempt.started_at),
                 Time(attempt.ended_at),
-                outcome_number(attempt.outcome),
+                i64::from(attempt.outcome.number()),
                 row::attempt_sum(current.seq, attempt),
                 attempt.reason,
                 attempt.result.as_ref().map(|result| result.as_str()),
@@ -321,7 +321,7 @@ impl Writer<'_> {
                 seq,
                 event.number as i64,
                 Time(event.at),
-                kind_number(event.kind),
+                i64::from(event.kind.number()),
                 from,
                 to,
                 by,

@@ -7,9 +7,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use comanda_model::{Phase, TypeHash};
+use comanda_store::Numbered;
 use rusqlite::{Connection, OptionalExtension};
 
-use crate::column::{phase_from, phase_number};
 use crate::failure::{Failure, corrupt};
 
 /// Where an order can stand.
@@ -98,7 +98,7 @@ impl Dictionary {
             .query_row([id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
             .optional()?;
         let (order_type, status, phase) = row.ok_or_else(|| corrupt(format!("state {id}"), "it is missing"))?;
-        let phase = phase_from(phase)?;
+        let phase = Phase::from_number(phase)?;
         let state = State {
             order_type: self.name(connection, order_type)?,
             status: self.name(connection, status)?,
@@ -123,13 +123,13 @@ impl Dictionary {
         }
         let found: Option<i64> = connection
             .prepare_cached("SELECT id FROM states WHERE type = ?1 AND status = ?2 AND phase = ?3")?
-            .query_row((order_type, status_id, phase_number(phase)), |row| row.get(0))
+            .query_row((order_type, status_id, i64::from(phase.number())), |row| row.get(0))
             .optional()?;
         let id = match found {
             Some(id) => id,
             None => connection
                 .prepare_cached("INSERT INTO states (type, status, phase, n) VALUES (?1, ?2, ?3, 0)")?
-                .insert((order_type, status_id, phase_number(phase)))?,
+                .insert((order_type, status_id, i64::from(phase.number())))?,
         };
         self.state(connection, id)?;
         Ok(id)

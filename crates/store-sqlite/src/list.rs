@@ -6,11 +6,11 @@
 
 use std::collections::HashSet;
 
-use comanda_store::ListQuery;
+use comanda_store::{ListQuery, Numbered};
 use jiff::Timestamp;
 use rusqlite::params;
 
-use crate::column::{Time, phase_number};
+use crate::column::Time;
 use crate::failure::{Failure, corrupt};
 use crate::read::{Loaded, bound};
 use crate::readers::Reader;
@@ -119,7 +119,7 @@ impl Reader {
              WHERE s.n > 0 AND (?1 IS NULL OR t.text = ?1) AND (?2 IS NULL OR n.text = ?2) \
              AND (?3 IS NULL OR s.phase = ?3)",
         )?;
-        let phase = query.phase.map(phase_number);
+        let phase = query.phase.map(|phase| i64::from(phase.number()));
         let rows = statement.query_map(params![query.order_type, query.status, phase], |row| row.get(0))?;
         Ok(rows.collect::<Result<_, _>>()?)
     }

@@ -4,14 +4,16 @@ use std::fmt::Display;
 use std::sync::Arc;
 
 use comanda_model::order::{AfterUndo, DeadLetter, Done, Intent, Lane, PastCallback};
-use comanda_model::{Acceptance, Attempt, CommitId, Event, Head, Hold, Json, OrderId, TypeHash, Work};
-use comanda_store::StoreError;
+use comanda_model::{
+    Acceptance, Attempt, CommitId, Event, EventKind, Head, Hold, Json, OrderId, Outcome, TypeHash, Work,
+};
+use comanda_store::{Numbered, StoreError};
 use jiff::Timestamp;
 use rusqlite::{Connection, Row};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::column::{Sum, Time, kind_from, kind_number, outcome_from, outcome_number, phase_number};
+use crate::column::{Sum, Time};
 use crate::dictionary::Dictionary;
 use crate::failure::{Failure, corrupt};
 
@@ -243,7 +245,7 @@ pub(crate) fn head_sum(
 ) -> i64 {
     Sum::new(b'h', seq)
         .text(&head.status)
-        .int(phase_number(head.phase))
+        .int(i64::from(head.phase.number()))
         .bytes(&head.type_hash.0)
         .int(head.version as i64)
         .int(head.etag_version as i64)
@@ -348,7 +350,7 @@ pub(crate) fn event_sum(position: i64, seq: i64, event: &Event, changed: Option<
         .int(seq)
         .int(event.number as i64)
         .time(event.at)
-        .int(kind_number(event.kind))
+        .int(i64::from(event.kind.number()))
         .maybe(event.from.as_deref())
         .maybe(event.to.as_deref())
         .text(&event.by)
@@ -372,7 +374,7 @@ pub(crate) fn event(
         let mut event = Event {
             number: unsigned(row.get(2)?, "its number")?,
             at: row.get::<_, Time>(3)?.0,
-            kind: kind_from(row.get(4)?)?,
+            kind: EventKind::from_number(row.get(4)?)?,
             from: status(dictionary, row.get(5)?)?,
             to: status(dictionary, row.get(6)?)?,
             by: dictionary.name(connection, row.get(7)?)?,
@@ -415,7 +417,7 @@ pub(crate) fn attempt_sum(seq: i64, attempt: &Attempt) -> i64 {
         .int(i64::from(attempt.undo))
         .time(attempt.started_at)
         .time(attempt.ended_at)
-        .int(outcome_number(attempt.outcome))
+        .int(i64::from(attempt.outcome.number()))
         .maybe(attempt.reason.as_deref())
         .maybe(attempt.result.as_ref().map(Json::as_str))
         .finish()
@@ -438,7 +440,7 @@ pub(crate) fn attempt(
             undo: row.get(5)?,
             started_at: row.get::<_, Time>(6)?.0,
             ended_at: row.get::<_, Time>(7)?.0,
-            outcome: outcome_from(row.get(8)?)?,
+            outcome: Outcome::from_number(row.get(8)?)?,
             reason: row.get(10)?,
             result: row.get::<_, Option<String>>(11)?.map(Json::from_valid),
         };

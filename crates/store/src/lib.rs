@@ -10,6 +10,7 @@ pub mod conformance;
 pub mod error;
 pub mod ledger;
 pub mod memory;
+pub mod number;
 pub mod query;
 pub mod queue;
 pub mod record;
@@ -26,6 +27,7 @@ use tokio::sync::watch;
 pub use commit::{ClaimMove, Commit, Expect, KeyClaim, Receipt, Ticket};
 pub use error::{CommitError, StoreError};
 pub use ledger::{Account, PostError, Posted, Posting};
+pub use number::Numbered;
 pub use query::{
     Cause, Counters, Cursor, FeedEvent, FeedPage, FeedStart, ListQuery, OrderPage, Place, StatusCount, Stored,
     TypeSource,
@@ -71,7 +73,7 @@ pub trait Store: Send + Sync + 'static {
     /// A store without [`Capabilities::queues`] answers [`StoreError::Unsupported`].
     async fn claim_work(&self, asked: &QueueClaim) -> Result<WorkClaims, StoreError> {
         let _ = asked;
-        Err(self.without_queues())
+        Err(self.lacks("keep queues"))
     }
 
     /// Claims up to `asked.max` items of a status's queue: of each lane only the first, and none while that is leased,
@@ -82,45 +84,37 @@ pub trait Store: Send + Sync + 'static {
     /// [`Store::claim_work`], claims survive the process, and a crash before the answer leaves them to end by themselves.
     async fn claim_items(&self, asked: &QueueClaim) -> Result<ItemClaims, StoreError> {
         let _ = asked;
-        Err(self.without_queues())
+        Err(self.lacks("keep queues"))
     }
 
     /// Ends the claim of an item. Durable when answered; answers the queue's name, or nothing if the token does not hold
     /// the item (any more): then nothing was changed. Once the lease has ended the token counts until another claims.
     async fn settle_item(&self, token: &ItemToken, outcome: &ItemOutcome) -> Result<Option<String>, StoreError> {
         let _ = (token, outcome);
-        Err(self.without_queues())
+        Err(self.lacks("keep queues"))
     }
 
     /// Extends the claim of an item. Answers when it now ends, or nothing if the token is stale.
     async fn renew_item(&self, token: &ItemToken, lease: Duration) -> Result<Option<Timestamp>, StoreError> {
         let _ = (token, lease);
-        Err(self.without_queues())
+        Err(self.lacks("keep queues"))
     }
 
     /// Dead letters of a queue at positions above `after`, oldest first, at most `max`.
     async fn dead_items(&self, queue: &str, after: u64, max: usize) -> Result<Vec<DeadItem>, StoreError> {
         let _ = (queue, after, max);
-        Err(self.without_queues())
+        Err(self.lacks("keep queues"))
     }
 
     /// Moves dead letters of a queue: those at these positions. Answers how many there were; others are passed over.
     async fn move_dead_items(&self, queue: &str, positions: &[u64], to: DeadItemMove) -> Result<u64, StoreError> {
         let _ = (queue, positions, to);
-        Err(self.without_queues())
+        Err(self.lacks("keep queues"))
     }
 
     /// How much stands in each queue that has ever held anything, by name. Never counts rows.
     async fn queues(&self) -> Result<Vec<QueueCount>, StoreError> {
-        Err(self.without_queues())
-    }
-
-    /// What a store answers that keeps no queues.
-    fn without_queues(&self) -> StoreError {
-        StoreError::Unsupported {
-            store: self.capabilities().name,
-            what: "keep queues",
-        }
+        Err(self.lacks("keep queues"))
     }
 
     /// Extends a claim. Answers when it now ends, or [`CommitError::TokenStale`] if it is no longer held.
@@ -219,7 +213,8 @@ pub trait Store: Send + Sync + 'static {
     }
 
     /// Removes orders that have been final since before `before`, with everything that belongs to them, and keys that
-    /// have expired; orders of which a queue still holds an item, also as a dead letter, stay: at most `max` orders per call, so that nobody waits. Answers how many went; 0 means done.
+    /// have expired; orders of which a queue still holds an item, also as a dead letter, stay. At most `max` orders per
+    /// call, so that nobody waits. Answers how many went; 0 means done.
     async fn retain(&self, before: Timestamp, max: usize) -> Result<usize, StoreError>;
 
     /// Copies the whole store, as it stands at one moment, to a new file while it goes on working. `progress` is told

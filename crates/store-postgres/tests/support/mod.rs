@@ -154,7 +154,7 @@ impl Cluster {
             })
             .unwrap_or_else(|| panic!("{}", std::fs::read_to_string(directory.join("log")).unwrap_or_default()));
         let script = format!(
-            "cat > /dev/null; '{}' -D '{}' -m immediate stop > /dev/null 2>&1; rm -rf '{}'",
+            "cat > /dev/null; '{}' -D '{}' -m fast stop > /dev/null 2>&1; rm -rf '{}'",
             program("pg_ctl").display(),
             data.display(),
             directory.display()

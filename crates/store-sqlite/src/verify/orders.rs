@@ -1,10 +1,11 @@
 //! Order by order: what was accepted, the head, and every row that leads to it.
 
 use comanda_model::{Acceptance, HoldState, Outcome, Phase};
+use comanda_store::Numbered;
 use rusqlite::{OptionalExtension, ToSql, params};
 
 use super::Verifier;
-use crate::column::{due_micros, outcome_number};
+use crate::column::due_micros;
 use crate::failure::Failure;
 use crate::row::{self, HeadRow, ORDER_COLUMNS_COUNT};
 
@@ -261,7 +262,7 @@ impl Verifier<'_> {
         for (step, number) in &found.results {
             let there = self.exists(
                 "SELECT 1 FROM attempts WHERE seq = ?1 AND number = ?2 AND outcome = ?3 AND result IS NOT NULL",
-                params![seq, *number as i64, outcome_number(Outcome::Done)],
+                params![seq, *number as i64, i64::from(Outcome::Done.number())],
             )?;
             if !there {
                 let what = row::of_order(&format!("the result of step `{step}`"), accepted.id);
