@@ -1,6 +1,7 @@
 //! Runs the real binary: a server on a port of its own with a directory of its own, and commands.
 #![allow(dead_code, reason = "each test binary uses its own part of this")]
 
+pub mod clients;
 #[cfg(target_os = "linux")]
 pub mod disk;
 pub mod random;
