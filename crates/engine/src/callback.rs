@@ -138,7 +138,7 @@ impl Core {
                     self.meters.attempted(
                         &order.accepted.order_type,
                         &step,
-                        crate::worker::outcome_name(&callback.outcome),
+                        crate::attempt::outcome_name(&callback.outcome),
                     );
                 }
                 let mut claim = None;

@@ -97,20 +97,25 @@ impl Core {
         Prepared { commit, taking }
     }
 
-    /// Stages one commit and waits until it is durable. Answers with the order as the commit left it.
-    pub(crate) async fn commit_one(&self, commit: Commit) -> Result<(Receipt, Order), CommitError> {
+    /// Stages one commit, at once, and waits until it is durable. Answers with the order as the commit left it.
+    ///
+    /// Not an `async fn`: the commit itself would stand in the future, which is moved about with every submission.
+    pub(crate) fn commit_one(
+        &self,
+        commit: Commit,
+    ) -> impl Future<Output = Result<(Receipt, Order), CommitError>> + Send + '_ {
         let (order, written) = (commit.order.clone(), Written::of(&commit));
         let taken = match commit.claim {
             ClaimMove::Take { token, .. } => Some(token),
             ClaimMove::Keep | ClaimMove::End => None,
         };
-        let Some(ticket) = self.store.commit(vec![commit]).into_iter().next() else {
-            return Err(CommitError::Closed);
-        };
-        let receipt = self
-            .resolve(self.settling(ticket, taken), &order, &written, taken)
-            .await?;
-        Ok((receipt, order))
+        let ticket = self.store.commit(vec![commit]).into_iter().next();
+        let settling = ticket.map(|ticket| self.settling(ticket, taken));
+        async move {
+            let settling = settling.ok_or(CommitError::Closed)?;
+            let receipt = self.resolve(settling, &order, &written, taken).await?;
+            Ok((receipt, order))
+        }
     }
 
     /// Waits for a commit. An unknown outcome is resolved by reading, never by guessing.
@@ -123,7 +128,8 @@ impl Core {
         taken: Option<Token>,
     ) -> Result<Receipt, CommitError> {
         match settling.await {
-            Err(CommitError::Unknown) => self.look_up(order, written, taken).await,
+            // Rare and large: on the heap, so that the future of every other commit is small.
+            Err(CommitError::Unknown) => Box::pin(self.look_up(order, written, taken)).await,
             answer => answer,
         }
     }

@@ -68,14 +68,22 @@ struct Pending {
 
 impl Service {
     /// Accepts an order. When this answers `Ok`, the order would survive a crash.
-    pub async fn submit(&self, submission: Submission) -> Result<Accepted, SubmitError> {
+    ///
+    /// Validated and staged when called; the future only waits.
+    pub fn submit(&self, submission: Submission) -> impl Future<Output = Result<Accepted, SubmitError>> + Send + '_ {
         let core = &self.0;
-        let Pending { prepared, definition } = core.prepare_submission(submission)?;
-        let Prepared { commit, taking } = prepared;
-        let fingerprint = commit.keys.first().map(|key| key.fingerprint);
-        match core.commit_one(commit).await {
-            Ok((receipt, order)) => Ok(core.accepted(order, definition, &receipt, taking)),
-            Err(error) => core.not_accepted(error, fingerprint).await,
+        let staged = core.prepare_submission(submission).map(|pending| {
+            let Prepared { commit, taking } = pending.prepared;
+            let fingerprint = commit.keys.first().map(|key| key.fingerprint);
+            (core.commit_one(commit), taking, pending.definition, fingerprint)
+        });
+        async move {
+            let (committed, taking, definition, fingerprint) = staged?;
+            match committed.await {
+                Ok((receipt, order)) => Ok(core.accepted(order, definition, &receipt, taking)),
+                // On the heap: what is rare must not make the future of every submission large.
+                Err(error) => Box::pin(core.not_accepted(error, fingerprint)).await,
+            }
         }
     }
 
@@ -119,7 +127,7 @@ impl Service {
                         let taken = taking.as_ref().map(|taking| taking.token);
                         match core.resolve(settling, &order, &written, taken).await {
                             Ok(receipt) => Ok(core.accepted(order, definition, &receipt, taking)),
-                            Err(error) => core.not_accepted(error, fingerprint).await,
+                            Err(error) => Box::pin(core.not_accepted(error, fingerprint)).await,
                         }
                     }
                 },

@@ -6,6 +6,7 @@
 //!
 //! Nothing leaves the process (an answer, a step's call, a wake-up) before the commit it rests on is durable.
 
+mod attempt;
 mod callback;
 mod chance;
 mod command;
@@ -16,6 +17,7 @@ mod intake;
 mod meter;
 mod pull;
 mod registry;
+mod release;
 mod service;
 mod settling;
 mod step;

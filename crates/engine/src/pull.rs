@@ -22,10 +22,11 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use crate::attempt::outcome_name;
 use crate::commit::{Prepared, Taking};
 use crate::error::CommandError;
 use crate::service::{Core, Service};
-use crate::worker::{Ready, outcome_name};
+use crate::worker::Ready;
 
 /// How often an answer is decided again because the order had moved.
 const ROUNDS_MAX: u32 = 20;

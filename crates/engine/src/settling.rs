@@ -13,6 +13,7 @@ use comanda_model::Token;
 use comanda_store::{CommitError, Receipt, Store, Ticket};
 use tokio_util::task::TaskTracker;
 
+use crate::release::release;
 use crate::service::Core;
 use crate::worker::Wake;
 
@@ -70,10 +71,8 @@ impl Drop for Settling {
                 Err(CommitError::Unknown) => true,
                 Err(_) => return,
             };
-            if let Some(token) = taken.filter(|_| claimed)
-                && let Err(error) = store.release(&[token]).await
-            {
-                tracing::warn!(order = %token.order, %error, "a claim could not be released; it ends with its lease");
+            if let Some(token) = taken.filter(|_| claimed) {
+                release(&store, &[token]).await;
             }
             wake.now();
         };

@@ -9,28 +9,25 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use comanda_model::decision::{self, Command, Due, Input, Report, StepOutcome};
+use comanda_model::decision::{self, Due, Input, Report, StepOutcome};
 use comanda_model::ledger::shortages_text;
 use comanda_model::order::WorkKind;
 use comanda_model::order_type::Action;
-use comanda_model::{Attempt, HoldMove, Order, OrderId, Outcome, Shortage, Token};
+use comanda_model::{Order, Shortage, Token};
 use comanda_order_type::Definition;
 use comanda_store::{CommitError, Expect, Place, StoreError, Ticket};
 use jiff::Timestamp;
 use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc};
-use tracing::Instrument;
 
+use crate::attempt::outcome_name;
 use crate::chance::spread;
 use crate::commit::{Prepared, Taking, Written};
+use crate::release::release;
 use crate::service::Core;
-use crate::step::{Effect, Postponed, StepCall};
+use crate::step::Effect;
 
 /// The most orders that are claimed, or decided and committed together.
 const BATCH_MAX: usize = 256;
-/// How much longer than its attempt may take a claim lasts.
-const LEASE_MARGIN: Duration = Duration::from_secs(30);
-/// How often in a row a built-in step is decided again because the ledger moved under it, before that is an attempt.
-const SHORT_TRIES: u32 = 16;
 /// The longest wait before a commit that the store did not take is tried again.
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
@@ -123,9 +120,7 @@ pub(crate) async fn dispatch_loop(core: Arc<Core>, mut receiver: mpsc::Unbounded
     while let Ok(ready) = receiver.try_recv() {
         tokens.push(ready.token);
     }
-    if let Err(error) = core.store.release(&tokens).await {
-        tracing::warn!(%error, "claims could not be released; they end with their lease");
-    }
+    release(&core.store, &tokens).await;
 }
 
 /// A decided change whose commit is under way.
@@ -138,16 +133,11 @@ struct Staged {
 }
 
 impl Core {
-    /// Hands a claimed order to the dispatcher. When that has stopped the claim ends with the process.
+    /// Hands a claimed order to the dispatcher. When that has stopped the claim goes back, or nobody would find the order
+    /// before its lease has ended.
     pub(crate) fn hand_on(&self, ready: Ready) {
         if let Err(mpsc::error::SendError(ready)) = self.ready.send(ready) {
-            // The dispatcher has stopped. The claim goes back, or nobody would find the order before its lease has ended.
-            let store = self.store.clone();
-            self.tasks.spawn(async move {
-                if let Err(error) = store.release(&[ready.token]).await {
-                    tracing::warn!(%error, "a claim could not be released; it ends with its lease");
-                }
-            });
+            self.spawn_release(ready.token);
         }
     }
 
@@ -215,7 +205,7 @@ impl Core {
             }
             let change = match decision::due(&ready.order, &ready.definition.order_type, &input) {
                 Due::Nothing => {
-                    self.spawn_release(ready);
+                    self.spawn_release(ready.token);
                     continue;
                 }
                 Due::Change(change) => *change,
@@ -374,7 +364,8 @@ impl Core {
             }
             Err(CommitError::TokenStale | CommitError::Closed) => {}
             Err(CommitError::VersionMoved { .. }) => self.give_back(token).await,
-            Err(CommitError::Short(short)) => self.refuse(token, taking, definition, &short).await,
+            // Rare and large: beside the path of every other order, not in it.
+            Err(CommitError::Short(short)) => Box::pin(self.refuse(token, taking, definition, &short)).await,
             Err(error) => {
                 tracing::warn!(order = %order.id(), %error, "a change could not be committed; it is decided again");
                 let core = self.clone();
@@ -423,338 +414,17 @@ impl Core {
         }
     }
 
-    /// Gives a claim back, so that the order is read and decided again.
-    async fn give_back(&self, token: Token) {
-        if let Err(error) = self.store.release(&[token]).await {
-            tracing::warn!(order = %token.order, %error, "a claim could not be released; it ends with its lease");
-        }
-        self.wake.now();
-    }
-
-    fn spawn_release(self: &Arc<Self>, ready: Ready) {
-        let core = self.clone();
-        self.tasks.spawn(async move {
-            if let Err(error) = core.store.release(&[ready.token]).await {
-                tracing::warn!(order = %ready.token.order, %error, "a claim could not be released");
-            }
-        });
-    }
-
-    fn spawn_run(self: &Arc<Self>, ready: Ready) {
-        let core = self.clone();
-        let span = tracing::info_span!(
-            "attempt",
-            otel.kind = "client",
-            order = %ready.order.id(),
-            order_type = %ready.order.accepted.order_type,
-            step = tracing::field::Empty,
-            parent = ready.order.accepted.traceparent.as_deref(),
-            traceparent = tracing::field::Empty,
-            error = tracing::field::Empty,
-        );
-        self.tasks.spawn(async move { core.run(ready).await }.instrument(span));
-    }
-
-    /// Runs a step that reaches outside, within its time, and commits its outcome; again while the ledger has moved
-    /// under it.
-    async fn run(self: &Arc<Self>, mut ready: Ready) {
-        for _ in 0..SHORT_TRIES {
-            match self.attempt(ready).await {
-                Some(again) => ready = again,
-                None => return,
-            }
-        }
-        let now = self.store.now();
-        let report = Report {
-            started_at: now,
-            ended_at: now,
-            outcome: StepOutcome::Failed {
-                reason: format!("others were quicker {SHORT_TRIES} times"),
-                retry_after: None,
-            },
-        };
-        self.settle(ready, report, None).await;
-    }
-
-    /// One attempt. Answers with the order if the ledger had too little for what was decided: nothing has happened then.
-    async fn attempt(self: &Arc<Self>, ready: Ready) -> Option<Ready> {
-        let input = self.input();
-        let order_type = ready.definition.order_type.clone();
-        let Due::Run(run) = decision::due(&ready.order, &order_type, &input) else {
-            self.give_back(ready.token).await;
-            return None;
-        };
-        // First a place at the target, then one of ours: whoever waits for a slow target holds up no other.
-        let admitted = tokio::select! {
-            biased;
-            () = self.stopping.cancelled() => {
-                self.give_back(ready.token).await;
-                return None;
-            }
-            admitted = self.steps.admit(&ready.order, run.step) => admitted,
-        };
-        let _admission = match admitted {
-            Ok(admission) => admission,
-            Err(Postponed { reason, after }) => {
-                let report = Report {
-                    started_at: input.now,
-                    ended_at: self.store.now(),
-                    outcome: StepOutcome::Postponed {
-                        reason,
-                        after: spread(after, self.options.chance.fraction()),
-                    },
-                };
-                return self.settle(ready, report, None).await;
-            }
-        };
-        let slot = tokio::select! {
-            biased;
-            () = self.stopping.cancelled() => None,
-            slot = self.concurrency.clone().acquire_owned() => slot.ok(),
-        };
-        if slot.is_none() {
-            self.give_back(ready.token).await;
-            return None;
-        }
-        // The claim must outlast the attempt, or the order would be given to another while this one is running.
-        match self.store.renew(&ready.token, run.timeout + LEASE_MARGIN).await {
-            Ok(_) => {}
-            Err(CommitError::TokenStale) => return None,
-            Err(error) => {
-                tracing::warn!(%error, "the claim could not be extended; the attempt is not begun");
-                self.give_back(ready.token).await;
-                return None;
-            }
-        }
-        let forward = format!("{}:{}", ready.order.id(), run.visit);
-        let call = StepCall {
-            order: &ready.order,
-            name: &run.name,
-            step: run.step,
-            attempt: run.attempt,
-            undo: run.undo,
-            idempotency_key: if run.undo {
-                format!("{forward}:undo")
-            } else {
-                forward.clone()
-            },
-            undoes: run.undo.then_some(forward),
-            uncertain: run.uncertain || ready.reclaimed,
-            callback: Some(ready.token),
-            traceparent: self.child_trace(ready.order.accepted.traceparent.as_deref()),
-        };
-        // The span is the one that the receiver is told as its parent, so that both sides' traces join.
-        let span = tracing::Span::current();
-        span.record("step", call.name);
-        span.record("traceparent", call.traceparent.as_str());
-        let started_at = self.store.now();
-        let attempt = async {
-            match &run.step.action {
-                Action::BuiltIn(_) => self.steps.run_built_in(call).await,
-                _ => self.steps.run(call).await.into(),
-            }
-        };
-        let attempt = tokio::time::timeout(run.timeout, attempt);
-        let Effect { outcome, hold } = tokio::select! {
-            biased;
-            effect = attempt => effect.unwrap_or_else(|_| {
-                let reason = format!("no answer within {:?}", run.timeout);
-                Effect::from(StepOutcome::Unknown { reason, retry_after: None })
-            }),
-            // Whether it happened outside is not known: the next process makes the attempt again, under the same key.
-            () = self.aborting.cancelled() => {
-                self.give_back(ready.token).await;
-                return None;
-            }
-        };
-        if let StepOutcome::Failed { reason, .. }
-        | StepOutcome::Refused { reason }
-        | StepOutcome::Unknown { reason, .. } = &outcome
-        {
-            span.record("error", reason.as_str());
-        }
-        let ended_at = self.store.now();
-        let name = run.name.clone();
-        let took = Duration::try_from(ended_at.duration_since(started_at)).unwrap_or_default();
-        self.meters.took(&order_type.name, &name, took);
-        self.meters.attempted(&order_type.name, &name, outcome_name(&outcome));
-        tracing::debug!(step = %name, outcome = outcome_name(&outcome), ?took, "a step was attempted");
-        self.settle(
-            ready,
-            Report {
-                started_at,
-                ended_at,
-                outcome,
-            },
-            hold,
-        )
-        .await
-    }
-
-    /// Commits the outcome of an attempt. An order that an edit or a cancel has moved meanwhile is read and decided
-    /// again; the outcome is dropped only when its token is no longer valid, and then that is written down. Answers with
-    /// the order if the ledger has too little for `hold`.
-    async fn settle(self: &Arc<Self>, ready: Ready, report: Report, hold: Option<HoldMove>) -> Option<Ready> {
-        let Ready {
-            mut order,
-            token,
-            mut definition,
-            permit,
-            ..
-        } = ready;
-        let mut permit = Some(permit);
-        let mut failures = 0;
-        let mut attempts = None;
-        loop {
-            let input = self.input();
-            let change =
-                decision::report_with_hold(&order, &definition.order_type, report.clone(), hold.clone(), &input);
-            let attempts = attempts.get_or_insert_with(|| change.attempts.clone());
-            let expect = Expect::At {
-                version: order.head.version,
-                token: Some(token),
-            };
-            let Prepared { commit, taking } = self.prepare(change, expect, Vec::new(), true, permit.take());
-            match self.commit_one(commit).await {
-                Ok((receipt, after)) => {
-                    self.committed(&after, &receipt);
-                    if let (true, Some(Taking { token, permit })) = (receipt.claimed, taking) {
-                        self.hand_on(Ready {
-                            order: after,
-                            token,
-                            definition,
-                            permit,
-                            reclaimed: false,
-                        });
-                    }
-                    return None;
-                }
-                Err(CommitError::TokenStale) => {
-                    self.record_stale(token.order, std::mem::take(attempts)).await;
-                    return None;
-                }
-                Err(CommitError::Closed) => return None,
-                Err(CommitError::Short(_)) => {
-                    let permit = match taking {
-                        Some(taking) => taking.permit,
-                        None => self.outstanding.clone().acquire_owned().await.ok()?,
-                    };
-                    return Some(Ready {
-                        order,
-                        token,
-                        definition,
-                        permit,
-                        reclaimed: false,
-                    });
-                }
-                Err(CommitError::VersionMoved { .. }) => {}
-                Err(error) => {
-                    failures += 1;
-                    tracing::warn!(order = %order.id(), %error, "a step's outcome could not be committed; it is tried again");
-                    if self.aborting.is_cancelled() {
-                        return None;
-                    }
-                    self.pause(self.backoff(failures)).await;
-                }
-            }
-            permit = taking.map(|taking| taking.permit);
-            match self.reload(token.order).await {
-                // Whether the token still counts is for the store to say: a lease that is over does not end it.
-                Ok(Some(stored)) if is_about(&stored.order, &token) => {
-                    order = stored.order;
-                    if let Ok(current) = self.definition(&order).await {
-                        definition = current;
-                    }
-                }
-                Ok(Some(_)) => {
-                    self.record_stale(token.order, std::mem::take(attempts)).await;
-                    return None;
-                }
-                Ok(None) => return None,
-                Err(error) => {
-                    failures += 1;
-                    tracing::warn!(order = %token.order, %error, "an order could not be read; it is tried again");
-                    if self.aborting.is_cancelled() {
-                        return None;
-                    }
-                    self.pause(self.backoff(failures)).await;
-                }
-            }
-        }
-    }
-
-    /// Writes down an outcome that came too late to count.
-    async fn record_stale(&self, id: OrderId, attempts: Vec<Attempt>) {
-        // Nothing was to be written down of an attempt that only waits: its callback was quicker than its answer.
-        let Some(mut attempt) = attempts.into_iter().next() else {
-            return;
-        };
-        let mut failures = 0;
-        loop {
-            match self.is_recorded(id, &attempt).await {
-                // A commit of ours whose answer was lost was applied after all.
-                Ok(true) => return,
-                Ok(false) => break,
-                Err(error) => {
-                    failures += 1;
-                    tracing::warn!(order = %id, %error, "an order's attempts could not be read; it is tried again");
-                    if self.aborting.is_cancelled() {
-                        return;
-                    }
-                    self.pause(self.backoff(failures)).await;
-                }
-            }
-        }
-        attempt.outcome = Outcome::Stale;
-        attempt.result = None;
-        attempt.reason = Some("the attempt was no longer valid when its result came".to_owned());
-        let change = crate::command::Change {
-            by: "engine".into(),
-            reason: None,
-            precondition: crate::command::Precondition::None,
-        };
-        let recorded = self
-            .command(id, &change, &|_, _| Ok(Command::RecordStale(Box::new(attempt.clone()))))
-            .await;
-        match recorded {
-            Ok(found) => self.meters.stale(&found.stored.order.accepted.order_type),
-            Err(error) => tracing::warn!(order = %id, %error, "a stale result could not be written down"),
-        }
-    }
-
-    /// Whether an attempt stands in its order's history as what it was. Its number may have changed, if the order moved
-    /// before it was written down.
-    async fn is_recorded(&self, id: OrderId, attempt: &Attempt) -> Result<bool, StoreError> {
-        let same = |other: &Attempt| {
-            Attempt {
-                number: attempt.number,
-                ..other.clone()
-            } == *attempt
-        };
-        let recorded = self.store.attempts(id, attempt.number - 1, BATCH_MAX).await?;
-        Ok(recorded.iter().any(same))
-    }
-
-    fn backoff(&self, failures: u32) -> Duration {
+    pub(crate) fn backoff(&self, failures: u32) -> Duration {
         let grown = Duration::from_millis(100).saturating_mul(1 << failures.min(8));
         spread(grown.min(BACKOFF_MAX), self.options.chance.fraction())
     }
 
-    async fn pause(&self, wait: Duration) {
+    pub(crate) async fn pause(&self, wait: Duration) {
         tokio::select! {
             biased;
             () = tokio::time::sleep(wait) => {}
             () = self.aborting.cancelled() => {}
         }
-    }
-
-    /// A span of its own in the order's trace (W3C trace context, version 00).
-    fn child_trace(&self, parent: Option<&str>) -> String {
-        let span = (self.options.chance.bits() >> 64) as u64 | 1;
-        let trace = parent.and_then(|parent| parent.get(3..35)).map(str::to_owned);
-        let flags = parent.and_then(|parent| parent.get(53..55)).unwrap_or("01");
-        let trace = trace.unwrap_or_else(|| format!("{:032x}", self.options.chance.bits() | 1));
-        format!("00-{trace}-{span:016x}-{flags}")
     }
 }
 
@@ -764,22 +434,4 @@ fn may_queue(order: &Order, now: Timestamp) -> bool {
     let first_try = matches!(&head.work, Some(work) if work.attempt == 1 && matches!(work.kind, WorkKind::Step(_)));
     let standing = head.lane.as_ref().is_some_and(|lane| lane.standing);
     standing && first_try && head.status_until.is_some_and(|until| until <= now)
-}
-
-/// Whether the work that an order has is that which the token was given for.
-fn is_about(order: &Order, token: &Token) -> bool {
-    let work = order.head.work.as_ref();
-    work.is_some_and(|work| (work.visit, work.attempt) == (token.visit, token.attempt))
-}
-
-pub(crate) fn outcome_name(outcome: &StepOutcome) -> &'static str {
-    match outcome {
-        StepOutcome::Done { .. } => Outcome::Done.name(),
-        StepOutcome::Failed { .. } => Outcome::Failed.name(),
-        StepOutcome::Refused { .. } => Outcome::Refused.name(),
-        StepOutcome::Lost { .. } => Outcome::Lost.name(),
-        StepOutcome::Unknown { .. } => Outcome::Unknown.name(),
-        StepOutcome::Waiting { .. } => "waiting",
-        StepOutcome::Postponed { .. } => "postponed",
-    }
 }

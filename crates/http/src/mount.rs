@@ -113,9 +113,10 @@ pub(crate) async fn handle(
     let answered = match (request.method().clone(), &mounted.id) {
         (Method::OPTIONS, _) => Ok(mount.options(methods)),
         (Method::POST, None) => mount.submit(request).await,
-        (Method::GET | Method::HEAD, None) => mount.list(request).await,
-        (Method::GET | Method::HEAD, Some(id)) => mount.get(id, request).await,
-        (Method::PATCH, Some(id)) => mount.patch(id, request).await,
+        // On the heap, so that the future of a submission is no larger than it needs to be.
+        (Method::GET | Method::HEAD, None) => Box::pin(mount.list(request)).await,
+        (Method::GET | Method::HEAD, Some(id)) => Box::pin(mount.get(id, request)).await,
+        (Method::PATCH, Some(id)) => Box::pin(mount.patch(id, request)).await,
         (method, _) => {
             let detail = format!("{} does not take {method}", request.uri().path());
             let problem = Problem::new("method-not-allowed", detail);
@@ -170,7 +171,7 @@ impl Mount<'_> {
         if let (Some(id), Some(_)) = (&incoming.id, definition.wire.status_field()) {
             let id = id.clone();
             let precondition = request::if_match(&headers).unwrap_or(Precondition::None);
-            let found = self.update(&id, incoming, precondition).await?;
+            let found = Box::pin(self.update(&id, incoming, precondition)).await?;
             let (_, text) = found.definition.wire.accepted(&facts(&found));
             return Ok(self.tagged(json_text(StatusCode::OK, text), &found));
         }

@@ -137,9 +137,7 @@ impl App {
             return Ok((StatusCode::ACCEPTED, accepted.found));
         };
         let id = accepted.found.stored.order.id();
-        let found = self
-            .service
-            .wait(id, WaitFor::Rest, wait)
+        let found = Box::pin(self.service.wait(id, WaitFor::Rest, wait))
             .await?
             .unwrap_or(accepted.found);
         let is_final = found.stored.order.head.phase == Phase::Final;
