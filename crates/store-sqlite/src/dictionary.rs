@@ -3,7 +3,7 @@
 //! A number, once durable, never changes its meaning, so a connection's copy never goes stale; only the writer must
 //! forget what it learnt in a transaction that was rolled back.
 
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 use std::sync::Arc;
 
 use comanda_model::{Phase, TypeHash};
@@ -26,12 +26,12 @@ pub(crate) struct State {
 /// One connection's copy of what numbers mean.
 #[derive(Debug, Default)]
 pub(crate) struct Dictionary {
-    names: HashMap<i64, Arc<str>>,
-    name_ids: HashMap<Arc<str>, i64>,
-    states: HashMap<i64, State>,
-    state_ids: HashMap<(i64, i64, Phase), i64>,
-    hashes: HashMap<i64, TypeHash>,
-    hash_ids: HashMap<TypeHash, i64>,
+    names: FxHashMap<i64, Arc<str>>,
+    name_ids: FxHashMap<Arc<str>, i64>,
+    states: FxHashMap<i64, State>,
+    state_ids: FxHashMap<(i64, i64, Phase), i64>,
+    hashes: FxHashMap<i64, TypeHash>,
+    hash_ids: FxHashMap<TypeHash, i64>,
 }
 
 impl Dictionary {

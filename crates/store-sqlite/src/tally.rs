@@ -1,6 +1,6 @@
 //! How many orders stand where, kept while commits are applied and written once per batch.
 
-use std::collections::{HashMap, HashSet};
+use rustc_hash::{FxHashMap, FxHashSet};
 use std::sync::Arc;
 
 use rusqlite::Connection;
@@ -22,18 +22,18 @@ pub(crate) struct QueueTally {
 /// The writer's counts, by the rows of `states` and `types`, and of queues by name.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
-    queues: HashMap<Arc<str>, QueueTally>,
-    changed_queues: HashSet<Arc<str>>,
-    states: HashMap<i64, i64>,
-    types: HashMap<i64, i64>,
-    changed_states: HashSet<i64>,
-    changed_types: HashSet<i64>,
+    queues: FxHashMap<Arc<str>, QueueTally>,
+    changed_queues: FxHashSet<Arc<str>>,
+    states: FxHashMap<i64, i64>,
+    types: FxHashMap<i64, i64>,
+    changed_states: FxHashSet<i64>,
+    changed_types: FxHashSet<i64>,
 }
 
 impl Tally {
     /// Reads the durable counts.
     pub(crate) fn load(connection: &Connection) -> Result<Self, Failure> {
-        let read = |sql| -> Result<HashMap<i64, i64>, Failure> {
+        let read = |sql| -> Result<FxHashMap<i64, i64>, Failure> {
             let mut statement = connection.prepare_cached(sql)?;
             let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
             Ok(rows.collect::<Result<_, _>>()?)
