@@ -17,7 +17,29 @@ pub fn all() -> Result<(), String> {
     if !is_there("pgbouncer") {
         install_package("pgbouncer")?;
     }
-    Ok(())
+    python_tool("schemathesis", "4.32.5")
+}
+
+/// A Python program with an environment of its own, at `target/tools/NAME/bin/NAME`: what it depends on meets nothing else.
+fn python_tool(name: &str, version: &str) -> Result<(), String> {
+    let program = std::env::current_exe().map_err(|error| format!("where xtask is cannot be told: {error}"))?;
+    // xtask is `target/debug/xtask`.
+    let target = program.ancestors().nth(2).ok_or("xtask is not in a target directory")?;
+    let home = target.join("tools").join(name);
+    let marker = home.join("version");
+    if std::fs::read_to_string(&marker).is_ok_and(|installed| installed == version) {
+        return Ok(());
+    }
+    let home = home.to_str().ok_or("the target directory's name is not UTF-8")?;
+    // Debian keeps the making of environments in a package apart.
+    let venv = ["-m", "venv", "--clear", home];
+    if !is_there("python3") || shown("python3", &venv).is_err() {
+        install_package("python3-venv")?;
+        shown("python3", &venv)?;
+    }
+    let pip = format!("{home}/bin/pip");
+    shown(&pip, &["install", "--quiet", &format!("{name}=={version}")])?;
+    std::fs::write(&marker, version).map_err(|error| format!("{} cannot be written: {error}", marker.display()))
 }
 
 /// The checker of licences and bans.
