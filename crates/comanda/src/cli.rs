@@ -728,6 +728,12 @@ pub struct Bench {
     /// Submit this JSON instead of the type's sample
     #[arg(long, value_name = "FILE")]
     pub body: Option<PathBuf>,
+    /// Put one of so many texts at this place of each order, as for its customer or its lane; at most 10000
+    #[arg(long, value_name = "POINTER=COUNT", value_parser = crate::command::bench::vary)]
+    pub vary: Option<(String, u32)>,
+    /// Send an `Idempotency-Key` of its own with each request
+    #[arg(long)]
+    pub idempotency_keys: bool,
     /// Follow one order in so many to its end
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     pub sample_every: u32,

@@ -2,7 +2,7 @@
 
 mod approval;
 mod backup;
-mod bench;
+pub(crate) mod bench;
 mod built_in;
 mod cancel;
 mod check;

@@ -4,7 +4,7 @@
 //! which they are due, and what an answer takes is measured from then on, so that a server that stalls cannot hide it
 //! by holding up the sender.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -22,7 +22,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use super::body;
+use super::bodies;
 use crate::cli::Bench;
 use crate::failure::{Failure, chain};
 use crate::output::clean;
@@ -45,7 +45,10 @@ pub(super) struct Target {
     path: Uri,
     host: HeaderValue,
     key: Option<HeaderValue>,
-    body: Bytes,
+    /// Sent in turn.
+    bodies: Vec<Bytes>,
+    sent: AtomicUsize,
+    idempotency_keys: bool,
     batch: bool,
     order_type: String,
 }
@@ -71,7 +74,9 @@ impl Target {
             key: key
                 .transpose()
                 .map_err(|_| wrong("an API key with such characters".to_owned()))?,
-            body: body(args, order).into(),
+            bodies: bodies(args, order)?.into_iter().map(Bytes::from).collect(),
+            sent: AtomicUsize::new(0),
+            idempotency_keys: args.idempotency_keys,
             batch: args.batch.is_some(),
             order_type: args.order_type.clone(),
         })
@@ -84,7 +89,14 @@ impl Target {
         if let Some(key) = &self.key {
             request = request.header(AUTHORIZATION, key.clone());
         }
-        request.body(Full::new(self.body.clone()))
+        if self.idempotency_keys {
+            request = request.header("idempotency-key", format!("\"{}\"", Uuid::now_v7()));
+        }
+        let body = match &self.bodies[..] {
+            [only] => only,
+            bodies => &bodies[self.sent.fetch_add(1, Ordering::Relaxed) % bodies.len()],
+        };
+        request.body(Full::new(body.clone()))
     }
 }
 

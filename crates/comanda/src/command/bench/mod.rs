@@ -88,10 +88,50 @@ async fn newest(remote: &Remote, args: &Bench) -> Result<Option<String>, RemoteE
     Ok(page["items"][0]["id"].as_str().map(str::to_owned))
 }
 
-/// The body of a request: the order, or so many of it.
-fn body(args: &Bench, order: &Value) -> String {
+/// The most values that orders are varied over: each body is made before the run.
+const VARIED_MAX: u32 = 10_000;
+
+/// Reads `POINTER=COUNT`.
+pub(crate) fn vary(text: &str) -> Result<(String, u32), String> {
+    let (pointer, count) = text.split_once('=').ok_or("write it as POINTER=COUNT")?;
+    if !pointer.starts_with('/') {
+        return Err("a place is named by a JSON pointer, such as /customerId".to_owned());
+    }
+    match count.parse() {
+        Ok(count @ 1..=VARIED_MAX) => Ok((pointer.to_owned(), count)),
+        _ => Err(format!("the count is a number from 1 to {VARIED_MAX}")),
+    }
+}
+
+/// The bodies of requests, sent in turn: the order, or so many of it; varied if that was asked for.
+fn bodies(args: &Bench, order: &Value) -> Result<Vec<String>, Failure> {
+    let Some((pointer, count)) = &args.vary else {
+        return Ok(vec![body(args, std::iter::repeat(order.to_string()))]);
+    };
+    let inside = if args.batch.is_some() { "/data" } else { "" };
+    let place = format!("{inside}{pointer}");
+    let orders: Vec<String> = (0..*count)
+        .map(|number| {
+            let mut order = order.clone();
+            let value = order.pointer_mut(&place).ok_or_else(|| {
+                Failure::Usage(format!(
+                    "the order has nothing at {pointer} that could be varied; give one with --body"
+                ))
+            })?;
+            *value = Value::from(format!("v-{number}"));
+            Ok(order.to_string())
+        })
+        .collect::<Result<_, Failure>>()?;
+    // In a batch neighbours differ, and each order comes first once.
+    Ok((0..orders.len())
+        .map(|first| body(args, orders.iter().cycle().skip(first).cloned()))
+        .collect())
+}
+
+/// The body of a request: an order, or so many.
+fn body(args: &Bench, mut orders: impl Iterator<Item = String>) -> String {
     match args.batch {
-        None => order.to_string(),
-        Some(count) => format!("[{}]", vec![order.to_string(); count as usize].join(",")),
+        None => orders.next().unwrap_or_default(),
+        Some(count) => format!("[{}]", orders.take(count as usize).collect::<Vec<_>>().join(",")),
     }
 }
