@@ -458,3 +458,52 @@ async fn a_full_queue_and_a_closed_store_say_so() {
 }
 
 use comanda_store_sqlite::{Options, SqliteStore};
+
+#[tokio::test]
+async fn a_time_is_found_among_orders_that_were_committed_late() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let now = store.now();
+    // In commit order the times leap back and forth by up to a minute and a half.
+    let seconds_ago = |number: i64| (300 - number).clamp(0, 119).max((number * 37) % 91);
+    let mut times = Vec::new();
+    for number in 0..300 {
+        let at = now - seconds_ago(number).seconds();
+        let one = accepted(at, at, None);
+        times.push((at, one.order.id()));
+        commit(&store, one).await.unwrap();
+    }
+    for (after, before) in [
+        (Some(100), None),
+        (None, Some(100)),
+        (Some(90), Some(60)),
+        (Some(45), Some(44)),
+        (None, Some(119)),
+    ] {
+        let (after, before) = (
+            after.map(|ago: i64| now - ago.seconds()),
+            before.map(|ago: i64| now - ago.seconds()),
+        );
+        let mut expected: Vec<_> = times
+            .iter()
+            .filter(|(at, _)| after.is_none_or(|after| *at >= after) && before.is_none_or(|before| *at < before))
+            .map(|(_, id)| *id)
+            .collect();
+        expected.reverse();
+        let query = ListQuery {
+            accepted_after: after,
+            accepted_before: before,
+            limit: 1000,
+            ..ListQuery::default()
+        };
+        let page = store.list(&query).await.unwrap();
+        let listed: Vec<_> = page.orders.iter().map(|stored| stored.order.id()).collect();
+        assert_eq!(listed, expected, "from {after:?} to {before:?}");
+    }
+    let late = accepted(now - 121.seconds(), now, None);
+    let answer = commit(&store, late).await;
+    assert!(
+        matches!(answer, Err(CommitError::Busy { .. })),
+        "so late that no list would find it: {answer:?}"
+    );
+}
