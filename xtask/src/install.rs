@@ -17,11 +17,12 @@ pub fn all() -> Result<(), String> {
     if !is_there("pgbouncer") {
         install_package("pgbouncer")?;
     }
-    python_tool("schemathesis", "4.32.5")
+    python_tool("schemathesis", "", "4.32.5")?;
+    python_tool("moto", "[s3,server]", "5.2.5")
 }
 
-/// A Python program with an environment of its own, at `target/tools/NAME/bin/NAME`: what it depends on meets nothing else.
-fn python_tool(name: &str, version: &str) -> Result<(), String> {
+/// A Python program with an environment of its own, in `target/tools/NAME/bin`: what it depends on meets nothing else.
+fn python_tool(name: &str, extras: &str, version: &str) -> Result<(), String> {
     let program = std::env::current_exe().map_err(|error| format!("where xtask is cannot be told: {error}"))?;
     // xtask is `target/debug/xtask`.
     let target = program.ancestors().nth(2).ok_or("xtask is not in a target directory")?;
@@ -38,7 +39,7 @@ fn python_tool(name: &str, version: &str) -> Result<(), String> {
         shown("python3", &venv)?;
     }
     let pip = format!("{home}/bin/pip");
-    shown(&pip, &["install", "--quiet", &format!("{name}=={version}")])?;
+    shown(&pip, &["install", "--quiet", &format!("{name}{extras}=={version}")])?;
     std::fs::write(&marker, version).map_err(|error| format!("{} cannot be written: {error}", marker.display()))
 }
 

@@ -355,6 +355,9 @@ pub enum DeadLetters {
     Show {
         /// The order's id
         id: String,
+        /// Read it from an archive: its name in comanda.toml, a directory, or s3://bucket/prefix
+        #[arg(long, value_name = "ARCHIVE")]
+        from: Option<String>,
     },
     /// What they died of, most frequent first
     Causes,
@@ -514,6 +517,9 @@ pub struct DeadLetterList {
     /// At most so many
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..))]
     pub limit: u64,
+    /// Read them from an archive: its name in comanda.toml, a directory, or s3://bucket/prefix
+    #[arg(long, value_name = "ARCHIVE")]
+    pub from: Option<String>,
 }
 
 /// `dead-letters redrive`.

@@ -111,6 +111,8 @@ pub fn known(config: &Config, missing_is_error: bool) -> Known {
     Known {
         env: process.chain(config.env.keys().cloned()).collect(),
         secrets: config.secrets.keys().cloned().collect(),
+        // `serve` has a place for one that is not set up, and says where.
+        archives: (!missing_is_error).then(|| config.archives.keys().cloned().collect()),
         missing_is_error,
     }
 }
@@ -175,6 +177,7 @@ fn clone_known(known: &Known) -> Known {
     Known {
         env: known.env.clone(),
         secrets: known.secrets.clone(),
+        archives: known.archives.clone(),
         missing_is_error: known.missing_is_error,
     }
 }

@@ -6,13 +6,18 @@
 //! that could not be sent holds up later events of its own order, and nothing else. Every event is sent at least
 //! once: progress is written after the receiver has answered, and a crash in between sends it again, under the same id.
 
+pub mod archive;
+mod attempt;
 mod event;
+mod news;
 mod schedule;
 mod service;
 mod tail;
+mod target;
 mod webhook;
 mod worker;
 
+pub use attempt::AttemptView;
 pub use event::{CloudEvent, EventData};
 pub use schedule::SCHEDULE;
 pub use service::{Configured, DeliverError, Deliveries, Options, Request, Resend, Resent, Rotated, SecretKind};

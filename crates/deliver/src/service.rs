@@ -19,7 +19,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use url::Url;
 
+use crate::archive::{Archives, Opened};
 use crate::tail::Tail;
+use crate::target::Target;
 use crate::webhook::Clients;
 use crate::worker::{Worker, later};
 
@@ -39,6 +41,8 @@ pub struct Options {
     pub allow_private: bool,
     /// Multiplies the waits between tries; below 1 to try out failure quickly.
     pub wait_scale: f64,
+    /// Where failed orders are written.
+    pub archives: Archives,
 }
 
 impl Default for Options {
@@ -47,6 +51,7 @@ impl Default for Options {
             user_agent: "comanda".to_owned(),
             allow_private: false,
             wait_scale: 1.0,
+            archives: Archives::default(),
         }
     }
 }
@@ -154,6 +159,7 @@ pub(crate) struct Shared {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) options: Options,
     pub(crate) clients: Clients,
+    pub(crate) archives: Opened,
     pub(crate) tail: Tail,
     pub(crate) pauses: mpsc::UnboundedSender<Pause>,
     entries: Mutex<BTreeMap<String, Entry>>,
@@ -191,6 +197,7 @@ impl Deliveries {
         let (pauses, asked) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
             clients: Clients::new(&options.user_agent)?,
+            archives: Opened::new(options.archives.clone()),
             store: service.store().clone(),
             service,
             options,
@@ -202,6 +209,13 @@ impl Deliveries {
         });
         let deliveries = Self(shared.clone());
         if shared.store.subscriptions().is_none() && configured.is_empty() {
+            if !shared.service.registry().archives().is_empty() {
+                let store = shared.store.capabilities().name;
+                tracing::warn!(
+                    store,
+                    "failed orders are not archived: this store keeps no subscriptions"
+                );
+            }
             return Ok(deliveries);
         }
         deliveries.configure(configured).await?;
@@ -215,6 +229,7 @@ impl Deliveries {
             }
             count_paused(&entries);
         }
+        deliveries.archive().await?;
         let tail = shared.tail.clone();
         shared.tasks.spawn(tail.run(shared.store.clone(), shared.stop.clone()));
         shared.tasks.spawn(pause_loop(deliveries.clone(), asked));
@@ -226,8 +241,15 @@ impl Deliveries {
         let port = self.0.port()?;
         let before = port.all_subscriptions().await?;
         for old in before.iter().filter(|old| old.configured) {
-            if !configured.iter().any(|new| new.name == old.id) {
+            let stays = match Target::of(&old.url) {
+                Target::Webhook => configured.iter().any(|new| new.name == old.id),
+                Target::Archive(name) => self.0.service.registry().archives().contains(name),
+            };
+            if !stays {
                 port.remove_subscription(&old.id).await?;
+            } else if matches!(Target::of(&old.url), Target::Archive(_)) && old.paused.is_some() {
+                let paused = None;
+                port.put_subscription(&Subscription { paused, ..old.clone() }).await?;
             }
         }
         for new in configured {
@@ -254,6 +276,25 @@ impl Deliveries {
             }
         }
         Ok(())
+    }
+
+    /// Makes a subscription that is not asked for by anyone but follows from what is set up, and sets it to work. It
+    /// begins with the oldest event that is kept.
+    pub(crate) async fn set_up(&self, subscription: Subscription) -> Result<(), DeliverError> {
+        let mut entries = self.0.entries.lock().await;
+        if entries.contains_key(&subscription.id) {
+            return Ok(());
+        }
+        self.0.port()?.put_subscription(&subscription).await?;
+        self.begin(&subscription.id, true).await?;
+        let worker = self.work(&subscription);
+        entries.insert(subscription.id.clone(), Entry { subscription, worker });
+        Ok(())
+    }
+
+    /// The engine whose events these are.
+    pub(crate) fn engine(&self) -> &Service {
+        &self.0.service
     }
 
     fn subscription(&self, request: &Request, secret: String) -> Subscription {

@@ -8,40 +8,18 @@ use jiff::Timestamp;
 use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
 use reqwest::{Client, Response, StatusCode, Url};
 
+use crate::target::{Outcome, Tried, chain};
+
 /// How long a receiver may take to answer.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(15);
 /// The longest `Retry-After` that is believed.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 60 * 60);
-/// How much of a reason is kept, in bytes.
-const REASON_BYTES_MAX: usize = 300;
 
 /// The two clients: one for addresses that only the operator may name, one for all others.
 #[derive(Clone, Debug)]
 pub(crate) struct Clients {
     guarded: Client,
     open: Client,
-}
-
-/// What became of one try.
-#[derive(Debug)]
-pub(crate) struct Tried {
-    pub(crate) outcome: Outcome,
-    pub(crate) status: Option<u16>,
-    pub(crate) took: Duration,
-}
-
-/// How a try ended.
-#[derive(Debug)]
-pub(crate) enum Outcome {
-    /// The receiver took it.
-    Delivered,
-    /// It did not; perhaps it said when to come again.
-    Failed {
-        reason: String,
-        retry_after: Option<Duration>,
-    },
-    /// The receiver wants nothing more (410).
-    Gone,
 }
 
 impl Clients {
@@ -63,13 +41,9 @@ impl Clients {
     /// Makes one try. `id` is the event's, and the same on every try, so that the receiver can tell a repetition.
     pub(crate) async fn send(&self, to: &Subscription, id: &str, body: String, now: Timestamp) -> Tried {
         let begun = Instant::now();
-        let failed = |reason: String, begun: Instant| Tried {
-            outcome: Outcome::Failed {
-                reason: bounded(reason),
-                retry_after: None,
-            },
-            status: None,
-            took: begun.elapsed(),
+        let failed = |reason: String, begun: Instant| {
+            let retry_after = None;
+            Tried::new(Outcome::Failed { reason, retry_after }, begun)
         };
         let url = match Url::parse(&to.url) {
             Ok(url) => url,
@@ -99,8 +73,7 @@ impl Clients {
         match request.body(body).send().await {
             Ok(response) => Tried {
                 status: Some(response.status().as_u16()),
-                outcome: outcome(&response),
-                took: begun.elapsed(),
+                ..Tried::new(outcome(&response), begun)
             },
             Err(error) => match Guard::refusal(&error) {
                 Some(refused) => failed(refused.to_string(), begun),
@@ -142,20 +115,4 @@ fn wait_asked(text: &str) -> Option<Duration> {
             .unwrap_or_default(),
     };
     Some(wait.min(RETRY_AFTER_MAX))
-}
-
-fn bounded(reason: String) -> String {
-    comanda_model::order::bounded(reason, REASON_BYTES_MAX)
-}
-
-/// An error with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        next = cause.source();
-    }
-    text
 }

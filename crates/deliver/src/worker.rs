@@ -16,16 +16,14 @@ use comanda_store::{Cursor, FeedEvent, FeedStart, StoreError};
 use futures_util::StreamExt;
 use futures_util::stream::iter;
 use jiff::{SignedDuration, Timestamp};
-use serde_json::{Value, json};
-use tokio::sync::broadcast;
-use tokio::sync::broadcast::error::TryRecvError;
+use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use crate::event::CloudEvent;
+use crate::news::{Heard, News};
 use crate::schedule::wait_after;
 use crate::service::{Pause, Shared};
 use crate::tail::{PAGE, Part};
-use crate::webhook::{Outcome, Tried};
+use crate::target::{Outcome, Target, Tried};
 
 /// So many failures in a row, whatever the order, and the receiver counts as down.
 const DOWN_AFTER: u32 = 5;
@@ -43,8 +41,8 @@ pub(crate) struct Worker {
     shared: Arc<Shared>,
     subscription: Subscription,
     stop: CancellationToken,
-    listener: broadcast::Receiver<Arc<Part>>,
-    /// Whether it has come as far as the listener begins.
+    news: News,
+    /// Whether it has come as far as the news begin.
     joined: bool,
     cursor: Cursor,
     exceptions: BTreeMap<OrderId, Exception>,
@@ -54,7 +52,7 @@ pub(crate) struct Worker {
     gap: (u32, Option<Timestamp>),
     written: (Cursor, Instant),
     /// What was heard while it rested.
-    heard: Option<Arc<Part>>,
+    heard: Option<Heard>,
 }
 
 /// The events of one order that are to be sent.
@@ -95,7 +93,10 @@ impl Worker {
         stop: CancellationToken,
     ) -> Result<Self, StoreError> {
         // Before anything is read, so that no event falls in between.
-        let listener = shared.tail.listen();
+        let news = match Target::of(&subscription.url) {
+            Target::Webhook => News::Feed(shared.tail.listen()),
+            Target::Archive(_) => News::Deaths(shared.service.deaths()),
+        };
         let progress = match shared.port()?.progress(&subscription.id).await? {
             Some(progress) => progress,
             None => Progress {
@@ -108,7 +109,7 @@ impl Worker {
             shared,
             subscription,
             stop,
-            listener,
+            news,
             joined: false,
             cursor: progress.cursor,
             exceptions,
@@ -160,18 +161,20 @@ impl Worker {
             Duration::try_from(until.duration_since(now)).unwrap_or_default()
         });
         let hears = self.joined && !self.is_down();
+        // Who is told of all that happens here has to look only for what happens on other nodes.
+        let looks = match self.news {
+            News::Feed(_) => until.is_none(),
+            News::Deaths(_) => self.shared.store.capabilities().many_nodes,
+        };
         let heard = async {
             if !hears {
                 std::future::pending::<()>().await;
             }
-            self.listener.recv().await
+            self.news.wait().await
         };
         tokio::select! {
-            heard = heard => match heard {
-                Ok(part) => self.heard = Some(part),
-                Err(_) => self.joined = false,
-            },
-            () = tokio::time::sleep(wait.min(REST_MAX)) => self.joined = self.joined && until.is_some(),
+            heard = heard => self.heard = Some(heard),
+            () = tokio::time::sleep(wait.min(REST_MAX)) => self.joined = self.joined && !looks,
         }
     }
 
@@ -206,6 +209,7 @@ impl Worker {
         }
         let next = self.exceptions.values().map(|one| one.retry_at).min();
         if !self.joined {
+            self.news.before_reading();
             return match self.shared.store.feed(FeedStart::After(self.cursor), PAGE).await {
                 Ok(page) if page.events.is_empty() => {
                     self.joined = true;
@@ -217,13 +221,13 @@ impl Worker {
                 Err(error) => Err(error),
             };
         }
-        match self.heard.take().map_or_else(|| self.listener.try_recv(), Ok) {
-            Ok(part) => self.take(&part).await,
-            Err(TryRecvError::Empty) => {
+        match self.heard.take().unwrap_or_else(|| self.news.heard()) {
+            Heard::Part(part) => self.take(&part).await,
+            Heard::Nothing => {
                 self.write_cursor().await?;
                 Ok(Step::Rest(next))
             }
-            Err(TryRecvError::Lagged(_) | TryRecvError::Closed) => {
+            Heard::Read => {
                 self.joined = false;
                 Ok(Step::Moved)
             }
@@ -422,22 +426,25 @@ impl Worker {
                 ended.left = left(0, wait_after(1, None, scale).unwrap_or_default());
                 return ended;
             }
-            let event = CloudEvent::new(order, order_type.clone(), event);
-            let body = match self.body(order, &event).await {
-                Ok(body) => body,
+            let tried = match self.shared.send(&self.subscription, order, &order_type, &event).await {
+                Ok(tried) => tried,
                 Err(error) => {
                     tracing::warn!(%error, %order, "an event waits for the store");
                     ended.left = left(attempts, Duration::from_secs(1));
                     return ended;
                 }
             };
+            if matches!(tried.outcome, Outcome::Unwanted) {
+                attempts = 0;
+                continue;
+            }
             attempts += 1;
-            let sent = self.shared.clients.send(&self.subscription, &event.id, body, now);
-            let tried = sent.await;
+            let id = format!("{order}:{number}");
             ended
                 .deliveries
-                .push(self.log(&event.id, event.kind, now, attempts, &tried));
+                .push(self.log(&id, event.kind.wire_name(), now, attempts, &tried));
             match tried.outcome {
+                Outcome::Unwanted => {}
                 Outcome::Delivered => {
                     self.failures.store(0, Ordering::SeqCst);
                     let lag = self.shared.store.now().duration_since(at);
@@ -453,7 +460,6 @@ impl Worker {
                     self.failures.fetch_add(1, Ordering::SeqCst);
                     let wait = wait_after(attempts, retry_after, scale);
                     if wait.is_none() {
-                        let id = &event.id;
                         ended.pause = Some(format!("{id} could not be delivered in {attempts} tries: {reason}"));
                     }
                     // After a pause it begins anew.
@@ -475,18 +481,9 @@ impl Worker {
         ended
     }
 
-    async fn body(&self, order: OrderId, event: &CloudEvent) -> Result<String, comanda_engine::CommandError> {
-        let mut body = json!(event);
-        if self.subscription.include_order {
-            let found = self.shared.service.find(order).await?;
-            body["data"]["order"] = found.map_or(Value::Null, |found| json!(found.view(self.shared.store.now())));
-        }
-        Ok(body.to_string())
-    }
-
     fn log(&self, id: &str, kind: &str, at: Timestamp, attempt: u32, tried: &Tried) -> Delivery {
         let (outcome, reason) = match &tried.outcome {
-            Outcome::Delivered => ("delivered", None),
+            Outcome::Delivered | Outcome::Unwanted => ("delivered", None),
             Outcome::Gone => ("gone", Some("410 Gone".to_owned())),
             Outcome::Failed { reason, .. } => ("failed", Some(reason.clone())),
         };
@@ -512,6 +509,12 @@ impl Worker {
         }
         const KIND: &str = "comanda.subscription.gap";
         let begin = self.shared.store.feed(FeedStart::Oldest, 0).await?.next;
+        if matches!(Target::of(&self.subscription.url), Target::Archive(_)) {
+            // There is nobody to tell. What can still fail has all its events, so that nothing is missed.
+            self.cursor = begin;
+            self.written.1 = Instant::now();
+            return Ok(Step::Moved);
+        }
         let subscription = &self.subscription.id;
         let id = format!("{subscription}:gap:{begin}");
         let body = json!({
@@ -541,7 +544,7 @@ impl Worker {
         }
         let asked = match tried.outcome {
             Outcome::Failed { retry_after, .. } => retry_after,
-            Outcome::Delivered | Outcome::Gone => {
+            Outcome::Delivered | Outcome::Unwanted | Outcome::Gone => {
                 return Ok(Step::Pause(GONE.to_owned()));
             }
         };

@@ -35,5 +35,5 @@ pub use pull::{Answered, Pull, Pulled, Pulls};
 pub use registry::{Registry, TypeChange};
 pub use service::{Breaks, Options, Service};
 pub use step::{Admission, Effect, Postponed, StepCall, StepRunner};
-pub use view::{Found, OrderView, WorkState, WorkView};
+pub use view::{DeadLetterView, Found, OrderView, WorkState, WorkView};
 pub use watch::WaitFor;

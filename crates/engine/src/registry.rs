@@ -118,6 +118,15 @@ impl Registry {
         types.flat_map(of).collect()
     }
 
+    /// The names of the archives of all types, in every version that is known here.
+    pub fn archives(&self) -> BTreeSet<Arc<str>> {
+        let versions = self.versions.read();
+        let types = versions.values().map(|definition| &definition.order_type);
+        types
+            .flat_map(|order_type| order_type.archives().cloned().collect::<Vec<_>>())
+            .collect()
+    }
+
     /// The queue of this name.
     pub(crate) fn queue(&self, name: &str) -> Result<Arc<str>, CommandError> {
         let queues = self.queues();

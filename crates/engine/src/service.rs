@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use comanda_model::{Order, OrderId};
+use comanda_model::{Order, OrderId, Phase};
 use comanda_order_type::Definition;
 use comanda_store::{Receipt, Store, StoreError, Stored};
 use jiff::Timestamp;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -83,6 +83,8 @@ pub(crate) struct Core {
     pub(crate) options: Options,
     pub(crate) watchers: Arc<Watchers>,
     pub(crate) waiters: Waiters,
+    /// Counts commits after which an order is a dead letter.
+    pub(crate) deaths: watch::Sender<u64>,
     /// One permit per claimed order: bounds what is in memory, and with it the ready queue.
     pub(crate) outstanding: Arc<Semaphore>,
     /// One permit per step that is running outside.
@@ -118,6 +120,7 @@ impl Service {
             options,
             watchers: Arc::default(),
             waiters: Waiters::default(),
+            deaths: watch::Sender::new(0),
             ready,
             wake: Arc::default(),
             stopping: CancellationToken::new(),
@@ -138,6 +141,12 @@ impl Service {
     /// The order types.
     pub fn registry(&self) -> &Registry {
         &self.0.registry
+    }
+
+    /// Changes after an order has become a dead letter here: then its event can be read from the feed. Those of other
+    /// nodes are not announced.
+    pub fn deaths(&self) -> watch::Receiver<u64> {
+        self.0.deaths.subscribe()
     }
 
     /// The present, by the store's clock.
@@ -240,6 +249,9 @@ impl Core {
     /// when there is something to take up.
     pub(crate) fn committed(&self, order: &Order, receipt: &Receipt) {
         self.watchers.changed(order.id());
+        if order.head.phase == Phase::Dead {
+            self.deaths.send_modify(|deaths| *deaths += 1);
+        }
         if receipt.promoted.is_some() {
             self.wake.now();
             if let Some(definition) = self.registry.loaded(order.head.type_hash) {

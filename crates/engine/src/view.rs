@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use comanda_model::order::DeadLetter;
 use comanda_model::{Json, Order, OrderId, Phase, TypeHash, WorkKind};
 use comanda_order_type::Definition;
 use comanda_store::{Place, Stored};
@@ -83,6 +84,34 @@ pub struct WorkView {
     /// Whether it is taking back what it did.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub undoing: bool,
+}
+
+/// Why an order is a dead letter, as `/v1` shows it.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeadLetterView {
+    /// When it became one.
+    pub at: Timestamp,
+    /// The step that was exhausted; empty when the reason is not a step's.
+    pub step: Arc<str>,
+    /// What groups it with others that died of the same thing.
+    pub cause: String,
+    /// The reason, whole.
+    pub reason: String,
+    /// Whether it was an undo that failed.
+    pub undo_failed: bool,
+}
+
+impl From<&DeadLetter> for DeadLetterView {
+    fn from(dead: &DeadLetter) -> Self {
+        Self {
+            at: dead.at,
+            step: dead.step.clone(),
+            cause: dead.cause.clone(),
+            reason: dead.reason.clone(),
+            undo_failed: dead.undo_failed,
+        }
+    }
 }
 
 /// Why an order is not moving, in one word.

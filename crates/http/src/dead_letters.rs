@@ -5,7 +5,8 @@ use std::sync::Arc;
 use axum::extract::{Extension, Path, Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use comanda_engine::{DeadLetterFilter, Found, Redrive, Sweep, SweepItem};
+use comanda_deliver::AttemptView;
+use comanda_engine::{DeadLetterFilter, DeadLetterView, Found, Redrive, Sweep, SweepItem};
 use comanda_model::decision::RedriveFrom;
 use comanda_model::{Json, OrderId, Phase};
 use serde::{Deserialize, Serialize};
@@ -15,7 +16,7 @@ use serde_json::{Value, json};
 use crate::access::Caller;
 use crate::keys::Scope;
 use crate::listing::{Page, list_cursor, list_query};
-use crate::orders::{AttemptView, order_id, unknown};
+use crate::orders::{order_id, unknown};
 use crate::problem::Problem;
 use crate::request::Query;
 use crate::respond::json_response;
@@ -111,9 +112,7 @@ pub(crate) struct DiscardBody {
 fn view(app: &App, found: &Found) -> Value {
     let mut order = json!(found.view(app.service.now()));
     let dead = found.stored.order.head.dead.as_ref();
-    order["deadLetter"] = json!(dead.map(|dead| {
-        json!({"at": dead.at, "step": dead.step, "cause": dead.cause, "reason": dead.reason, "undoFailed": dead.undo_failed})
-    }));
+    order["deadLetter"] = json!(dead.map(DeadLetterView::from));
     order["traceparent"] = json!(found.stored.order.accepted.traceparent);
     order
 }

@@ -1,15 +1,14 @@
 //! `/v1/orders`: submit, batch, read, list, change.
 
-use std::sync::Arc;
-
 use axum::extract::{Extension, Path, Request, State};
 use axum::http::header::{ETAG, LOCATION};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use comanda_deliver::AttemptView;
 use comanda_engine::{Accepted, Change, Found, Idempotency, Precondition, Submission, WaitFor};
-use comanda_model::{Attempt, Json, OrderId, Phase};
+use comanda_model::{Json, OrderId, Phase};
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::access::Caller;
@@ -316,41 +315,4 @@ pub(crate) async fn attempts(
     let next_cursor = attempts.last().filter(|_| more).map(|last| last.number.to_string());
     let items: Vec<AttemptView> = attempts.into_iter().map(AttemptView::from).collect();
     Ok(Page { items, next_cursor }.respond(request.uri()))
-}
-
-/// One try of a step.
-#[derive(Serialize, utoipa::ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct AttemptView {
-    number: u64,
-    visit: u32,
-    attempt: u32,
-    #[schema(value_type = String)]
-    step: Arc<str>,
-    undo: bool,
-    #[schema(value_type = String, format = DateTime)]
-    started_at: Timestamp,
-    #[schema(value_type = String, format = DateTime)]
-    ended_at: Timestamp,
-    duration_ms: u64,
-    outcome: &'static str,
-    reason: Option<String>,
-}
-
-impl From<Attempt> for AttemptView {
-    fn from(attempt: Attempt) -> Self {
-        let took = attempt.ended_at.duration_since(attempt.started_at).as_millis();
-        Self {
-            number: attempt.number,
-            visit: attempt.visit,
-            attempt: attempt.attempt,
-            step: attempt.step,
-            undo: attempt.undo,
-            started_at: attempt.started_at,
-            ended_at: attempt.ended_at,
-            duration_ms: u64::try_from(took).unwrap_or(0),
-            outcome: attempt.outcome.name(),
-            reason: attempt.reason,
-        }
-    }
 }

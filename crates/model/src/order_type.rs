@@ -175,6 +175,8 @@ pub struct Step {
     pub retry: Retry,
     /// What happens when it is exhausted.
     pub exhausted: Exhausted,
+    /// The archive that the whole order is written to each time it becomes a dead letter here.
+    pub archive: Option<Arc<str>>,
     /// Asked under the same key before anything is tried again, when an attempt's outcome is unknown.
     pub unknown: Option<Box<HttpCall>>,
     /// What takes it back.
@@ -452,6 +454,11 @@ impl OrderType {
         self.steps
             .values()
             .flat_map(|step| of(step).into_iter().chain(step.undo.as_deref().and_then(of)))
+    }
+
+    /// The archives that steps of this type write failed orders to.
+    pub fn archives(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.steps.values().filter_map(|step| step.archive.as_ref())
     }
 
     /// The queues that statuses of this type put items into.

@@ -28,7 +28,25 @@ pub(crate) fn check(file: &File, schema: Option<&Value>, known: &Known, report: 
     }
     let run = steps_run_before(file);
     read_names(file, &run, schema, known, report);
+    archives_are_set_up(file, known, report);
     effects_without_undo(file, &run, report);
+}
+
+fn archives_are_set_up(file: &File, known: &Known, report: &mut Report<'_>) {
+    let Some(there) = &known.archives else { return };
+    let unknown = file.steps.iter().filter_map(|step| step.archive.as_ref());
+    for name in unknown.filter(|name| !there.contains(&name.value)) {
+        let message = format!("the archive `{}` is not set up", name.value);
+        let near = crate::diagnostic::nearest(&name.value, there.iter().map(String::as_str));
+        let help = match near {
+            Some(near) => format!("did you mean \"{near}\"?"),
+            None => format!(
+                "name a place in comanda.toml: [archives.{}]; without one it is a directory beside the data",
+                name.value
+            ),
+        };
+        report.warning("type/missing-archive", &name.span, message, Some(help));
+    }
 }
 
 fn status_names(file: &File) -> impl Iterator<Item = &str> + Clone {

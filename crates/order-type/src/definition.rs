@@ -26,6 +26,9 @@ pub struct Known {
     pub env: BTreeSet<String>,
     /// The names of the secrets.
     pub secrets: BTreeSet<String>,
+    /// The names of the archives that the operator has set up. None: nobody asks, because one that is not set up has a
+    /// place of its own.
+    pub archives: Option<BTreeSet<String>>,
     /// Whether a name that is missing makes the type unusable (`serve`) or is only told (`check`). By default the latter.
     pub missing_is_error: bool,
 }

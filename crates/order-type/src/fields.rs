@@ -206,7 +206,18 @@ pub(crate) fn is_pointer(text: &Located<String>, report: &mut Report<'_>) -> boo
 
 /// A queue's name, or a report that it is none.
 pub(crate) fn queue_name(node: &Node, report: &mut Report<'_>) -> Option<Located<String>> {
-    let name = text_of("queue", node, report)?;
+    kebab_name("queue", "a queue", "new-orders", node, report)
+}
+
+/// A name in kebab-case of something that stands outside the file, or a report that it is none.
+pub(crate) fn kebab_name(
+    member: &str,
+    what: &str,
+    example: &str,
+    node: &Node,
+    report: &mut Report<'_>,
+) -> Option<Located<String>> {
+    let name = text_of(member, node, report)?;
     let text = name.value.as_str();
     let plain = text
         .bytes()
@@ -215,8 +226,8 @@ pub(crate) fn queue_name(node: &Node, report: &mut Report<'_>) -> Option<Located
     if sound && !text.ends_with('-') {
         return Some(name);
     }
-    let help = "a queue's name is in kebab-case, at most 64 letters: \"new-orders\"".to_owned();
-    let message = format!("\"{text}\" is no name of a queue");
+    let help = format!("{what}'s name is in kebab-case, at most 64 letters: \"{example}\"");
+    let message = format!("\"{text}\" is no name of {what}");
     report.error("type/bad-name", &name.span, message, Some(help));
     None
 }

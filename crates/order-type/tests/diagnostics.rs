@@ -59,6 +59,7 @@ fn broken(from: &str, to: &str) -> Vec<&'static str> {
     assert!(SOUND.contains(from), "{from}");
     let known = Known {
         env: BTreeSet::from(["URL".to_owned()]),
+        archives: Some(BTreeSet::from(["failures".to_owned()])),
         ..Known::default()
     };
     let bundle = bundle(&SOUND.replacen(from, to, 1));
@@ -213,8 +214,19 @@ fn each_mistake_has_its_code() {
         ),
         (
             "{{ data.x }}\"",
-            "\"\nexhausted = { archive = \"x\" }",
+            "\"\nexhausted = { archive = \"x\", notify = [\"customer\"] }",
             "type/not-supported",
+        ),
+        ("{{ data.x }}\"", "\"\nexhausted = {}", "type/missing-key"),
+        (
+            "{{ data.x }}\"",
+            "\"\nexhausted = { archive = \"X y\" }",
+            "type/bad-name",
+        ),
+        (
+            "{{ data.x }}\"",
+            "\"\nexhausted = { archive = \"failure\" }",
+            "type/missing-archive",
         ),
         (
             "{{ data.x }}\"",
@@ -421,6 +433,7 @@ fn the_first_type_of_the_page_is_sound() {
         env: BTreeSet::from(["PAYMENTS_URL".to_owned()]),
         secrets: BTreeSet::from(["payments".to_owned()]),
         missing_is_error: true,
+        ..Known::default()
     };
     let read = read(&bundle(text), &known);
     assert_eq!(read.diagnostics, []);

@@ -2,13 +2,10 @@
 //!
 //! They only read, so that a refused commit leaves nothing behind and no savepoint is needed.
 
-use std::time::Duration;
-
 use comanda_model::bounds::{DATA_BYTES_MAX, EVENTS_PER_COMMIT_MAX, RESULT_BYTES_MAX};
 use comanda_model::{OrderId, Phase, Token};
 use comanda_store::ledger::{NewBalance, check_lines};
 use comanda_store::{ClaimMove, Commit, CommitError, Expect, Receipt, StoreError};
-use jiff::Timestamp;
 use rusqlite::OptionalExtension;
 
 use crate::current::{Current, Member};
@@ -16,9 +13,6 @@ use crate::failure::{Failure, corrupt};
 use crate::row;
 use crate::writer::Writer;
 
-/// How long after the time of its acceptance an order can be committed. Whoever is stopped in between for longer, as by a
-/// machine that sleeps, is told to decide again.
-pub(crate) const ACCEPTED_LATE_MAX: Duration = Duration::from_secs(120);
 const HEAD_OF_SEQ: &str = concat!("SELECT ", row::head_columns!(), " FROM heads h WHERE h.seq = ?1");
 
 /// What the checks came to.
@@ -27,12 +21,6 @@ pub(crate) enum Verdict {
     Apply(Vec<NewBalance>),
     /// It has been applied before.
     Repeated,
-}
-
-/// Whether an order that was accepted then may be committed now.
-fn is_timely(accepted_at: Timestamp, now: i64) -> bool {
-    let late = now.saturating_sub(accepted_at.as_microsecond());
-    (0..=ACCEPTED_LATE_MAX.as_micros() as i64).contains(&late)
 }
 
 fn refused(failure: Failure) -> CommitError {
@@ -134,10 +122,6 @@ impl Writer<'_> {
         }
         let actual = current.map_or(0, |current| current.version);
         let expected = match commit.expect {
-            // Lists find a time by halving the orders in commit order, which holds only if nobody is this late.
-            Expect::Absent if current.is_none() && !is_timely(commit.order.accepted.at, now) => {
-                return Err(CommitError::Busy { after: Duration::ZERO });
-            }
             Expect::Absent => 0,
             Expect::At { version, token } => {
                 if token.is_some() && token != held {

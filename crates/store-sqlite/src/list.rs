@@ -10,7 +10,6 @@ use comanda_store::{ListQuery, Numbered};
 use jiff::Timestamp;
 use rusqlite::params;
 
-use crate::check::ACCEPTED_LATE_MAX;
 use crate::column::Time;
 use crate::failure::{Failure, corrupt};
 use crate::read::{Loaded, bound};
@@ -60,24 +59,11 @@ impl Reader {
         let (source, filter) = self.plan(query)?;
         let limit = query.limit.clamp(1, LIMIT_MAX);
         let mut below = query.cursor.map_or(i64::MAX, bound);
-        let late = ACCEPTED_LATE_MAX.as_micros() as i64;
-        // An order can stand behind others that were accepted up to so much later, and before as many earlier ones.
-        if let Some(before) = filter.before {
-            below = below.min(self.first_since(before.as_microsecond().saturating_add(late))?);
-        }
-        let lowest = match filter.after {
-            Some(after) => self.first_since(after.as_microsecond().saturating_sub(late))?,
-            None => i64::MIN,
-        };
         let mut page = Vec::new();
         let mut looked_at = 0;
         loop {
-            let mut chunk = self.candidates(&source, below, CHUNK)?;
-            let mut ended = chunk.len() < CHUNK;
-            if let Some(past) = chunk.iter().position(|seq| *seq < lowest) {
-                chunk.truncate(past);
-                ended = true;
-            }
+            let chunk = self.candidates(&source, below, CHUNK)?;
+            let ended = chunk.len() < CHUNK;
             let count = chunk.len();
             for (index, seq) in chunk.into_iter().enumerate() {
                 below = seq;
@@ -97,47 +83,6 @@ impl Reader {
                 return Ok((page, None));
             }
         }
-    }
-
-    /// A number such that no order from it on was accepted [`ACCEPTED_LATE_MAX`] before this time, and none below it so
-    /// much after. Found by halving the numbers: the times stand in the order of commits, but for that much.
-    fn first_since(&mut self, micros: i64) -> Result<i64, Failure> {
-        let (oldest, newest): (Option<i64>, Option<i64>) = (
-            self.number("SELECT min(seq) FROM orders")?,
-            self.number("SELECT max(seq) FROM orders")?,
-        );
-        let (Some(mut low), Some(mut high)) = (oldest, newest.map(|newest| newest.saturating_add(1))) else {
-            return Ok(i64::MAX);
-        };
-        while low < high {
-            let middle = low + (high - low) / 2;
-            match self.accepted_from(middle, high)? {
-                Some((seq, at)) if at < micros => low = seq + 1,
-                // From the middle on nothing stands before `high`, or what stands there is late enough.
-                _ => high = middle,
-            }
-        }
-        Ok(low)
-    }
-
-    fn number(&self, sql: &str) -> Result<Option<i64>, Failure> {
-        Ok(self.connection.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
-    }
-
-    /// The first order from a number on and below another: its number, and when it was accepted. Proves its checksum, for
-    /// a damaged time would lead the search astray.
-    fn accepted_from(&mut self, from: i64, below: i64) -> Result<Option<(i64, i64)>, Failure> {
-        const SQL: &str = concat!(
-            "SELECT ",
-            row::order_columns!(),
-            ", o.seq FROM orders o WHERE o.seq >= ?1 AND o.seq < ?2 ORDER BY o.seq LIMIT 1"
-        );
-        let mut statement = self.connection.prepare_cached(SQL)?;
-        let mut rows = statement.query([from, below])?;
-        let Some(row) = rows.next()? else { return Ok(None) };
-        let seq = row.get(row::ORDER_COLUMNS_COUNT)?;
-        let (accepted, _) = row::acceptance(&self.connection, &mut self.dictionary, row, 0, seq)?;
-        Ok(Some((seq, accepted.at.as_microsecond())))
     }
 
     fn plan<'q>(&mut self, query: &'q ListQuery) -> Result<(Source, Filter<'q>), Failure> {

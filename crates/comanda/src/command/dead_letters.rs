@@ -19,7 +19,7 @@ const LISTED_MAX: usize = 100;
 pub(super) async fn run(remote: &Remote, command: DeadLetters, output: &mut Output) -> Result<(), Failure> {
     match command {
         DeadLetters::List(args) => list(remote, args, output).await,
-        DeadLetters::Show { id } => one(remote, &id, output).await,
+        DeadLetters::Show { id, .. } => one(remote, &id, output).await,
         DeadLetters::Causes => causes(remote, output).await,
         DeadLetters::Redrive(args) => redrive(remote, args, output).await,
         DeadLetters::Discard(args) => discard(remote, args, output).await,
@@ -76,13 +76,23 @@ async fn one(remote: &Remote, id: &str, output: &mut Output) -> Result<(), Failu
     if output.is_json() {
         return Ok(output.json(&item)?);
     }
-    let (order, dead) = parts(&item);
-    show(order, output)?;
-    output.line(&format!("\ndied {} of {}", cell(&dead["at"]), cell(&dead["cause"])))?;
-    output.line(&format!("reason      {}\n", cell(&dead["reason"])))?;
-    attempts_table(&item["attempts"], output)?;
+    print(&item, output)?;
     eprintln!("Put it back to work: comanda dead-letters redrive {id}");
     Ok(())
+}
+
+/// Prints a dead letter for people, wherever it was read from.
+pub(super) fn print(item: &Value, output: &mut Output) -> Result<(), Failure> {
+    let (order, dead) = parts(item);
+    show(order, output)?;
+    let cause = if dead["cause"].is_null() {
+        &dead["step"]
+    } else {
+        &dead["cause"]
+    };
+    output.line(&format!("\ndied {} of {}", cell(&dead["at"]), cell(cause)))?;
+    output.line(&format!("reason      {}\n", cell(&dead["reason"])))?;
+    attempts_table(&item["attempts"], output)
 }
 
 async fn causes(remote: &Remote, output: &mut Output) -> Result<(), Failure> {

@@ -1,6 +1,7 @@
 //! The commands: one file each, or one for a few that belong together.
 
 mod approval;
+mod archived;
 mod backup;
 pub(crate) mod bench;
 mod built_in;
@@ -28,7 +29,7 @@ use std::path::Path;
 use clap::CommandFactory;
 use serde_json::Value;
 
-use crate::cli::{Cli, Command, Global, Serve};
+use crate::cli::{Cli, Command, DeadLetters, Global, Serve};
 use crate::config::{self, Config, Sources};
 use crate::failure::Failure;
 use crate::output::Output;
@@ -62,6 +63,13 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Approve(args) => remotely(&global, async |remote| approval::approve(&remote, args, output).await),
         Command::Reject(args) => remotely(&global, async |remote| approval::reject(&remote, args, output).await),
         Command::Cancel(args) => remotely(&global, async |remote| cancel::run(&remote, args, output).await),
+        Command::DeadLetters(DeadLetters::List(args)) if args.from.is_some() => {
+            let from = args.from.clone().unwrap_or_default();
+            on_runtime(archived::list(&defaults()?, &from, args, output))
+        }
+        Command::DeadLetters(DeadLetters::Show { id, from: Some(from) }) => {
+            on_runtime(archived::show(&defaults()?, &from, &id, output))
+        }
         Command::DeadLetters(command) => remotely(&global, async |remote| {
             dead_letters::run(&remote, command, output).await
         }),

@@ -3,6 +3,7 @@
 //! `default.toml` is both the documentation and the defaults. Over it lie the configuration file, the environment and
 //! the flags, in this order. Every mistake of all of them is reported at once.
 
+pub mod archives;
 pub mod calls;
 mod layer;
 mod read;
@@ -85,6 +86,8 @@ pub struct Config {
     pub allow_private: bool,
     /// Whom events are sent to.
     pub subscriptions: Vec<Subscription>,
+    /// Where failed orders are written, by the archive's name.
+    pub archives: BTreeMap<String, archives::Archive>,
     /// What templates may read as `env.NAME`, beside the environment.
     pub env: BTreeMap<String, String>,
     /// Where the secrets are that templates may read as `secret.NAME`.

@@ -12,6 +12,7 @@ use figment::value::{Dict, Value};
 use comanda_builtin::payments::HttpPaymentsOptions;
 use comanda_model::order_type::HttpCall;
 
+use super::archives::{Archive, archive};
 use super::calls;
 use super::layer::{Layer, Origin, merged, origin};
 use super::subscriptions::{Subscription, subscription};
@@ -56,7 +57,7 @@ impl DatabaseAddress {
 }
 
 /// Sections whose members the user names.
-const FREE_SECTIONS: [&str; 2] = ["env", "secrets"];
+const FREE_SECTIONS: [&str; 3] = ["archives", "env", "secrets"];
 
 pub(super) fn read(layers: &[Layer]) -> Result<Config, ConfigError> {
     let mut reader = Reader {
@@ -172,6 +173,7 @@ impl Reader<'_> {
         let subscriptions = self.subscriptions();
         let customers = self.customers();
         let payments = self.payments();
+        let archives = self.archives();
         let env = self.env();
         let secrets = self.secrets();
         let (data, listen) = (data?, listen?);
@@ -208,6 +210,7 @@ impl Reader<'_> {
             final_kept: final_kept?,
             allow_private: allow_private?,
             subscriptions,
+            archives,
             env,
             secrets,
         })
@@ -421,6 +424,19 @@ impl Reader<'_> {
             }
         }
         all
+    }
+
+    fn archives(&mut self) -> BTreeMap<String, Archive> {
+        let mut archives = BTreeMap::new();
+        for (name, value) in self.section("archives") {
+            match archive(&name, &value, secret) {
+                Ok(archive) => {
+                    archives.insert(name, archive);
+                }
+                Err(message) => self.fault(&format!("archives.{name}"), message),
+            }
+        }
+        archives
     }
 
     fn env(&mut self) -> BTreeMap<String, String> {

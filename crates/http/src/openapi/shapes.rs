@@ -9,7 +9,7 @@ use crate::callbacks::{ApproveBody, CallbackTaken, RejectBody};
 use crate::customers::{CustomerBody, CustomerView};
 use crate::dead_letters::{DiscardBody, FilterBody, RedriveBody, RedriveStart, SweepItemView, SweepView, Version};
 use crate::inventory::{CountBody, ReceiveBody, StockView};
-use crate::orders::{AttemptView, CancelBody, SubmitBody, TransitionBody};
+use crate::orders::{CancelBody, SubmitBody, TransitionBody};
 use crate::queues::{
     ClaimBody, ClaimOutcome, ClaimedItem, CompleteBody, CompleteItem, DeadItemPage, DeadItemView, DeadItemsBody,
     DeadItemsMoved, FailBody, FailItem, FailKind, HeartbeatBody, HeartbeatItem, QueueView,
@@ -18,7 +18,7 @@ use crate::subscriptions::{
     Begin, DeliveryView, FilterView, Include, ResendAnswer, ResendBody, RotateBody, Signature, SubscriptionBody,
     SubscriptionView,
 };
-use comanda_deliver::{CloudEvent, EventData};
+use comanda_deliver::{AttemptView, CloudEvent, EventData};
 
 /// What a callback says. With `kind` it is a no, with a reason; every other JSON, or none, is the step's result.
 #[derive(ToSchema)]

@@ -24,6 +24,7 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
 use axum::response::Response;
 use comanda_deliver::Deliveries;
+use comanda_deliver::archive::Archives;
 use comanda_engine::{Breaks, Service, StepCall, StepRunner};
 use comanda_model::decision::StepOutcome;
 use comanda_order_type::{Bundle, Definition, Known, read, shipped};
@@ -165,6 +166,10 @@ impl Api {
         let deliver = comanda_deliver::Options {
             allow_private: true,
             wait_scale: 0.001,
+            archives: Archives {
+                default_directory: home.path().join("archive"),
+                ..Archives::default()
+            },
             ..comanda_deliver::Options::default()
         };
         options.deliveries = Some(Deliveries::start(deliver, service.clone(), Vec::new()).await.unwrap());

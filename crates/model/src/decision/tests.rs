@@ -38,6 +38,7 @@ fn step(action: Action, attempts: u32) -> Step {
             ..Retry::default()
         },
         exhausted: Exhausted::DeadLetter,
+        archive: None,
         undo: None,
         batch: 1,
     }

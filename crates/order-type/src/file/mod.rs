@@ -1,6 +1,7 @@
 //! The file as it was written: every section read into its own shape, with the places that later checks point to.
 
 mod built_in;
+mod call;
 mod status;
 mod step;
 

@@ -93,6 +93,7 @@ fn step(attempts: u32) -> Step {
             ..Retry::default()
         },
         exhausted: Exhausted::DeadLetter,
+        archive: None,
         undo: None,
         batch: 1,
     };

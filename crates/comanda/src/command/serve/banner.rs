@@ -1,5 +1,6 @@
 //! What `serve` says when it is ready: where everything is, and a line to paste for each type.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -40,6 +41,9 @@ fn text(config: &Config, address: SocketAddr, keyed: bool, types: &[Arc<Definiti
     if config.insecure && !keyed {
         line("\n  WARNING: --insecure: everyone who reaches this address may do everything.");
     }
+    for (name, place) in archives(config, types) {
+        line(&format!("  failed orders are archived as `{name}` in {place}"));
+    }
     line("\nSubmit an order:");
     let key = if keyed {
         " -H \"authorization: Bearer $COMANDA_API_KEY\""
@@ -79,6 +83,20 @@ fn text(config: &Config, address: SocketAddr, keyed: bool, types: &[Arc<Definiti
         line(&format!("Steps fail on purpose: {}", breaks.join(", ")));
     }
     text
+}
+
+/// The archives that the types name, and where each is.
+fn archives(config: &Config, types: &[Arc<Definition>]) -> BTreeMap<Arc<str>, String> {
+    let names = types.iter().flat_map(|definition| definition.order_type.archives());
+    names
+        .map(|name| {
+            let place = match config.archives.get(&**name) {
+                Some(archive) => archive.place.to_string(),
+                None => config.data.join("archive").join(&**name).display().to_string(),
+            };
+            (name.clone(), place)
+        })
+        .collect()
 }
 
 /// Where the server is reached from this machine.

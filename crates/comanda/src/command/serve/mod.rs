@@ -22,6 +22,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::config::archives::with_credentials;
 use crate::config::{Config, StoreKind, calls, secrets};
 use crate::failure::{Failure, chain};
 use crate::telemetry::metrics::Metrics;
@@ -119,6 +120,7 @@ async fn serve_until(
             config.order_types.clone(),
             known,
             service.clone(),
+            deliveries.clone(),
             stop.clone(),
         ));
     }
@@ -151,6 +153,7 @@ async fn deliveries(config: &Config, service: &Service) -> Result<Deliveries, Fa
         user_agent: concat!("comanda/", env!("CARGO_PKG_VERSION")).to_owned(),
         allow_private: config.allow_private,
         wait_scale: if config.fast_retries { FAST } else { 1.0 },
+        archives: with_credentials(&config.archives, &config.data)?,
     };
     let started = Deliveries::start(options, service.clone(), configured).await;
     started.map_err(|error| match error {

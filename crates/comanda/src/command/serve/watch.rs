@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use comanda_deliver::Deliveries;
 use comanda_engine::{Service, TypeChange};
 use comanda_order_type::Known;
 use tokio_util::sync::CancellationToken;
@@ -21,7 +22,13 @@ const FILES_MAX: usize = 10_000;
 /// What is looked at of each file.
 type Look = Vec<(PathBuf, Option<SystemTime>, u64)>;
 
-pub(super) async fn run(directory: PathBuf, known: Known, service: Service, end: CancellationToken) {
+pub(super) async fn run(
+    directory: PathBuf,
+    known: Known,
+    service: Service,
+    deliveries: Deliveries,
+    end: CancellationToken,
+) {
     let mut loaded = look(&directory);
     let mut before = loaded.clone();
     loop {
@@ -41,7 +48,12 @@ pub(super) async fn run(directory: PathBuf, known: Known, service: Service, end:
             Ok((definitions, warnings)) => {
                 eprint!("{warnings}");
                 match service.registry().replace(definitions).await {
-                    Ok(change) => tell(&change),
+                    Ok(change) => {
+                        tell(&change);
+                        if let Err(error) = deliveries.archive().await {
+                            eprintln!("Failed orders of the new types are not archived: {}", chain(&error));
+                        }
+                    }
                     Err(error) => eprintln!("The order types stay as they were: {}", chain(&error)),
                 }
             }
