@@ -161,9 +161,16 @@ impl Core {
             // Whoever may claim the order meanwhile must not lose it to a change that leaves its work as it is.
             let claimed = found.stored.claim.is_some() || found.stored.order.head.due_at(true).is_some();
             let version = found.stored.order.head.version;
+            // What was decided of an order that queues counts only while it does: in the next moment it can be called.
+            let expect = match &command {
+                Command::Transition { begun: false, .. } | Command::Cancel { begun: false, .. } => {
+                    Expect::Queued { version }
+                }
+                _ => Expect::At { version, token: None },
+            };
             let decided = decision::decide(&found.stored.order, &found.definition.order_type, command, &input)?;
             let ends_claim = decided.ends_claim;
-            let prepared = self.prepare(decided, Expect::At { version, token: None }, Vec::new(), claimed, None);
+            let prepared = self.prepare(decided, expect, Vec::new(), claimed, None);
             match self.commit_one(prepared.commit).await {
                 Ok((receipt, order)) => {
                     self.committed(&order, &receipt);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use comanda_model::decision::Change;
-use comanda_model::{Attempt, CommitId, Event, Order, OrderId, Token};
+use comanda_model::{Attempt, CommitId, Event, Order, Token};
 use comanda_store::{ClaimMove, Commit, CommitError, Expect, KeyClaim, Place, Receipt, StoreError};
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -55,6 +55,9 @@ impl Core {
     ) -> Prepared {
         let chance = &self.options.chance;
         change.order.head.commit_id = CommitId(chance.random_id());
+        if is_command(expect) {
+            change.order.head.remember_command();
+        }
         let due_now = change
             .order
             .head
@@ -151,19 +154,20 @@ impl Core {
                 (None, _) => false,
                 // Order ids are random, so an order under this one is the one that this commit made.
                 (Some(_), Expect::Absent) => true,
-                (Some(stored), Expect::At { .. }) if actual == order.head.version => {
+                (Some(stored), Expect::At { .. } | Expect::Queued { .. }) if actual == order.head.version => {
                     stored.order.head.commit_id == order.head.commit_id
                 }
-                (Some(stored), Expect::At { .. }) if actual > order.head.version => {
-                    match self.was_followed(order.id(), written, &stored.order).await {
-                        Ok(was_followed) => was_followed,
+                (Some(stored), Expect::At { .. } | Expect::Queued { .. }) if actual > order.head.version => {
+                    match self.was_followed(order, written, &stored.order).await {
+                        Ok(Some(was_followed)) => was_followed,
+                        Ok(None) => return Err(CommitError::Unknown),
                         Err(error) => {
                             tracing::warn!(order = %order.id(), %error, "the outcome of a commit could not be looked up yet");
                             continue;
                         }
                     }
                 }
-                (Some(_), Expect::At { .. }) => false,
+                (Some(_), Expect::At { .. } | Expect::Queued { .. }) => false,
             };
             if !applied {
                 // Not applied: to the caller it is as if another had been quicker, so it reads and decides again.
@@ -181,20 +185,34 @@ impl Core {
         Err(CommitError::Unknown)
     }
 
-    /// Whether what a commit wrote down is in the history of the order, which others have changed since.
-    async fn was_followed(&self, id: OrderId, ours: &Written, theirs: &Order) -> Result<bool, StoreError> {
-        if let Some(attempt) = &ours.attempt
-            && theirs.head.attempts >= attempt.number
+    /// Whether a commit of ours is part of the past of an order that others have changed since; `None` if that cannot be
+    /// told any more.
+    ///
+    /// A commit that came with a token is known by what it wrote down: nobody else could write of that attempt. Any number
+    /// may give the same command in the same moment, so that what a command wrote down does not tell whose it was.
+    async fn was_followed(&self, ours: &Order, written: &Written, theirs: &Order) -> Result<Option<bool>, StoreError> {
+        let id = ours.id();
+        if is_command(written.expect)
+            && let Some(known) = theirs.head.was_commanded_by(ours.head.commit_id)
         {
-            let attempts = self.store.attempts(id, attempt.number - 1, 1).await?;
-            return Ok(attempts.first() == Some(attempt));
+            return Ok(Some(known));
         }
-        if let Some(event) = &ours.event
-            && theirs.head.events >= event.number
-        {
-            let events = self.store.history(id, event.number - 1, 1).await?;
-            return Ok(events.first() == Some(event));
-        }
-        Ok(false)
+        let is_there = match (&written.attempt, &written.event) {
+            (Some(attempt), _) if theirs.head.attempts >= attempt.number => {
+                let attempts = self.store.attempts(id, attempt.number - 1, 1).await?;
+                attempts.first() == Some(attempt)
+            }
+            (_, Some(event)) if theirs.head.events >= event.number => {
+                let events = self.store.history(id, event.number - 1, 1).await?;
+                events.first() == Some(event)
+            }
+            _ => false,
+        };
+        Ok((!is_there || !is_command(written.expect)).then_some(is_there))
     }
+}
+
+/// Whether a commit is conditional on the order alone, and not on a token.
+fn is_command(expect: Expect) -> bool {
+    matches!(expect, Expect::At { token: None, .. } | Expect::Queued { .. })
 }

@@ -36,6 +36,13 @@ impl FromStr for OrderId {
 #[serde(transparent)]
 pub struct CommitId(pub Uuid);
 
+impl CommitId {
+    /// The id's lower half, which has 62 random bits: enough to tell the latest commits of one order apart.
+    pub fn lower_half(self) -> u64 {
+        self.0.as_u64_pair().1
+    }
+}
+
 /// The fencing token of one attempt.
 ///
 /// It protects an order from a worker that has lost its claim and does not know it: a step's result is committed

@@ -38,6 +38,8 @@ pub mod bounds {
     pub const DONE_MAX: usize = 64;
     /// The most callbacks that an order remembers as over.
     pub const PAST_CALLBACKS_MAX: usize = 8;
+    /// Latest commands of an order that are known by their commit's id.
+    pub const PAST_COMMANDS_MAX: usize = 8;
     /// The longest reason, status, key or group key that is kept, in bytes; longer reasons are cut.
     pub const TEXT_BYTES_MAX: usize = 2048;
     /// The longest client key, customer or group key, in bytes.

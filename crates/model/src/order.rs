@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::bounds::PAST_COMMANDS_MAX;
 use crate::id::{CommitId, OrderId, TypeHash};
 use crate::json::Json;
 use crate::ledger::{Hold, HoldState};
@@ -110,6 +111,11 @@ pub struct Head {
     /// The latest callbacks that are over.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub past_callbacks: Vec<PastCallback>,
+    /// The latest commits that came without a token, oldest first, at most
+    /// [`PAST_COMMANDS_MAX`](crate::bounds::PAST_COMMANDS_MAX): the lower halves of their ids. Whoever lost the answer to
+    /// such a commit finds it here, however far the order has gone since.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub past_commands: Vec<u64>,
 }
 
 /// The lane that an order belongs to.
@@ -303,6 +309,23 @@ impl Order {
 }
 
 impl Head {
+    /// Keeps the commit that writes this head among the latest that came without a token.
+    pub fn remember_command(&mut self) {
+        if self.past_commands.len() >= PAST_COMMANDS_MAX {
+            self.past_commands.remove(0);
+        }
+        self.past_commands.push(self.commit_id.lower_half());
+    }
+
+    /// Whether a commit that came without a token is part of this order's past; `None` if so many others have come
+    /// since that it cannot be told.
+    pub fn was_commanded_by(&self, commit_id: CommitId) -> Option<bool> {
+        if self.past_commands.contains(&commit_id.lower_half()) {
+            return Some(true);
+        }
+        (self.past_commands.len() < PAST_COMMANDS_MAX).then_some(false)
+    }
+
     /// When the order next needs the engine. An order that queues behind others in its lane (`active` is false)
     /// is due only for its status's deadline, which needs no place at the head; so is one whose work waits in a queue.
     ///
@@ -359,4 +382,33 @@ pub fn bounded(mut text: String, bytes_max: usize) -> String {
         text.push('…');
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_latest_commands_are_known_and_older_ones_are_not_denied() {
+        let hash = TypeHash([0; 32]);
+        let id = |number: u128| CommitId(Uuid::from_u128(number));
+        let text = format!(
+            r#"{{"type_hash":{},"status":"open","phase":"active","version":1,"etag_version":1,"commit_id":"{}",
+                "updated_at":"2026-01-01T00:00:00Z","events":1,"attempts":0,"visits":0}}"#,
+            serde_json::to_string(&hash).unwrap(),
+            id(0).0
+        );
+        let mut head: Head = serde_json::from_str(&text).unwrap();
+        assert_eq!(head.was_commanded_by(id(1)), Some(false), "nobody gave it a command");
+        for number in 1..=u128::try_from(PAST_COMMANDS_MAX).unwrap() {
+            head.commit_id = id(number);
+            head.remember_command();
+        }
+        assert_eq!(head.was_commanded_by(id(1)), Some(true));
+        head.commit_id = id(100);
+        head.remember_command();
+        assert_eq!(head.past_commands.len(), PAST_COMMANDS_MAX);
+        assert_eq!(head.was_commanded_by(id(100)), Some(true));
+        assert_eq!(head.was_commanded_by(id(1)), None, "it was known, and is not any more");
+    }
 }

@@ -43,6 +43,7 @@ columns! { Heads of HeadRow:
     id: Uuid = UUID_ARRAY,
     commit_id: Uuid = UUID_ARRAY,
     expected: i64 = INT8_ARRAY,
+    expect_queued: bool = BOOL_ARRAY,
     token_visit: Option<i32> = INT4_ARRAY,
     token_attempt: Option<i32> = INT4_ARRAY,
     token_secret: Option<Uuid> = UUID_ARRAY,
@@ -210,6 +211,7 @@ impl Batch {
             Expect::Absent => (0, None, true),
             // Version 0 is that of no order; nothing is ever at it.
             Expect::At { version, token } => (if version == 0 { -1 } else { signed(version) }, token, false),
+            Expect::Queued { version } => (if version == 0 { -1 } else { signed(version) }, None, false),
         };
         let queued = head.queued_at(true);
         let work = head.work.as_ref();
@@ -241,6 +243,7 @@ impl Batch {
             id: order.id().0,
             commit_id: head.commit_id.0,
             expected,
+            expect_queued: matches!(commit.expect, Expect::Queued { .. }),
             token_visit: token.map(|token| small(token.visit)),
             token_attempt: token.map(|token| small(token.attempt)),
             token_secret: token.map(|token| token.secret),

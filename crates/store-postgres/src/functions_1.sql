@@ -44,7 +44,7 @@ END $$;
 -- 5 events or attempts not numbered on. Arrays named `k_`, `a_`, `e_` hold the commits' keys, attempts and events; the
 -- `_ord` of each is its commit's number, and `p_keys_from`, `p_keys_to` are the range of a commit's keys.
 CREATE OR REPLACE FUNCTION comanda.commit(
-    p_id uuid[], p_commit uuid[], p_expected bigint[], p_token_visit integer[], p_token_attempt integer[],
+    p_id uuid[], p_commit uuid[], p_expected bigint[], p_expect_queued boolean[], p_token_visit integer[], p_token_attempt integer[],
     p_token_secret uuid[], p_refuse smallint[],
     p_status text[], p_phase smallint[], p_type_hash bytea[], p_version bigint[], p_events_before bigint[],
     p_attempts_before bigint[], p_events bigint[], p_attempts bigint[], p_updated_at timestamptz[],
@@ -112,13 +112,13 @@ BEGIN
     END IF;
 
     FOR c IN SELECT * FROM unnest(
-            p_id, p_commit, p_expected, p_token_visit, p_token_attempt, p_token_secret, p_refuse,
+            p_id, p_commit, p_expected, p_expect_queued, p_token_visit, p_token_attempt, p_token_secret, p_refuse,
             p_status, p_phase, p_type_hash, p_version, p_events_before, p_attempts_before, p_events, p_attempts,
             p_updated_at, p_due_at, p_due_queued_at, p_queue, p_queued_at, p_visit, p_attempt, p_cause, p_head, p_data,
             p_type, p_key, p_customer, p_group, p_accepted_status, p_at, p_traceparent,
             p_leave, p_enter, p_resume, p_claim, p_take_visit, p_take_attempt, p_take_secret, p_lease,
             p_keys_from, p_keys_to) WITH ORDINALITY
-        AS t(id, commit_id, expected, token_visit, token_attempt, token_secret, refuse,
+        AS t(id, commit_id, expected, expect_queued, token_visit, token_attempt, token_secret, refuse,
             status, phase, type_hash, version, events_before, attempts_before, events, attempts,
             updated_at, due_at, due_queued_at, queue, queued_at, visit, attempt, cause, head, data,
             order_type, key, customer, group_key, accepted_status, at, traceparent,
@@ -163,7 +163,8 @@ BEGIN
             IF c.token_secret IS NOT NULL AND (NOT v_held OR (d.secret, d.held_visit, d.held_attempt)
                     IS DISTINCT FROM (c.token_secret, c.token_visit, c.token_attempt)) THEN
                 r_outcome[c.ord] := 2;
-            ELSIF r_actual[c.ord] <> c.expected OR (c.expected = 0 AND v_found) THEN
+            ELSIF r_actual[c.ord] <> c.expected OR (c.expected = 0 AND v_found) OR (c.expect_queued AND (h.lane IS NULL
+                    OR EXISTS (SELECT 1 FROM comanda.lanes WHERE name = h.lane AND active = c.id))) THEN
                 r_outcome[c.ord] := 1;
             ELSIF c.refuse <> 0 THEN
                 r_outcome[c.ord] := 4;

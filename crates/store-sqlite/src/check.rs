@@ -132,6 +132,12 @@ impl Writer<'_> {
                 }
                 version
             }
+            Expect::Queued { version } => {
+                if current.is_none_or(Current::is_active) {
+                    return Err(CommitError::VersionMoved { actual });
+                }
+                version
+            }
         };
         if actual != expected {
             return Err(CommitError::VersionMoved { actual });

@@ -158,6 +158,8 @@ struct RestOut<'a> {
     dead: &'a Option<DeadLetter>,
     #[serde(skip_serializing_if = "<[PastCallback]>::is_empty")]
     past_callbacks: &'a [PastCallback],
+    #[serde(skip_serializing_if = "<[u64]>::is_empty")]
+    past_commands: &'a [u64],
 }
 
 #[derive(Default, Deserialize)]
@@ -172,6 +174,7 @@ struct RestIn {
     after_undo: Option<AfterUndo>,
     dead: Option<DeadLetter>,
     past_callbacks: Vec<PastCallback>,
+    past_commands: Vec<u64>,
 }
 
 /// The parts of a head that have no column of their own, if it has any.
@@ -186,6 +189,7 @@ pub(crate) fn rest_of(head: &Head) -> Result<Option<String>, serde_json::Error> 
         after_undo,
         dead,
         past_callbacks,
+        past_commands,
         ..
     } = head;
     if work.is_none()
@@ -197,6 +201,7 @@ pub(crate) fn rest_of(head: &Head) -> Result<Option<String>, serde_json::Error> 
         && after_undo.is_none()
         && dead.is_none()
         && past_callbacks.is_empty()
+        && past_commands.is_empty()
     {
         return Ok(None);
     }
@@ -210,6 +215,7 @@ pub(crate) fn rest_of(head: &Head) -> Result<Option<String>, serde_json::Error> 
         after_undo,
         dead,
         past_callbacks,
+        past_commands,
     })
     .map(Some)
 }
@@ -293,6 +299,7 @@ pub(crate) fn head(
             after_undo: None,
             dead: None,
             past_callbacks: Vec::new(),
+            past_commands: Vec::new(),
         };
         let lane_position: Option<i64> = row.get(at + 9)?;
         let sum: i64 = row.get(at + 10)?;
@@ -320,6 +327,7 @@ pub(crate) fn head(
             head.after_undo = rest.after_undo;
             head.dead = rest.dead;
             head.past_callbacks = rest.past_callbacks;
+            head.past_commands = rest.past_commands;
         }
         Ok(HeadRow {
             head,

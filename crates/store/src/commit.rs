@@ -49,12 +49,19 @@ pub struct Commit {
 pub enum Expect {
     /// There is no such order.
     Absent,
-    /// The order is at this version, and, where a token is given, the claim is held under it.
+    /// The order is at this version and, where a token is given, the claim is held under it.
     At {
         /// The version that the change was decided on.
         version: u64,
         /// The token of the attempt that the change answers.
         token: Option<Token>,
+    },
+    /// The order is at this version and stands behind others in its lane, so that nothing of its work can have begun. One
+    /// that has come to the head meanwhile is answered with [`CommitError::VersionMoved`], though its version is the same:
+    /// read and decide again.
+    Queued {
+        /// The version that the change was decided on.
+        version: u64,
     },
 }
 

@@ -74,6 +74,7 @@ pub fn accept(order_type: &OrderType, submission: Submission<'_>, input: &Input)
         after_undo: None,
         dead: None,
         past_callbacks: Vec::new(),
+        past_commands: Vec::new(),
     };
     let order = Order {
         accepted: Arc::new(accepted),

@@ -83,8 +83,16 @@ impl Judge {
     fn change(&mut self, before: &Order, commit: &Commit) -> Verdict {
         let known = self.orders.get(&before.id()).ok_or("an order vanished")?;
         let (n, after) = (known.n, &commit.order.head);
-        let Expect::At { version, token } = commit.expect else {
-            return Err(format!("every order exists once: #{n} was accepted over itself"));
+        let (version, token) = match commit.expect {
+            Expect::Absent => return Err(format!("every order exists once: #{n} was accepted over itself")),
+            Expect::At { version, token } => (version, token),
+            Expect::Queued { version } => {
+                hold!(
+                    !self.lanes.is_active(before.id()),
+                    "lanes: #{n} was changed as one that queues, and it is at the head"
+                );
+                (version, None)
+            }
         };
         hold!(
             version == before.head.version && after.version == version + 1,

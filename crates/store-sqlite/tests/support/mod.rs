@@ -116,6 +116,7 @@ pub fn accepted(now: Timestamp, due_at: Timestamp, group: Option<&str>) -> Commi
             after_undo: None,
             dead: None,
             past_callbacks: Vec::new(),
+            past_commands: Vec::new(),
         },
         data: Json::from_valid(r#"{"amount":12.50,"currency":"EUR","lines":[{"sku":"A-1","quantity":2}]}"#),
         results: Vec::new(),

@@ -19,6 +19,7 @@ pub async fn an_accepted_order_reads_back_to_the_letter(store: Arc<dyn Store>) {
     let accepted = Arc::make_mut(&mut commit.order.accepted);
     accepted.traceparent = Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned());
     accepted.group = Some("a group".to_owned());
+    commit.order.head.past_commands = vec![u64::MAX, 1 << 63];
     let expected = commit.order.clone();
     let events = commit.events.clone();
     assert!(

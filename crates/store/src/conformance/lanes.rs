@@ -10,8 +10,8 @@ use comanda_model::{EventKind, OrderId, Phase};
 use parking_lot::Mutex;
 
 use super::claims::token;
-use super::sample::{LONG, Shop, done, failed, laned, laned_by_status, laned_with_deadline, pass};
-use crate::{ClaimMove, FeedStart, Place, Store};
+use super::sample::{LONG, Shop, done, failed, laned, laned_by_status, laned_with_deadline, pass, plain};
+use crate::{ClaimMove, Commit, CommitError, Expect, FeedStart, Place, Store};
 
 const ANN: &str = r#"{"customer":"ann"}"#;
 const BOB: &str = r#"{"customer":"bob"}"#;
@@ -104,6 +104,49 @@ pub async fn a_cancelled_order_in_the_queue_goes(store: Arc<dyn Store>) {
         Some(last),
         "a cancelled head promotes the next"
     );
+}
+
+/// A change that was decided of an order that queues is applied only while it queues: not once it has come to the head,
+/// not even by a commit of the same batch, and never to an order that stands in no lane.
+pub async fn what_was_decided_of_one_that_queues(store: Arc<dyn Store>) {
+    let shop = Shop::new(&store, laned(DeadLetterInLane::Park));
+    let [first, second, third] = three(&shop).await;
+    let queued = |commit: Commit| {
+        let version = commit.order.head.version - 1;
+        let expect = Expect::Queued { version };
+        Commit { expect, ..commit }
+    };
+    let cancel = || Command::Cancel {
+        reason: None,
+        in_flight: false,
+        begun: false,
+    };
+    let order = shop.order(third).await;
+    let stale = Commit {
+        expect: Expect::Queued { version: 7 },
+        ..shop.commanding(&order, cancel())
+    };
+    let moved = |answer: &Result<_, CommitError>| matches!(answer, Err(CommitError::VersionMoved { actual: 1 }));
+    assert!(moved(&shop.put(stale).await), "its version counts as ever");
+    shop.put(queued(shop.commanding(&order, cancel())))
+        .await
+        .expect("the third queues");
+    let (at_head, behind) = (shop.order(first).await, shop.order(second).await);
+    let early = shop.put(queued(shop.commanding(&at_head, cancel()))).await;
+    assert!(moved(&early), "the head does not queue: {early:?}");
+    let leaves = shop.commanding(&at_head, cancel());
+    let late = queued(shop.commanding(&behind, cancel()));
+    let mut answers = Vec::new();
+    for ticket in store.commit(vec![leaves, late]) {
+        answers.push(ticket.await);
+    }
+    assert!(answers[0].is_ok(), "the head is cancelled: {answers:?}");
+    assert!(moved(&answers[1]), "the second heads its lane now: {answers:?}");
+    assert_eq!(shop.claim_one().await.token.order, second, "and is there to be worked");
+    let plain = Shop::new(&store, plain());
+    let alone = plain.order(plain.accept("{}").await).await;
+    let answer = plain.put(queued(plain.commanding(&alone, cancel()))).await;
+    assert!(moved(&answer), "an order without a lane never queues: {answer:?}");
 }
 
 /// Where dead letters park, the orders behind one wait until it is discarded or redriven and final.

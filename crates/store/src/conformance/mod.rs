@@ -132,6 +132,7 @@ macro_rules! each_conformance_check {
             items::an_order_stays_while_a_queue_has_it
             lanes::only_the_head_is_claimed
             lanes::a_cancelled_order_in_the_queue_goes
+            lanes::what_was_decided_of_one_that_queues
             lanes::a_parked_dead_letter_holds_its_lane
             lanes::a_passed_dead_letter_returns_to_its_position
             lanes::a_redriven_order_heads_an_empty_lane

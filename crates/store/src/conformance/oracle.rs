@@ -120,6 +120,10 @@ impl Pair {
             version,
             token: held.map(|held| held.1),
         };
+        if held.is_none() && self.walk.below(5) == 0 {
+            commit.expect = Expect::Queued { version };
+            twin.expect = Expect::Queued { version };
+        }
         Some((commit, twin))
     }
 

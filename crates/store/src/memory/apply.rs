@@ -59,6 +59,14 @@ impl State {
                 }
                 version
             }
+            Expect::Queued { version } => {
+                let seq = self.ids.get(&commit.order.id());
+                let row = seq.and_then(|seq| Some((*seq, self.rows.get(seq)?)));
+                if row.is_none_or(|(seq, row)| self.is_active(seq, row)) {
+                    return Err(CommitError::VersionMoved { actual });
+                }
+                version
+            }
         };
         if actual != expected {
             return Err(CommitError::VersionMoved { actual });
