@@ -1,10 +1,14 @@
 //! The command line: every command, option and help text in one place. What a command does stands in
 //! [`crate::command`].
 
+mod queues;
+
 use std::path::PathBuf;
 
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub use queues::{QueueChoice, QueueClaim, QueueCommand, QueueDeadLetters, QueueFail, Queues};
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -365,26 +369,6 @@ pub enum DeadLetters {
     Redrive(Redrive),
     /// Give them up: what their steps did is taken back
     Discard(Discard),
-}
-
-/// `queues`: without a subcommand, all of them.
-#[derive(Clone, Debug, Args)]
-pub struct Queues {
-    /// What to do; without one, list the queues.
-    #[command(subcommand)]
-    pub command: Option<QueueCommand>,
-}
-
-/// What there is to do with queues.
-#[derive(Clone, Debug, Subcommand)]
-pub enum QueueCommand {
-    /// List them: how much waits, is leased, and has waited for how long
-    List,
-    /// Show one
-    Show {
-        /// The queue's name
-        name: String,
-    },
 }
 
 /// `subscriptions`.

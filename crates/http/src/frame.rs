@@ -115,7 +115,7 @@ fn time_limit(app: &App, method: &Method, route: &str, request: &Request) -> Dur
         return limit + SWEEP_MAX;
     }
     if route == "/v1/queues/{name}/claims" {
-        return limit + crate::queues::WAIT_MAX;
+        return limit + crate::claims::WAIT_MAX;
     }
     let asked = request::prefer_wait(request.headers()).unwrap_or_default();
     let polled = request::Query::parse(request.uri().query())

@@ -7,6 +7,7 @@ mod access;
 mod batch;
 mod body;
 mod callbacks;
+mod claims;
 mod codes;
 mod customers;
 mod dead_letters;
@@ -278,13 +279,13 @@ impl App {
             .route("/v1/dead-letter-causes", get(dead_letters::causes))
             .route("/v1/queues", get(queues::list))
             .route("/v1/queues/{name}", get(queues::one))
-            .route("/v1/queues/{name}/claims", post(queues::claim))
+            .route("/v1/queues/{name}/claims", post(claims::claim))
             .route("/v1/queues/{name}/dead-letters", get(queues::dead_letters))
             .route("/v1/queues/{name}/dead-letters/redrive", post(queues::redrive))
             .route("/v1/queues/{name}/dead-letters/discard", post(queues::discard))
-            .route("/v1/claims/complete", post(queues::complete))
-            .route("/v1/claims/fail", post(queues::fail))
-            .route("/v1/claims/heartbeat", post(queues::heartbeat))
+            .route("/v1/claims/complete", post(claims::complete))
+            .route("/v1/claims/fail", post(claims::fail))
+            .route("/v1/claims/heartbeat", post(claims::heartbeat))
             .route(
                 "/v1/subscriptions",
                 get(subscriptions::list).post(subscriptions::create),

@@ -171,6 +171,15 @@ impl Query {
     }
 }
 
+/// Refuses a number outside its bounds, by name.
+pub(crate) fn within(name: &str, number: u64, min: u64, max: u64) -> Result<(), Problem> {
+    if (min..=max).contains(&number) {
+        return Ok(());
+    }
+    let detail = format!("`{name}` must be from {min} to {max}, not {number}");
+    Err(Problem::new("invalid-request", detail))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

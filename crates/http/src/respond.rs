@@ -8,6 +8,12 @@ use serde::Serialize;
 
 use crate::problem::Problem;
 
+/// A list, written as it is: through a `Value` the texts of data would be lost.
+#[derive(Serialize)]
+pub(crate) struct Items<T> {
+    pub(crate) items: Vec<T>,
+}
+
 /// An answer of JSON.
 pub(crate) fn json_response(status: StatusCode, value: &impl Serialize) -> Response {
     match serde_json::to_vec(value) {

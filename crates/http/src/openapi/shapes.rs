@@ -6,14 +6,15 @@ use serde_json::Value;
 use utoipa::{OpenApi, ToSchema};
 
 use crate::callbacks::{ApproveBody, CallbackTaken, RejectBody};
+use crate::claims::{
+    ClaimBody, ClaimOutcome, ClaimedItem, CompleteBody, CompleteItem, FailBody, FailItem, FailKind, HeartbeatBody,
+    HeartbeatItem,
+};
 use crate::customers::{CustomerBody, CustomerView};
 use crate::dead_letters::{DiscardBody, FilterBody, RedriveBody, RedriveStart, SweepItemView, SweepView, Version};
 use crate::inventory::{CountBody, ReceiveBody, StockView};
 use crate::orders::{CancelBody, SubmitBody, TransitionBody};
-use crate::queues::{
-    ClaimBody, ClaimOutcome, ClaimedItem, CompleteBody, CompleteItem, DeadItemPage, DeadItemView, DeadItemsBody,
-    DeadItemsMoved, FailBody, FailItem, FailKind, HeartbeatBody, HeartbeatItem, QueueView,
-};
+use crate::queues::{DeadItemPage, DeadItemView, DeadItemsBody, DeadItemsMoved, QueueView};
 use crate::subscriptions::{
     Begin, DeliveryView, FilterView, Include, ResendAnswer, ResendBody, RotateBody, Signature, SubscriptionBody,
     SubscriptionView,
