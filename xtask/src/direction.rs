@@ -21,7 +21,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "comanda-steps",
         &["comanda-engine", "comanda-outbound", "comanda-model"],
     ),
-    ("comanda-builtin", &["comanda-engine", "comanda-store", "comanda-model"]),
+    (
+        "comanda-builtin",
+        &["comanda-engine", "comanda-steps", "comanda-store", "comanda-model"],
+    ),
     (
         "comanda-deliver",
         &["comanda-engine", "comanda-store", "comanda-outbound", "comanda-model"],

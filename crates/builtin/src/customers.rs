@@ -3,18 +3,19 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use comanda_engine::StepCall;
+use comanda_engine::{Admission, Postponed, StepCall};
 use comanda_model::Json;
 use comanda_model::bounds::KEY_BYTES_MAX;
 use comanda_model::decision::StepOutcome;
 use comanda_model::json::scalar_text;
 use comanda_model::order_type::HttpCall;
+use comanda_steps::Caller;
 use comanda_store::{PutError, Record, Store, StoreError};
+use reqwest::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::outbound::Outbound;
-use crate::{failed, refused};
+use crate::{Unanswered, refused};
 
 /// The kind of the records of customers.
 const CUSTOMER: &str = "customer";
@@ -166,46 +167,59 @@ pub enum Lookup {
     Unknown,
 }
 
-/// Who knows the customers. The error is for people; another try may mend it.
+/// Who knows the customers.
 #[async_trait]
 pub trait Directory: Send + Sync + 'static {
     /// Looks a customer up.
-    async fn look_up(&self, call: &StepCall<'_>, id: &str) -> Result<Lookup, String>;
+    async fn look_up(&self, call: &StepCall<'_>, id: &str) -> Result<Lookup, Unanswered>;
+
+    /// Waits, a while at most, until there is room for one more question.
+    async fn admit(&self) -> Result<Admission, Postponed> {
+        Ok(Admission::default())
+    }
 }
 
 #[async_trait]
 impl Directory for Customers {
-    async fn look_up(&self, _: &StepCall<'_>, id: &str) -> Result<Lookup, String> {
+    async fn look_up(&self, _: &StepCall<'_>, id: &str) -> Result<Lookup, Unanswered> {
         match self.find(id).await {
             Ok(customer) => Ok(Lookup::Known(json!(customer))),
             Err(CustomerError::Unknown(_)) => Ok(Lookup::Unknown),
-            Err(error) => Err(error.to_string()),
+            Err(error) => Err(Unanswered::not_done(error.to_string())),
         }
     }
 }
 
 /// Customers that a service over HTTP knows: 2xx with JSON is one, 404 and 410 are none.
 pub struct HttpCustomers {
-    outbound: Outbound,
+    caller: Arc<Caller>,
     http: HttpCall,
 }
 
 impl HttpCustomers {
     /// The service that a call asks; its templates see the customer as `with.customer`.
-    pub fn new(outbound: Outbound, http: HttpCall) -> Self {
-        Self { outbound, http }
+    pub fn new(caller: Arc<Caller>, http: HttpCall) -> Self {
+        Self { caller, http }
     }
 }
 
 #[async_trait]
 impl Directory for HttpCustomers {
-    async fn look_up(&self, call: &StepCall<'_>, id: &str) -> Result<Lookup, String> {
-        let reply = self.outbound.send(call, &self.http, json!({"customer": id})).await?;
-        match (reply.status, reply.body) {
-            (404 | 410, _) => Ok(Lookup::Unknown),
-            (200..300, Some(customer)) => Ok(Lookup::Known(customer)),
-            _ => Err(reply.described),
+    async fn look_up(&self, call: &StepCall<'_>, id: &str) -> Result<Lookup, Unanswered> {
+        let with = json!({"customer": id});
+        let answer = self.caller.send(call, &self.http, Some(&with)).await?;
+        if matches!(answer.status, StatusCode::NOT_FOUND | StatusCode::GONE) {
+            return Ok(Lookup::Unknown);
         }
+        let customer = serde_json::from_slice(&answer.body).ok().filter(Value::is_object);
+        match customer.filter(|_| answer.status.is_success() && !answer.is_too_large()) {
+            Some(customer) => Ok(Lookup::Known(customer)),
+            None => Err(Unanswered::by(answer)),
+        }
+    }
+
+    async fn admit(&self) -> Result<Admission, Postponed> {
+        self.caller.admit(&self.http).await
     }
 }
 
@@ -222,6 +236,6 @@ pub(crate) async fn check(directory: &dyn Directory, call: &StepCall<'_>, told: 
             result: Some(Json::from(&customer)),
         },
         Ok(Lookup::Unknown) => refused(format!("there is no customer `{id}`")),
-        Err(reason) => failed(reason),
+        Err(unanswered) => unanswered.failed(),
     }
 }

@@ -7,8 +7,8 @@
 
 pub mod customers;
 pub mod inventory;
-mod outbound;
 pub mod payments;
+mod unanswered;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use comanda_store::{Store, StoreError};
 use minijinja::value::{Value as Context, merge_maps};
 use serde_json::Value;
 
-pub use outbound::{Outbound, Settings};
+pub use unanswered::Unanswered;
 
 /// How the built-in steps work.
 pub struct Options {
@@ -74,7 +74,19 @@ impl StepRunner for BuiltIns {
     }
 
     async fn admit(&self, order: &Order, step: &Step) -> Result<Admission, Postponed> {
-        self.others.admit(order, step).await
+        let Action::BuiltIn(built_in) = &step.action else {
+            return self.others.admit(order, step).await;
+        };
+        match built_in.kind {
+            BuiltInKind::CustomersCheck => self.customers.admit().await,
+            BuiltInKind::PaymentsAuthorize
+            | BuiltInKind::PaymentsCapture
+            | BuiltInKind::PaymentsVoid
+            | BuiltInKind::PaymentsRefund => self.payments.admit(built_in.kind).await,
+            BuiltInKind::InventoryReserve | BuiltInKind::InventoryRelease | BuiltInKind::InventoryShip => {
+                Ok(Admission::default())
+            }
+        }
     }
 
     async fn run_built_in(&self, call: StepCall<'_>) -> Effect {

@@ -18,7 +18,7 @@ use reqwest::header::{AUTHORIZATION, CONTENT_TYPE};
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use crate::http::chain;
+use crate::caller::chain;
 
 /// How long a token is believed whose answer does not say.
 const LIFE: Duration = Duration::from_secs(300);

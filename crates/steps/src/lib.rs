@@ -1,11 +1,13 @@
 //! What a step can be that reaches outside: HTTP calls, with their signatures, tokens, bounds and circuits.
 
 mod bearer;
+mod caller;
 mod http;
 mod signature;
 mod target;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -13,6 +15,8 @@ use comanda_engine::{Admission, Postponed, StepCall, StepRunner};
 use comanda_model::Order;
 use comanda_model::decision::StepOutcome;
 use comanda_model::order_type::{Action, Step};
+
+pub use caller::{Answer, CallError, Caller};
 
 /// What steps may use besides the order.
 #[derive(Clone)]
@@ -58,11 +62,19 @@ pub struct Steps {
 }
 
 impl Steps {
-    /// Sets up the clients that the steps share.
+    /// Sets up the caller that the steps share.
+    ///
+    /// # Errors
+    /// If the system's certificates or resolver cannot be used.
     pub fn new(options: Options) -> Result<Self, SetUpError> {
-        Ok(Self {
-            http: http::HttpSteps::new(options)?,
-        })
+        Ok(Self::over(Arc::new(Caller::new(options)?)))
+    }
+
+    /// Steps that call through a caller that others use too.
+    pub fn over(caller: Arc<Caller>) -> Self {
+        Self {
+            http: http::HttpSteps { caller },
+        }
     }
 }
 
@@ -70,7 +82,7 @@ impl Steps {
 impl StepRunner for Steps {
     async fn admit(&self, _order: &Order, step: &Step) -> Result<Admission, Postponed> {
         match &step.action {
-            Action::Http(http) => self.http.admit(http).await,
+            Action::Http(http) => self.http.caller.admit(http).await,
             _ => Ok(Admission::default()),
         }
     }

@@ -8,7 +8,7 @@ mod http;
 mod sandbox;
 
 use async_trait::async_trait;
-use comanda_engine::StepCall;
+use comanda_engine::{Admission, Postponed, StepCall};
 use comanda_model::Json;
 use comanda_model::decision::StepOutcome;
 use comanda_model::json::scalar_text;
@@ -17,7 +17,7 @@ use comanda_model::order_type::BuiltInKind;
 use rust_decimal::Decimal;
 use serde_json::{Value, json};
 
-use crate::{failed, refused};
+use crate::{Unanswered, refused};
 
 pub use http::{HttpPayments, HttpPaymentsOptions};
 pub use sandbox::{Sandbox, SandboxError, SandboxPayment, SandboxState};
@@ -41,7 +41,8 @@ pub enum Request {
     },
     /// Give an authorisation up, or pay back what was captured.
     Void {
-        /// The payment; without it, whatever the request under `key` has come to.
+        /// The payment; without it, whatever the request under `key` has come to or will come to: a provider that knows
+        /// nothing of it refuses it from then on.
         payment: Option<String>,
         /// The key of the request that is taken back.
         key: Option<String>,
@@ -69,14 +70,19 @@ pub enum Answer {
     Refused(String),
 }
 
-/// Who takes payments. Errors are for people; another try, under the same key, may mend them.
+/// Who takes payments.
 #[async_trait]
 pub trait Provider: Send + Sync + 'static {
     /// What came of an earlier request under this call's key; `None` if it never came.
-    async fn ask(&self, call: &StepCall<'_>, request: &Request) -> Result<Option<Answer>, String>;
+    async fn ask(&self, call: &StepCall<'_>, request: &Request) -> Result<Option<Answer>, Unanswered>;
 
     /// Makes a request. Under the same key it has one effect, however often it is made.
-    async fn request(&self, call: &StepCall<'_>, request: &Request) -> Result<Answer, String>;
+    async fn request(&self, call: &StepCall<'_>, request: &Request) -> Result<Answer, Unanswered>;
+
+    /// Waits, a while at most, until there is room for one more request.
+    async fn admit(&self, _kind: BuiltInKind) -> Result<Admission, Postponed> {
+        Ok(Admission::default())
+    }
 }
 
 /// Runs a payment step.
@@ -90,12 +96,12 @@ pub(crate) async fn run(provider: &dyn Provider, call: &StepCall<'_>, kind: Buil
             Ok(Some(answer)) => return outcome(&request, answer),
             Ok(None) => {}
             // Whoever cannot say what has happened is not asked to do it again.
-            Err(reason) => return failed(reason),
+            Err(unanswered) => return unanswered.unknown(),
         }
     }
     match provider.request(call, &request).await {
         Ok(answer) => outcome(&request, answer),
-        Err(reason) => failed(reason),
+        Err(unanswered) => unanswered.outcome(),
     }
 }
 

@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{Answer, Provider, Request};
+use crate::Unanswered;
 
 /// The kind of the book's records.
 const PAYMENT: &str = "sandbox-payment";
@@ -261,6 +262,11 @@ fn payment(record: &Record) -> Result<SandboxPayment, StoreError> {
     })
 }
 
+/// A write that failed may have been made.
+fn unwritten(error: SandboxError) -> Unanswered {
+    Unanswered::perhaps_done(error.to_string())
+}
+
 fn done(payment: &SandboxPayment) -> Answer {
     Answer::Done {
         payment: payment.id.clone(),
@@ -280,22 +286,22 @@ fn authorized(payment: &SandboxPayment) -> Answer {
 
 #[async_trait]
 impl Provider for Sandbox {
-    async fn ask(&self, call: &StepCall<'_>, request: &Request) -> Result<Option<Answer>, String> {
+    async fn ask(&self, call: &StepCall<'_>, request: &Request) -> Result<Option<Answer>, Unanswered> {
         if !matches!(request, Request::Authorize { .. }) {
             // Repeating these changes nothing, so they need not be asked for.
             return Ok(None);
         }
         let found = self.payment(&call.idempotency_key).await;
-        let found = found.map_err(|error| error.to_string())?;
+        let found = found.map_err(|error| Unanswered::not_done(error.to_string()))?;
         Ok(found.as_ref().map(authorized))
     }
 
-    async fn request(&self, call: &StepCall<'_>, request: &Request) -> Result<Answer, String> {
+    async fn request(&self, call: &StepCall<'_>, request: &Request) -> Result<Answer, Unanswered> {
         let answer = match request {
             Request::Authorize { amount, source, .. } => {
                 let mood = mood(*amount, source.as_deref());
                 if mood == Mood::Down && call.attempt <= DOWN_ATTEMPTS {
-                    return Err("the sandbox is down, as it was told to be".to_owned());
+                    return Err(Unanswered::not_done("the sandbox is down, as it was told to be"));
                 }
                 if mood == Mood::Delay {
                     tokio::time::sleep(DELAY).await;
@@ -303,12 +309,12 @@ impl Provider for Sandbox {
                 let answer = self.authorize(call, request, mood).await;
                 if mood == Mood::Timeout {
                     // The payment stands, and nobody is told; the step's timeout ends this.
-                    answer.map_err(|error| error.to_string())?;
+                    answer.map_err(unwritten)?;
                     std::future::pending::<()>().await;
-                    return Err("never answered".to_owned());
+                    return Err(Unanswered::perhaps_done("never answered"));
                 }
                 if mood == Mood::Twice {
-                    answer.map_err(|error| error.to_string())?;
+                    answer.map_err(unwritten)?;
                     self.authorize(call, request, mood).await
                 } else {
                     answer
@@ -326,6 +332,6 @@ impl Provider for Sandbox {
                 payment: None,
             } => Ok(Answer::Nothing),
         };
-        answer.map_err(|error| error.to_string())
+        answer.map_err(unwritten)
     }
 }

@@ -48,20 +48,22 @@ pub(super) fn call(text: &str) -> Result<Option<HttpCall>, String> {
     }))
 }
 
-/// Reads the `Authorization` header of calls; `None` for an empty text.
-pub(super) fn authorization(text: &str) -> Result<Option<Template>, String> {
+/// Reads a template that all calls to a service share (the `Authorization` header, the secret that signs); `None` for an
+/// empty text.
+pub(super) fn shared(text: &str) -> Result<Option<Template>, String> {
     if text.is_empty() {
         return Ok(None);
     }
     Template::compile(text).map(Some).map_err(|error| error.message)
 }
 
-/// The call with this header.
-pub(super) fn authorized(mut call: HttpCall, authorization: &Option<Template>) -> HttpCall {
+/// The call with this header, signed with this secret.
+pub(super) fn authorized(mut call: HttpCall, authorization: &Option<Template>, sign: &Option<Template>) -> HttpCall {
     let header = authorization
         .iter()
         .map(|value| ("authorization".to_owned(), value.clone()));
     call.headers.extend(header);
+    call.sign.clone_from(sign);
     call
 }
 
@@ -69,7 +71,13 @@ pub(super) fn authorized(mut call: HttpCall, authorization: &Option<Template>) -
 pub fn environment_names<'c>(calls: impl IntoIterator<Item = &'c HttpCall>) -> Vec<String> {
     let names = calls.into_iter().flat_map(|call| {
         let headers = call.headers.iter().flat_map(|(_, template)| template.names());
-        call.url.names().into_iter().chain(headers).collect::<Vec<_>>()
+        let sign = call.sign.iter().flat_map(Template::names);
+        call.url
+            .names()
+            .into_iter()
+            .chain(headers)
+            .chain(sign)
+            .collect::<Vec<_>>()
     });
     names
         .filter_map(|name| name.strip_prefix("env.").map(str::to_owned))

@@ -262,38 +262,42 @@ impl Reader<'_> {
     /// `Some(None)`: Comanda keeps them itself.
     fn customers(&mut self) -> Option<Option<HttpCall>> {
         let find = self.parse("customers.find", calls::call);
-        let authorization = self.parse("customers.authorization", calls::authorization);
-        let (find, authorization) = (find?, authorization?);
-        Some(find.map(|call| calls::authorized(call, &authorization)))
+        let authorization = self.parse("customers.authorization", calls::shared);
+        let sign = self.parse("customers.sign", calls::shared);
+        let (find, authorization, sign) = (find?, authorization?, sign?);
+        Some(find.map(|call| calls::authorized(call, &authorization, &sign)))
     }
 
     /// `Some(None)`: the sandbox takes them.
     fn payments(&mut self) -> Option<Option<HttpPaymentsOptions>> {
-        let read = ["authorize", "capture", "void", "refund", "find"]
+        let read = ["authorize", "capture", "void", "void_by_key", "refund", "find"]
             .map(|name| self.parse(&format!("payments.{name}"), calls::call));
-        let authorization = self.parse("payments.authorization", calls::authorization);
-        let [authorize, capture, void, refund, find] = read;
-        let authorization = authorization?;
-        let all = [authorize?, capture?, void?, refund?, find?];
+        let authorization = self.parse("payments.authorization", calls::shared);
+        let sign = self.parse("payments.sign", calls::shared);
+        let [authorize, capture, void, void_by_key, refund, find] = read;
+        let (authorization, sign) = (authorization?, sign?);
+        let all = [authorize?, capture?, void?, void_by_key?, refund?, find?];
         if all.iter().all(Option::is_none) {
             return Some(None);
         }
-        let with = |call: Option<HttpCall>| call.map(|call| calls::authorized(call, &authorization));
-        let [authorize, capture, void, refund, find] = all.map(with);
-        match (authorize, capture, void, refund, find) {
-            (Some(authorize), Some(capture), Some(void), Some(refund), Some(find)) => Some(Some(HttpPaymentsOptions {
-                authorize,
-                capture,
-                void,
-                refund,
-                find,
-            })),
-            _ => {
-                let message = "authorize, capture, void, refund and find are set together, or none of them";
-                self.fault("payments.authorize", message.to_owned());
-                None
-            }
+        let with = |call: Option<HttpCall>| call.map(|call| calls::authorized(call, &authorization, &sign));
+        let [authorize, capture, void, void_by_key, refund, find] = all.map(with);
+        let options = || {
+            Some(HttpPaymentsOptions {
+                authorize: authorize?,
+                capture: capture?,
+                void: void?,
+                void_by_key: void_by_key?,
+                refund: refund?,
+                find: find?,
+            })
+        };
+        let options = options();
+        if options.is_none() {
+            let message = "authorize, capture, void, void_by_key, refund and find are set together, or none of them";
+            self.fault("payments.authorize", message.to_owned());
         }
+        options.map(Some)
     }
 
     fn fault(&mut self, key: &str, message: String) {

@@ -5,34 +5,27 @@ use std::sync::Arc;
 
 use comanda_builtin::customers::{Customers, Directory, HttpCustomers};
 use comanda_builtin::payments::{HttpPayments, Provider, Sandbox};
-use comanda_builtin::{BuiltIns, Options, Outbound, Settings};
+use comanda_builtin::{BuiltIns, Options};
 use comanda_engine::StepRunner;
+use comanda_steps::Caller;
 use comanda_store::Store;
 
 use crate::config::Config;
-use crate::failure::Failure;
 
-/// Puts the built-in steps in front of the others.
+/// Puts the built-in steps in front of the others. They share the caller, so that a service has one circuit, whoever calls it.
 pub(super) fn steps(
     config: &Config,
     env: BTreeMap<String, String>,
-    secrets: BTreeMap<String, String>,
+    caller: Arc<Caller>,
     store: &Arc<dyn Store>,
     others: Arc<dyn StepRunner>,
-) -> Result<BuiltIns, Failure> {
-    let settings = Settings {
-        env: env.clone(),
-        secrets,
-        user_agent: concat!("comanda/", env!("CARGO_PKG_VERSION")).to_owned(),
-    };
-    let outbound =
-        Outbound::new(settings).map_err(|error| Failure::process("the HTTP client could not be set up", error))?;
+) -> BuiltIns {
     let payments: Arc<dyn Provider> = match &config.payments {
-        Some(options) => Arc::new(HttpPayments::new(outbound.clone(), options.clone())),
+        Some(options) => Arc::new(HttpPayments::new(caller.clone(), options.clone())),
         None => Arc::new(Sandbox::new(store.clone())),
     };
     let customers: Arc<dyn Directory> = match &config.customers {
-        Some(call) => Arc::new(HttpCustomers::new(outbound, call.clone())),
+        Some(call) => Arc::new(HttpCustomers::new(caller, call.clone())),
         None => Arc::new(Customers::new(store.clone())),
     };
     let options = Options {
@@ -40,5 +33,5 @@ pub(super) fn steps(
         payments,
         customers,
     };
-    Ok(BuiltIns::new(options, store.clone(), others))
+    BuiltIns::new(options, store.clone(), others)
 }

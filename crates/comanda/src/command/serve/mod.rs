@@ -9,11 +9,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use comanda_builtin::payments::HttpPaymentsOptions;
 use comanda_deliver::{Configured, DeliverError, Deliveries};
 use comanda_engine::{Breaks, Service};
 use comanda_http::{KeyRing, Server};
 use comanda_order_type::{Bundle, Definition, Known};
-use comanda_steps::Steps;
+use comanda_steps::{Caller, Steps};
 use comanda_store::Store;
 use comanda_store::memory::MemoryStore;
 use comanda_store_postgres::PostgresStore;
@@ -60,9 +61,9 @@ async fn serve(config: &Config, metrics: Metrics) -> Result<(), Failure> {
     check_mounts(config, &definitions)?;
     let store = open_store(config).await?;
     let environment = environment(config, store.as_ref(), &definitions).await?;
-    let steps = Steps::new(comanda_steps::Options {
+    let caller = Caller::new(comanda_steps::Options {
         env: environment.clone(),
-        secrets: secrets.clone(),
+        secrets,
         user_agent: concat!("comanda/", env!("CARGO_PKG_VERSION")).to_owned(),
         public_url: config.public_url.clone(),
         calls_per_target_max: config.calls.per_target_max,
@@ -70,7 +71,9 @@ async fn serve(config: &Config, metrics: Metrics) -> Result<(), Failure> {
         circuit_open: config.calls.circuit_open,
     })
     .map_err(|error| Failure::process("the steps could not be set up", error))?;
-    let steps = built_in::steps(config, environment, secrets, &store, Arc::new(steps))?;
+    let caller = Arc::new(caller);
+    let others = Arc::new(Steps::over(caller.clone()));
+    let steps = built_in::steps(config, environment, caller, &store, others);
     let definitions = runnable(&*store, definitions);
     let service = Service::start(
         engine_options(config),
@@ -237,7 +240,7 @@ async fn environment(
         named.extend(types::environment_names(&definition.order_type));
     }
     let payments = config.payments.iter();
-    let payments = payments.flat_map(|to| [&to.authorize, &to.capture, &to.void, &to.refund, &to.find]);
+    let payments = payments.flat_map(HttpPaymentsOptions::calls);
     named.extend(calls::environment_names(config.customers.iter().chain(payments)));
     for (hash, _) in store.live_types().await? {
         let Some(source) = store.type_source(hash).await? else {

@@ -1,0 +1,417 @@
+//! The one HTTP caller: whatever a step asks of a service leaves through here, an HTTP step's call as much as a question
+//! of a built-in step.
+//!
+//! Every call carries `Idempotency-Key`, the same on each attempt of a visit, and `traceparent`; where the call says so, a
+//! Standard Webhooks signature and a bearer token. Calls to one target share its places and its circuit. Of an answer's
+//! body no more is read than may be kept, and no secret stands in what is said of it. What an answer *means* is the
+//! matter of who asked.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use comanda_engine::{Admission, Postponed, StepCall};
+use comanda_model::bounds::RESULT_BYTES_MAX;
+use comanda_model::decision::context;
+use comanda_model::expression::EvaluationError;
+use comanda_model::order::bounded;
+use comanda_model::order_type::HttpCall;
+use minijinja::value::{Value as Context, merge_maps};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER};
+use reqwest::{Client, Method, Request, Response, StatusCode, Url};
+use serde_json::Value;
+
+use crate::bearer::{Bearers, TokenError};
+use crate::signature::{self, SignError};
+use crate::target::{Health, Targets};
+use crate::{Options, SetUpError};
+
+/// How much of an answer's body a reason quotes, in bytes.
+const QUOTED_BYTES_MAX: usize = 300;
+/// The longest `Retry-After` that is believed.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Makes calls. Steps of all kinds share one, and with it the places and circuits of the services.
+pub struct Caller {
+    client: Client,
+    /// `env` and `secret`, as templates see them.
+    settings: Context,
+    /// Taken out of every text that leaves this module.
+    secrets: Vec<String>,
+    /// Where callbacks are to be sent, without a slash at the end.
+    public_url: String,
+    targets: Targets,
+    bearers: Bearers,
+}
+
+/// What a service answered.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The HTTP status.
+    pub status: StatusCode,
+    /// The body, up to a little more than [`RESULT_BYTES_MAX`].
+    pub body: Vec<u8>,
+    /// When to come again, if the service said so (RFC 9110, 10.2.3).
+    pub retry_after: Option<Duration>,
+    /// What was asked and how it was answered, for people and histories: without secrets.
+    pub described: String,
+}
+
+/// Why there is no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct CallError {
+    /// What went wrong, for people and histories: without secrets.
+    pub reason: String,
+    /// Whether the service may have been reached, and so may have done what it was asked.
+    pub sent: bool,
+    /// The status, if only the body is missing.
+    pub status: Option<StatusCode>,
+    /// When to come again, if the service said so.
+    pub retry_after: Option<Duration>,
+}
+
+impl Answer {
+    /// Whether the body is larger than may be kept; then it is not whole.
+    pub fn is_too_large(&self) -> bool {
+        self.body.len() > RESULT_BYTES_MAX
+    }
+
+    /// Whether a service that answers like this may have done what it was asked.
+    pub fn may_have_happened(&self) -> bool {
+        matches!(
+            self.status,
+            StatusCode::INTERNAL_SERVER_ERROR | StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT
+        )
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum PrepareError {
+    #[error(transparent)]
+    Template(#[from] EvaluationError),
+    #[error("the order could not be read: {0}")]
+    Order(String),
+    #[error("`{url}` is no URL: {detail}")]
+    Url { url: String, detail: String },
+    #[error("the host of `{template}` would come from the order ({name}); only the operator may name a host")]
+    Host { template: String, name: String },
+    #[error("header `{name}`: {detail}")]
+    Header { name: String, detail: String },
+    #[error("`{0}` is no HTTP method")]
+    Method(String),
+    #[error("`sign`: {0}")]
+    Secret(#[from] SignError),
+    #[error("no token for the call: {0}")]
+    Token(#[from] TokenError),
+}
+
+impl Caller {
+    /// Sets up the client and what calls share.
+    ///
+    /// # Errors
+    /// If the system's certificates or resolver cannot be used.
+    pub fn new(options: Options) -> Result<Self, SetUpError> {
+        let targets = Targets::new(&options);
+        let client = Client::builder()
+            .user_agent(if options.user_agent.is_empty() {
+                "comanda".to_owned()
+            } else {
+                options.user_agent
+            })
+            // A redirect could lead a call, with its secrets, to where the operator never pointed it.
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(Duration::from_secs(10))
+            .pool_idle_timeout(Duration::from_secs(60))
+            .build()?;
+        // What the operator has set may stand in a URL as it is: it names hosts and paths.
+        let trusted = |values: &BTreeMap<String, String>| -> Context {
+            let values = values
+                .iter()
+                .map(|(name, value)| (name.clone(), Context::from_safe_string(value.clone())));
+            Context::from_object(values.collect::<BTreeMap<String, Context>>())
+        };
+        let settings = minijinja::context! { env => trusted(&options.env), secret => trusted(&options.secrets) };
+        let mut secrets: Vec<String> = options
+            .secrets
+            .into_values()
+            .filter(|secret| !secret.is_empty())
+            .collect();
+        // The longest first, so that a secret that contains another is taken out whole.
+        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+        Ok(Self {
+            client,
+            settings,
+            secrets,
+            public_url: options.public_url.trim_end_matches('/').to_owned(),
+            targets,
+            bearers: Bearers::default(),
+        })
+    }
+
+    /// Waits, a while at most, for a place among the calls to the target. Who calls keeps it until the call has ended.
+    pub async fn admit(&self, http: &HttpCall) -> Result<Admission, Postponed> {
+        // A URL that cannot be made is told by the attempt itself.
+        match self.target_of(http) {
+            Some(name) => self.targets.admit(&name).await.map(Admission::holding),
+            None => Ok(Admission::default()),
+        }
+    }
+
+    /// The scheme, host and port that a call goes to. They come from the operator's settings, never from an order.
+    fn target_of(&self, http: &HttpCall) -> Option<String> {
+        let authority = http.url.authority().render_url(&self.settings).ok()?;
+        let url = Url::parse(&authority).ok()?;
+        Some(url.origin().ascii_serialization())
+    }
+
+    /// Makes a call. `with` is what its templates see under that name, beside the order, `env` and `secret`.
+    ///
+    /// # Errors
+    /// If there is no answer; [`CallError::sent`] tells whether the service may have acted all the same.
+    pub async fn send(&self, call: &StepCall<'_>, http: &HttpCall, with: Option<&Value>) -> Result<Answer, CallError> {
+        let failed = |reason: String, sent: bool| CallError {
+            reason: self.without_secrets(call, reason),
+            sent,
+            status: None,
+            retry_after: None,
+        };
+        let prepared = self.prepare(call, http, with).await;
+        let request = prepared.map_err(|error| failed(error.to_string(), false))?;
+        let watch = self.targets.watch(request.url());
+        let asked = format!("{} {}", request.method(), shown(request.url()));
+        let response = match self.client.execute(request).await {
+            Ok(response) => response,
+            Err(error) => {
+                watch.end(Health::Bad);
+                let sent = !error.is_connect() && !error.is_builder();
+                return Err(failed(format!("{asked}: {}", chain(&error.without_url())), sent));
+            }
+        };
+        let status = response.status();
+        watch.end(health(status));
+        if status == StatusCode::UNAUTHORIZED
+            && let Some(auth) = &http.auth
+        {
+            self.bearers.forget(auth, &self.settings).await;
+        }
+        self.answer(call, &asked, response).await
+    }
+
+    async fn answer(&self, call: &StepCall<'_>, asked: &str, mut response: Response) -> Result<Answer, CallError> {
+        let status = response.status();
+        let header = |name| response.headers().get(name);
+        let retry_after = header(RETRY_AFTER)
+            .and_then(|value| value.to_str().ok())
+            .and_then(retry_after);
+        let location = header(LOCATION).filter(|_| status.is_redirection());
+        let location = location.map(|to| String::from_utf8_lossy(to.as_bytes()).into_owned());
+        let body = read(&mut response).await.map_err(|error| {
+            let reason = format!("{asked}: the answer broke off: {}", chain(&error.without_url()));
+            CallError {
+                reason: self.without_secrets(call, reason),
+                sent: true,
+                status: Some(status),
+                retry_after,
+            }
+        })?;
+        let mut described = format!("{asked}: {status}");
+        if let Some(to) = location {
+            described.push_str(&format!(" to {to} (redirects are not followed)"));
+        } else {
+            // Without secrets before it is cut: half a secret would not be found.
+            let text = self.without_secrets(call, String::from_utf8_lossy(&body).trim().to_owned());
+            if !text.is_empty() {
+                described.push_str(": ");
+                described.push_str(&bounded(text, QUOTED_BYTES_MAX));
+            }
+        }
+        Ok(Answer {
+            status,
+            body,
+            retry_after,
+            described: self.without_secrets(call, described),
+        })
+    }
+
+    async fn prepare(
+        &self,
+        call: &StepCall<'_>,
+        http: &HttpCall,
+        with: Option<&Value>,
+    ) -> Result<Request, PrepareError> {
+        let callback = http.callback.and(call.callback);
+        let callback = callback.map(|token| format!("{}/v1/callbacks/{}", self.public_url, token.expose()));
+        let mut request = self.render(call, http, with, callback)?;
+        if let Some(secret) = &http.sign {
+            let secret = secret.render(&self.settings)?;
+            signature::sign(&mut request, &call.idempotency_key, &secret, SystemTime::now())?;
+        }
+        if let Some(auth) = &http.auth {
+            let token = self.bearers.token(&self.client, auth, &self.settings).await?;
+            let mut value = header_value("authorization", &format!("Bearer {token}"))?;
+            value.set_sensitive(true);
+            request.headers_mut().insert(AUTHORIZATION, value);
+        }
+        Ok(request)
+    }
+
+    fn render(
+        &self,
+        call: &StepCall<'_>,
+        http: &HttpCall,
+        with: Option<&Value>,
+        callback: Option<String>,
+    ) -> Result<Request, PrepareError> {
+        let order = context(call.order).map_err(PrepareError::Order)?;
+        let mut context = merge_maps([order, self.settings.clone()]);
+        if let Some(url) = &callback {
+            let callback = minijinja::context! { callback => minijinja::context! { url => url } };
+            context = merge_maps([context, callback]);
+        }
+        if let Some(with) = with {
+            let with = minijinja::context! { with => comanda_model::template::from_json(with) };
+            context = merge_maps([context, with]);
+        }
+        let foreign = http
+            .url
+            .names_in_authority()
+            .into_iter()
+            .find(|name| !(name.starts_with("env.") || name.starts_with("secret.")));
+        if let Some(name) = foreign {
+            return Err(PrepareError::Host {
+                template: http.url.text().to_owned(),
+                name,
+            });
+        }
+        let url = http.url.render_url(&context)?;
+        let url = Url::parse(&url).map_err(|error| PrepareError::Url {
+            url,
+            detail: error.to_string(),
+        })?;
+        let method =
+            Method::from_bytes(http.method.as_bytes()).map_err(|_| PrepareError::Method(http.method.clone()))?;
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("idempotency-key", Some(&call.idempotency_key)),
+            ("traceparent", Some(&call.traceparent)),
+            ("comanda-undoes", call.undoes.as_ref()),
+            ("comanda-callback", callback.as_ref()),
+        ] {
+            if let Some(value) = value {
+                headers.insert(HeaderName::from_static(name), header_value(name, value)?);
+            }
+        }
+        headers.insert(
+            HeaderName::from_static("comanda-attempt"),
+            HeaderValue::from(call.attempt),
+        );
+        for (name, template) in &http.headers {
+            let value = header_value(name, &template.render(&context)?)?;
+            let key = HeaderName::from_bytes(name.as_bytes()).map_err(|error| PrepareError::Header {
+                name: name.clone(),
+                detail: error.to_string(),
+            })?;
+            headers.insert(key, value);
+        }
+        let mut request = self.client.request(method, url);
+        if let Some(body) = &http.body {
+            if !headers.contains_key(CONTENT_TYPE) {
+                headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            }
+            request = request.body(body.render(&context)?.to_string());
+        }
+        request.headers(headers).build().map_err(|error| PrepareError::Url {
+            url: http.url.text().to_owned(),
+            detail: chain(&error),
+        })
+    }
+    /// A text that may stand in a history: a receiver may have quoted what it was sent.
+    fn without_secrets(&self, call: &StepCall<'_>, text: String) -> String {
+        let own = call.callback.map(|token| token.secret.simple().to_string());
+        let bearers = self.bearers.known();
+        let secrets = self.secrets.iter().chain(&own).chain(&bearers);
+        secrets.fold(text, |text, secret| text.replace(secret.as_str(), "***"))
+    }
+}
+
+/// What an answer says of the target, not of the one call.
+fn health(status: StatusCode) -> Health {
+    match status {
+        StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => Health::Bad,
+        _ => Health::Good,
+    }
+}
+
+fn header_value(name: &str, value: &str) -> Result<HeaderValue, PrepareError> {
+    HeaderValue::from_str(value).map_err(|error| PrepareError::Header {
+        name: name.to_owned(),
+        detail: error.to_string(),
+    })
+}
+
+/// Reads a body up to just over what may be kept.
+async fn read(response: &mut Response) -> Result<Vec<u8>, reqwest::Error> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await? {
+        body.extend_from_slice(&chunk);
+        if body.len() > RESULT_BYTES_MAX {
+            break;
+        }
+    }
+    Ok(body)
+}
+
+/// A URL for people: without its query and credentials, which may hold what is not for logs.
+fn shown(url: &Url) -> String {
+    let mut url = url.clone();
+    url.set_query(None);
+    // Neither can fail for a URL that has a host, and one without has no credentials.
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    url.to_string()
+}
+
+/// An error with all its causes, which is where the useful part stands.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let part = error.to_string();
+        if !text.ends_with(&part) {
+            text = format!("{text}: {part}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// `Retry-After`: seconds, or an HTTP date.
+fn retry_after(value: &str) -> Option<Duration> {
+    let wait = match value.trim().parse::<u64>() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => httpdate::parse_http_date(value)
+            .ok()?
+            .duration_since(SystemTime::now())
+            .unwrap_or_default(),
+    };
+    Some(wait.min(RETRY_AFTER_MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_takes_both_forms() {
+        assert_eq!(retry_after("120"), Some(Duration::from_secs(120)));
+        assert_eq!(retry_after("Sun, 06 Nov 1994 08:49:37 GMT"), Some(Duration::ZERO));
+        assert_eq!(retry_after("soon"), None);
+        assert_eq!(retry_after("99999999999"), Some(RETRY_AFTER_MAX));
+    }
+
+    #[test]
+    fn what_is_shown_of_a_url_holds_no_secret() {
+        let url = Url::parse("http://user:pass@shop.test/a?token=1").unwrap();
+        assert_eq!(shown(&url), "http://shop.test/a");
+    }
+}
