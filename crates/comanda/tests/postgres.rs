@@ -11,10 +11,12 @@
 mod cluster;
 mod support;
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 
-use support::{PATIENCE, Server};
+use support::hook::{Hook, SECRET};
+use support::{Home, PATIENCE, Server};
 
 const SALE: &str = r#"{"type":"sale","data":{"amount":12.50,"currency":"EUR"}}"#;
 
@@ -80,7 +82,8 @@ async fn what_one_node_takes_the_other_shows_and_streams() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_is_migrated_and_verified_by_command() {
-    let address = database().await;
+    let cluster = tokio::task::spawn_blocking(cluster::shared).await.unwrap();
+    let address = cluster.address(&cluster.empty_database().await);
     let home = tempfile::tempdir().unwrap();
     let run = |args: &[&str]| support::run(home.path(), args, "");
     let status = run(&["migrate", "status", "--store", &address]).ok();
@@ -121,4 +124,69 @@ async fn a_key_is_one_order_on_whatever_node_it_comes_to() {
     let first = submit(&nodes[0]);
     assert_eq!(submit(&nodes[1]), first);
     assert_eq!(submit(&nodes[0]), first);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_node_at_a_time_delivers_and_another_takes_over() {
+    let address = database().await;
+    let hook = Hook::start();
+    let node = || {
+        let home = tempfile::tempdir().unwrap();
+        let configuration = format!(
+            "[[subscriptions]]\nname = \"hook\"\nurl = \"http://127.0.0.1:{}/\"\n\
+             secret = {{ env = \"HOOK_SECRET\" }}\nfrom = \"oldest\"\n",
+            hook.port
+        );
+        std::fs::write(home.path().join("comanda.toml"), configuration).unwrap();
+        Server::start_with(Home::Own(home), &["--store", &address], &[("HOOK_SECRET", SECRET)])
+    };
+    let (first, second) = (node(), node());
+    let mut orders: Vec<String> = (0..10).map(|_| sell(&first)).collect();
+    // Whoever is asked tells, and whoever is told stops the one that delivers.
+    second.run(&["subscriptions", "pause", "hook"], "").ok();
+    let shown = first
+        .run(&["subscriptions", "show", "hook", "--output", "json"], "")
+        .ok();
+    assert_eq!(shown.json()["state"], "paused", "{shown:?}");
+    orders.extend((0..5).map(|_| sell(&second)));
+    first.run(&["subscriptions", "resume", "hook"], "").ok();
+    orders.extend((0..5).map(|_| sell(&second)));
+    // It delivers, for it was there first; another node finds that it is gone, and goes on.
+    first.kill();
+    orders.extend((0..5).map(|_| sell(&second)));
+    let expected: BTreeSet<String> = orders
+        .iter()
+        .flat_map(|id| [format!("{id}:1"), format!("{id}:2")])
+        .collect();
+    tokio::task::spawn_blocking(move || hook.wait_for(&expected))
+        .await
+        .unwrap();
+    let log = second
+        .run(&["subscriptions", "deliveries", "hook", "--output", "json"], "")
+        .ok();
+    assert!(!log.json()["items"].as_array().unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_enters_a_status_on_one_node_is_claimed_on_the_other() {
+    let address = database().await;
+    let (one, other) = (
+        Server::start(&["--store", &address]),
+        Server::start(&["--store", &address]),
+    );
+    let body = r#"{"type":"work-order","status":"recibida","data":{"descripcion":"d","fecha_entrega":"01/02/2027"}}"#;
+    let (status, order) = one.post("/v1/orders", body);
+    assert_eq!(status, 202, "{order}");
+    let (status, claims) = other.post(
+        "/v1/queues/ordenes-recibidas/claims",
+        r#"{"max":1,"waitSeconds":20,"worker":"w"}"#,
+    );
+    assert_eq!(status, 200, "{claims}");
+    assert_eq!(claims["items"][0]["orderId"], order["id"], "{claims}");
+    let token = &claims["items"][0]["token"];
+    let done = format!(r#"{{"items":[{{"token":{token}}}]}}"#);
+    let (_, answer) = one.post("/v1/claims/complete", &done);
+    assert_eq!(answer["items"][0]["status"], "done", "{answer}");
+    let verified = support::run(one.home.path(), &["verify", "--store", &address], "").ok();
+    assert!(verified.out.contains("sound"), "{verified:?}");
 }

@@ -9,44 +9,13 @@
 
 mod support;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::Receiver;
+use std::collections::BTreeSet;
 use std::time::Instant;
 
-use serde_json::Value;
-use support::{PATIENCE, Server, lines};
+use support::hook::{Hook, SECRET};
+use support::{PATIENCE, Server};
 
-const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const ORDERS_PER_ROUND: usize = 60;
-
-/// The receiver's process. It ends with the test.
-struct Hook {
-    child: Child,
-    port: u16,
-    said: Receiver<String>,
-}
-
-impl Hook {
-    fn start() -> Self {
-        let mut child = Command::new("python3")
-            .args([concat!(env!("CARGO_MANIFEST_DIR"), "/tests/receiver.py"), SECRET])
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let said = lines(child.stdout.take().unwrap());
-        let port = said.recv_timeout(PATIENCE).unwrap().trim().parse().unwrap();
-        Self { child, port, said }
-    }
-}
-
-impl Drop for Hook {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 fn feed(server: &Server) -> Vec<String> {
     let mut ids = Vec::new();
@@ -104,22 +73,7 @@ fn killed_at_any_moment_every_event_arrives_in_order_and_nothing_else_does() {
     let expected: BTreeSet<String> = feed(&server).into_iter().collect();
     assert_eq!(expected.len(), 3 * ORDERS_PER_ROUND * 2, "two events each");
 
-    let mut arrived: BTreeSet<String> = BTreeSet::new();
-    let mut newest: BTreeMap<String, u64> = BTreeMap::new();
-    while arrived.len() < expected.len() {
-        let line = hook.said.recv_timeout(PATIENCE).unwrap();
-        let delivery: Value = serde_json::from_str(&line).unwrap();
-        assert_eq!(delivery["verified"], true, "{delivery}");
-        let id = delivery["id"].as_str().unwrap();
-        assert!(expected.contains(id), "{id} is nowhere in the store");
-        let sequence = delivery["sequence"].as_u64().unwrap();
-        let newest = newest
-            .entry(delivery["order"].as_str().unwrap().to_owned())
-            .or_default();
-        assert!(sequence <= *newest + 1, "{id} came before an earlier one of its order");
-        *newest = sequence.max(*newest);
-        arrived.insert(id.to_owned());
-    }
+    hook.wait_for(&expected);
     let shown = server
         .run(&["subscriptions", "show", "dead", "--output", "json"], "")
         .ok()

@@ -13,7 +13,7 @@ use comanda_store::subscription::{
 };
 use comanda_store::{FeedStart, Store, StoreError};
 use jiff::Timestamp;
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, Notify, mpsc};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -27,6 +27,8 @@ use crate::worker::{Worker, later};
 
 /// How long a secret that was replaced goes on signing, unless something else is asked for.
 const ROTATION: Duration = Duration::from_secs(24 * 60 * 60);
+/// How often a process that shares its store looks which subscriptions are its own.
+const FOLLOW: Duration = Duration::from_secs(1);
 /// The most orders that one call sends again.
 const RESEND_MAX: usize = 500;
 /// The most events that one call looks at to find those to send again.
@@ -162,6 +164,10 @@ pub(crate) struct Shared {
     pub(crate) archives: Opened,
     pub(crate) tail: Tail,
     pub(crate) pauses: mpsc::UnboundedSender<Pause>,
+    /// Whether other processes deliver from the same store.
+    is_shared: bool,
+    /// Wakes whoever looks which subscriptions are this process's own.
+    changed: Notify,
     entries: Mutex<BTreeMap<String, Entry>>,
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -173,10 +179,12 @@ pub(crate) struct Pause {
     pub(crate) reason: String,
 }
 
-/// A subscription, with its worker unless it is paused.
+/// A subscription, with its worker unless it is paused or another process delivers it.
 struct Entry {
     subscription: Subscription,
     worker: Option<(CancellationToken, JoinHandle<()>)>,
+    /// The hold that the worker was started under.
+    hold: Option<u64>,
 }
 
 impl Shared {
@@ -199,6 +207,8 @@ impl Deliveries {
             clients: Clients::new(&options.user_agent)?,
             archives: Opened::new(options.archives.clone()),
             store: service.store().clone(),
+            is_shared: service.store().capabilities().many_nodes,
+            changed: Notify::new(),
             service,
             options,
             tail: Tail::new(),
@@ -224,12 +234,23 @@ impl Deliveries {
             let mut entries = shared.entries.lock().await;
             for subscription in all {
                 let id = subscription.id.clone();
-                let worker = deliveries.work(&subscription);
-                entries.insert(id, Entry { subscription, worker });
+                let worker = deliveries.work(&subscription, None);
+                let hold = None;
+                entries.insert(
+                    id,
+                    Entry {
+                        subscription,
+                        worker,
+                        hold,
+                    },
+                );
             }
             count_paused(&entries);
         }
         deliveries.archive().await?;
+        if shared.is_shared {
+            shared.tasks.spawn(follow_loop(deliveries.clone()));
+        }
         let tail = shared.tail.clone();
         shared.tasks.spawn(tail.run(shared.store.clone(), shared.stop.clone()));
         shared.tasks.spawn(pause_loop(deliveries.clone(), asked));
@@ -270,7 +291,9 @@ impl Deliveries {
                 paused: None,
                 ..self.subscription(&new.request, new.secret)
             };
-            port.put_subscription(&subscription).await?;
+            if old != Some(&subscription) {
+                port.put_subscription(&subscription).await?;
+            }
             if old.is_none() {
                 self.begin(&subscription.id, new.request.from_oldest).await?;
             }
@@ -282,13 +305,24 @@ impl Deliveries {
     /// begins with the oldest event that is kept.
     pub(crate) async fn set_up(&self, subscription: Subscription) -> Result<(), DeliverError> {
         let mut entries = self.0.entries.lock().await;
+        self.refresh(&mut entries).await?;
         if entries.contains_key(&subscription.id) {
             return Ok(());
         }
         self.0.port()?.put_subscription(&subscription).await?;
         self.begin(&subscription.id, true).await?;
-        let worker = self.work(&subscription);
-        entries.insert(subscription.id.clone(), Entry { subscription, worker });
+        let worker = self.work(&subscription, None);
+        let id = subscription.id.clone();
+        let hold = None;
+        entries.insert(
+            id,
+            Entry {
+                subscription,
+                worker,
+                hold,
+            },
+        );
+        self.0.changed.notify_one();
         Ok(())
     }
 
@@ -321,24 +355,84 @@ impl Deliveries {
             FeedStart::Newest
         };
         let advance = Advance {
+            hold: None,
             cursor: Some(self.0.store.feed(from, 0).await?.next),
             failed: Vec::new(),
             settled: Vec::new(),
             deliveries: Vec::new(),
         };
-        self.0.port()?.advance(id, advance).await
+        self.0.port()?.advance(id, advance).await?;
+        Ok(())
+    }
+
+    /// Takes over what other processes have changed of the subscriptions, where there are any.
+    async fn refresh(&self, entries: &mut BTreeMap<String, Entry>) -> Result<(), StoreError> {
+        if !self.0.is_shared {
+            return Ok(());
+        }
+        let all = self.0.port()?.all_subscriptions().await?;
+        let gone: Vec<String> = entries
+            .keys()
+            .filter(|id| !all.iter().any(|one| one.id == **id))
+            .cloned()
+            .collect();
+        for id in gone {
+            if let Some(entry) = entries.remove(&id) {
+                end(entry.worker).await;
+            }
+        }
+        for subscription in all {
+            match entries.get_mut(&subscription.id) {
+                Some(entry) => entry.subscription = subscription,
+                None => {
+                    let entry = Entry {
+                        subscription: subscription.clone(),
+                        worker: None,
+                        hold: None,
+                    };
+                    entries.insert(subscription.id, entry);
+                }
+            }
+        }
+        count_paused(entries);
+        Ok(())
+    }
+
+    /// Sets to work what this process is to deliver, and ends the work on what it is not, or what was changed.
+    async fn follow(&self) -> Result<(), StoreError> {
+        let Some(held) = self.0.port()?.hold().await? else {
+            return Ok(());
+        };
+        let mut entries = self.0.entries.lock().await;
+        let as_held = |entry: &Entry| entry.hold == held.get(&entry.subscription.id).copied();
+        if entries.values().all(as_held) && held.keys().all(|id| entries.contains_key(id)) {
+            return Ok(());
+        }
+        // Read after the holds: what is changed in between moves its hold, and is found the next time.
+        self.refresh(&mut entries).await?;
+        for entry in entries.values_mut() {
+            let hold = held.get(&entry.subscription.id).copied();
+            if entry.hold != hold {
+                end(entry.worker.take()).await;
+                entry.hold = hold;
+                entry.worker = self.work(&entry.subscription, hold);
+            }
+        }
+        Ok(())
     }
 
     /// All subscriptions, by id.
-    pub async fn list(&self) -> Vec<Subscription> {
-        let entries = self.0.entries.lock().await;
-        entries.values().map(|entry| entry.subscription.clone()).collect()
+    pub async fn list(&self) -> Result<Vec<Subscription>, DeliverError> {
+        let mut entries = self.0.entries.lock().await;
+        self.refresh(&mut entries).await?;
+        Ok(entries.values().map(|entry| entry.subscription.clone()).collect())
     }
 
     /// One, with how far it has come.
     pub async fn get(&self, id: &str) -> Result<(Subscription, Option<Progress>), DeliverError> {
         let subscription = {
-            let entries = self.0.entries.lock().await;
+            let mut entries = self.0.entries.lock().await;
+            self.refresh(&mut entries).await?;
             let entry = entries.get(id).ok_or_else(|| DeliverError::Unknown(id.to_owned()))?;
             entry.subscription.clone()
         };
@@ -356,12 +450,14 @@ impl Deliveries {
         let mut entries = self.0.entries.lock().await;
         self.0.port()?.put_subscription(&subscription).await?;
         self.begin(&subscription.id, request.from_oldest).await?;
-        let worker = self.work(&subscription);
+        let worker = self.work(&subscription, None);
         let entry = Entry {
             subscription: subscription.clone(),
             worker,
+            hold: None,
         };
         entries.insert(subscription.id.clone(), entry);
+        self.0.changed.notify_one();
         Ok(Rotated {
             subscription,
             verify_with,
@@ -371,6 +467,7 @@ impl Deliveries {
     /// Removes one, with its progress and its log.
     pub async fn remove(&self, id: &str) -> Result<(), DeliverError> {
         let mut entries = self.0.entries.lock().await;
+        self.refresh(&mut entries).await?;
         let entry = entries
             .get_mut(id)
             .ok_or_else(|| DeliverError::Unknown(id.to_owned()))?;
@@ -527,9 +624,11 @@ impl Deliveries {
         change: impl FnOnce(&mut Subscription),
     ) -> Result<Subscription, DeliverError> {
         let mut entries = self.0.entries.lock().await;
+        self.refresh(&mut entries).await?;
         let entry = entries
             .get_mut(id)
             .ok_or_else(|| DeliverError::Unknown(id.to_owned()))?;
+        // Where another process delivers it, its work counts no more from this change on.
         end(entry.worker.take()).await;
         let mut changed = entry.subscription.clone();
         change(&mut changed);
@@ -537,7 +636,9 @@ impl Deliveries {
         if written.is_ok() {
             entry.subscription = changed.clone();
         }
-        entry.worker = self.work(&entry.subscription);
+        entry.worker = self.work(&entry.subscription, None);
+        entry.hold = None;
+        self.0.changed.notify_one();
         count_paused(&entries);
         written?;
         Ok(changed)
@@ -570,6 +671,7 @@ impl Deliveries {
                 return Err(DeliverError::Invalid(full.to_owned()));
             }
             let advance = Advance {
+                hold: None,
                 cursor: None,
                 failed,
                 settled: Vec::new(),
@@ -580,16 +682,17 @@ impl Deliveries {
         Ok(port.put_subscription(changed).await?)
     }
 
-    /// Sets a worker to work, unless the subscription is paused.
-    fn work(&self, subscription: &Subscription) -> Option<(CancellationToken, JoinHandle<()>)> {
-        if subscription.paused.is_some() || self.0.stop.is_cancelled() {
+    /// Sets a worker to work, unless the subscription is paused, or not this process's to deliver.
+    fn work(&self, subscription: &Subscription, hold: Option<u64>) -> Option<(CancellationToken, JoinHandle<()>)> {
+        let is_ours = hold.is_some() || !self.0.is_shared;
+        if subscription.paused.is_some() || self.0.stop.is_cancelled() || !is_ours {
             return None;
         }
         let stop = self.0.stop.child_token();
         let (shared, subscription, token) = (self.0.clone(), subscription.clone(), stop.clone());
         let task = self.0.tasks.spawn(async move {
             loop {
-                match Worker::new(shared.clone(), subscription.clone(), token.clone()).await {
+                match Worker::new(shared.clone(), subscription.clone(), hold, token.clone()).await {
                     Ok(worker) => return worker.run().await,
                     Err(error) => {
                         tracing::warn!(%error, subscription = subscription.id, "deliveries wait for the store");
@@ -623,6 +726,20 @@ async fn pause_loop(deliveries: Deliveries, mut asked: mpsc::UnboundedReceiver<P
         tracing::warn!(subscription = id, reason, "a subscription is paused");
         if let Err(error) = deliveries.pause(&id, reason).await {
             tracing::warn!(%error, subscription = id, "a subscription could not be paused; it goes on trying");
+        }
+    }
+}
+
+/// Looks again and again which subscriptions are this process's to deliver.
+async fn follow_loop(deliveries: Deliveries) {
+    loop {
+        if let Err(error) = deliveries.follow().await {
+            tracing::warn!(%error, "which subscriptions are to be delivered here could not be read");
+        }
+        tokio::select! {
+            () = deliveries.0.changed.notified() => {}
+            () = tokio::time::sleep(FOLLOW) => {}
+            () = deliveries.0.stop.cancelled() => return,
         }
     }
 }

@@ -17,6 +17,7 @@ use futures_util::StreamExt;
 use futures_util::stream::iter;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
+use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::news::{Heard, News};
@@ -31,6 +32,9 @@ const DOWN_AFTER: u32 = 5;
 const AGAIN_MAX: usize = 100;
 /// How long a worker that hears nothing rests before it looks by itself.
 const REST_MAX: Duration = Duration::from_secs(30);
+/// How long a hold is relied on that was not confirmed. Less than a node is taken to live without being heard of, so that
+/// one that was stopped in its tracks sends nothing when another has taken over.
+const HOLD_CONFIRMED_MAX: Duration = Duration::from_secs(4);
 /// Why a subscription is paused whose receiver wants nothing more.
 const GONE: &str = "the receiver answered 410: it wants nothing more";
 /// How long a cursor that passed only unwanted events may be unwritten.
@@ -40,6 +44,9 @@ const UNWRITTEN_MAX: Duration = Duration::from_secs(10);
 pub(crate) struct Worker {
     shared: Arc<Shared>,
     subscription: Subscription,
+    /// The hold under which it works, where processes share the store, and when that was last known to stand.
+    hold: Option<u64>,
+    confirmed: Mutex<Option<Instant>>,
     stop: CancellationToken,
     news: News,
     /// Whether it has come as far as the news begin.
@@ -83,6 +90,8 @@ enum Step {
     Rest(Option<Timestamp>),
     /// The subscription stops, for this reason.
     Pause(String),
+    /// It is another process's now, or was changed.
+    Over,
 }
 
 impl Worker {
@@ -90,6 +99,7 @@ impl Worker {
     pub(crate) async fn new(
         shared: Arc<Shared>,
         subscription: Subscription,
+        hold: Option<u64>,
         stop: CancellationToken,
     ) -> Result<Self, StoreError> {
         // Before anything is read, so that no event falls in between.
@@ -108,6 +118,8 @@ impl Worker {
         Ok(Self {
             shared,
             subscription,
+            hold,
+            confirmed: Mutex::new(None),
             stop,
             news,
             joined: false,
@@ -133,6 +145,7 @@ impl Worker {
             let rest = match step {
                 Ok(Step::Moved) => continue,
                 Ok(Step::Rest(until)) => until,
+                Ok(Step::Over) => return,
                 Ok(Step::Pause(reason)) => {
                     let pause = Pause {
                         id: self.subscription.id.clone(),
@@ -346,6 +359,7 @@ impl Worker {
                 .await
         };
         let mut advance = Advance {
+            hold: self.hold,
             cursor,
             failed: held,
             settled: Vec::new(),
@@ -377,10 +391,9 @@ impl Worker {
                 .collect();
             advance.failed.extend(waiting);
         }
-        self.shared
-            .port()?
-            .advance(&self.subscription.id, advance.clone())
-            .await?;
+        if !self.advance(advance.clone()).await? {
+            return Ok(Step::Over);
+        }
         if let Some(cursor) = cursor {
             self.cursor = cursor;
             self.written = (cursor, Instant::now());
@@ -424,6 +437,11 @@ impl Worker {
             };
             if self.is_down() && attempts == 0 {
                 ended.left = left(0, wait_after(1, None, scale).unwrap_or_default());
+                return ended;
+            }
+            if !matches!(self.is_held().await, Ok(true)) {
+                // What is written next tells whether it is over.
+                ended.left = left(attempts, Duration::ZERO);
                 return ended;
             }
             let tried = match self.shared.send(&self.subscription, order, &order_type, &event).await {
@@ -522,6 +540,9 @@ impl Worker {
             "time": now, "datacontenttype": "application/json",
             "data": {"after": self.cursor.to_string(), "next": begin.to_string()},
         });
+        if !self.is_held().await? {
+            return Ok(Step::Over);
+        }
         self.gap.0 += 1;
         let tried = self
             .shared
@@ -530,12 +551,15 @@ impl Worker {
             .await;
         let delivered = matches!(tried.outcome, Outcome::Delivered);
         let advance = Advance {
+            hold: self.hold,
             cursor: delivered.then_some(begin),
             failed: Vec::new(),
             settled: Vec::new(),
             deliveries: vec![self.log(&id, KIND, now, self.gap.0, &tried)],
         };
-        self.shared.port()?.advance(subscription, advance).await?;
+        if !self.advance(advance).await? {
+            return Ok(Step::Over);
+        }
         if delivered {
             self.cursor = begin;
             self.written = (begin, Instant::now());
@@ -569,14 +593,42 @@ impl Worker {
             return Ok(());
         }
         let advance = Advance {
+            hold: self.hold,
             cursor: Some(self.cursor),
             failed: Vec::new(),
             settled: Vec::new(),
             deliveries: Vec::new(),
         };
-        self.shared.port()?.advance(&self.subscription.id, advance).await?;
+        // One that is over is told so by what it writes next.
+        self.advance(advance).await?;
         self.written = (self.cursor, Instant::now());
         Ok(())
+    }
+
+    /// Writes down how far it has come; answers whether that counts.
+    async fn advance(&self, advance: Advance) -> Result<bool, StoreError> {
+        let asked = Instant::now();
+        let applied = self.shared.port()?.advance(&self.subscription.id, advance).await?;
+        if applied {
+            *self.confirmed.lock().await = Some(asked);
+        }
+        Ok(applied)
+    }
+
+    /// Whether this process is the one to send: known for a moment, else asked for.
+    async fn is_held(&self) -> Result<bool, StoreError> {
+        let Some(hold) = self.hold else { return Ok(true) };
+        let mut confirmed = self.confirmed.lock().await;
+        if confirmed.is_some_and(|at| at.elapsed() < HOLD_CONFIRMED_MAX) {
+            return Ok(true);
+        }
+        let asked = Instant::now();
+        let held = self.shared.port()?.hold().await?;
+        let stands = held.is_some_and(|held| held.get(&self.subscription.id) == Some(&hold));
+        if stands {
+            *confirmed = Some(asked);
+        }
+        Ok(stands)
     }
 }
 

@@ -278,7 +278,7 @@ async fn read<T: serde::de::DeserializeOwned>(app: &App, request: Request) -> Re
 
 pub(crate) async fn list(State(app): State<App>, Extension(caller): Extension<Caller>) -> Result<Response, Problem> {
     caller.needs(Scope::Operate)?;
-    let all = app.deliveries()?.list().await;
+    let all = app.deliveries()?.list().await?;
     let items: Vec<_> = all.into_iter().map(SubscriptionView::new).collect();
     Ok(json_response(StatusCode::OK, &serde_json::json!({"items": items})))
 }

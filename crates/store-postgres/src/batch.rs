@@ -2,13 +2,15 @@
 
 use comanda_model::bounds::{DATA_BYTES_MAX, EVENTS_PER_COMMIT_MAX, RESULT_BYTES_MAX};
 use comanda_model::{Json, OrderId, Phase};
+use comanda_store::ledger::check_lines;
 use comanda_store::{ClaimMove, Commit, CommitError, Expect, Numbered, Receipt, StoreError};
 use jiff::Timestamp;
 use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 use uuid::Uuid;
 
-use crate::column::{due_time, micros, signed, small};
+use crate::column::{due_time, micros, place, signed, small};
+use crate::ledger::Lines;
 use crate::server::Parameter;
 use crate::text::to_column;
 
@@ -83,6 +85,12 @@ columns! { Heads of HeadRow:
     lease: Option<i64> = INT8_ARRAY,
     keys_from: i32 = INT4_ARRAY,
     keys_to: i32 = INT4_ARRAY,
+    lines_from: i32 = INT4_ARRAY,
+    lines_to: i32 = INT4_ARRAY,
+    item_queue: Option<String> = TEXT_ARRAY,
+    item_lane: Option<String> = TEXT_ARRAY,
+    item_parks: Option<bool> = BOOL_ARRAY,
+    item_attempts: Option<i32> = INT4_ARRAY,
 }
 
 columns! { Lanes of LaneRow:
@@ -131,6 +139,7 @@ pub(crate) struct Batch {
     keys: Keys,
     attempts: Attempts,
     events: Events,
+    ledger: Lines,
 }
 
 fn text(text: &str) -> String {
@@ -141,46 +150,47 @@ fn maybe(option: Option<&str>) -> Option<String> {
     option.map(text)
 }
 
-fn place(count: usize) -> i32 {
-    // A batch is small.
-    i32::try_from(count).unwrap_or(i32::MAX)
-}
-
-/// A bound that a commit exceeds, or 4 if its own numbers do not go on without a gap; 0 if all is well. The store tells
-/// of it only after it has checked what the commit expects.
-fn refusal(commit: &Commit) -> i16 {
+/// Why a commit cannot be applied whatever stands in the store. It is told only after the database has checked what the
+/// commit expects.
+fn refusal(commit: &Commit) -> Option<CommitError> {
     let head = &commit.order.head;
     let results = commit.attempts.iter().filter_map(|attempt| attempt.result.as_ref());
     let results_fit = results.map(Json::as_str).all(|result| result.len() <= RESULT_BYTES_MAX);
+    let too_large = |what, bytes_max| Some(CommitError::TooLarge { what, bytes_max });
     let follow = |after: u64, numbers: &mut dyn Iterator<Item = u64>, count: usize| {
         let before = after.checked_sub(count as u64);
         before.is_some_and(|before| numbers.zip(before + 1..).all(|(number, expected)| number == expected))
     };
+    let (events, attempts) = (&commit.events, &commit.attempts);
     if commit.order.data.as_str().len() > DATA_BYTES_MAX {
-        1
-    } else if commit.events.len() > EVENTS_PER_COMMIT_MAX {
-        2
+        too_large("the data", DATA_BYTES_MAX)
+    } else if events.len() > EVENTS_PER_COMMIT_MAX {
+        too_large("the commit's list of events", EVENTS_PER_COMMIT_MAX)
     } else if !results_fit {
-        3
-    } else if !follow(
-        head.events,
-        &mut commit.events.iter().map(|event| event.number),
-        commit.events.len(),
-    ) || !follow(
-        head.attempts,
-        &mut commit.attempts.iter().map(|attempt| attempt.number),
-        commit.attempts.len(),
-    ) {
-        4
+        too_large("a step's result", RESULT_BYTES_MAX)
+    } else if let Err(error) = check_lines(&commit.ledger) {
+        Some(error)
+    } else if !follow(head.events, &mut events.iter().map(|event| event.number), events.len())
+        || !follow(
+            head.attempts,
+            &mut attempts.iter().map(|attempt| attempt.number),
+            attempts.len(),
+        )
+    {
+        Some(misnumbered())
     } else {
-        0
+        None
     }
 }
 
 impl Batch {
     /// The columns of some commits.
     pub(crate) fn of<'a>(commits: impl Iterator<Item = &'a Commit>) -> Result<Self, StoreError> {
-        let mut batch = Self::default();
+        let commits: Vec<&Commit> = commits.collect();
+        let mut batch = Self {
+            ledger: Lines::over(commits.iter().flat_map(|commit| &commit.ledger)),
+            ..Self::default()
+        };
         for commit in commits {
             batch.add(commit)?;
         }
@@ -192,7 +202,8 @@ impl Batch {
         let parameters = self.heads.parameters().chain(self.lanes.parameters());
         let parameters = parameters.chain(self.keys.parameters());
         let parameters = parameters.chain(self.attempts.parameters());
-        parameters.chain(self.events.parameters()).collect()
+        let parameters = parameters.chain(self.events.parameters());
+        parameters.chain(self.ledger.parameters()).collect()
     }
 
     /// The statement that takes the parameters, and after them the node's id.
@@ -205,8 +216,7 @@ impl Batch {
     fn add(&mut self, commit: &Commit) -> Result<(), StoreError> {
         let (order, head, accepted) = (&commit.order, &commit.order.head, &commit.order.accepted);
         let number = place(self.heads.id.len() + 1);
-        let refuse = refusal(commit);
-        let fits = refuse == 0;
+        let fits = refusal(commit).is_none();
         let (expected, token, is_new) = match commit.expect {
             Expect::Absent => (0, None, true),
             // Version 0 is that of no order; nothing is ever at it.
@@ -239,6 +249,13 @@ impl Batch {
                 expires_at: key.expires_at.map(due_time),
             });
         }
+        let lines_from = place(self.ledger.len() + 1);
+        if fits {
+            for line in &commit.ledger {
+                self.ledger.push(line);
+            }
+        }
+        let item = commit.enqueue.as_ref();
         self.heads.push(HeadRow {
             id: order.id().0,
             commit_id: head.commit_id.0,
@@ -247,7 +264,7 @@ impl Batch {
             token_visit: token.map(|token| small(token.visit)),
             token_attempt: token.map(|token| small(token.attempt)),
             token_secret: token.map(|token| token.secret),
-            refuse,
+            refuse: i16::from(!fits),
             status: text(&head.status),
             phase: i16::from(head.phase.number()),
             type_hash: head.type_hash.0.to_vec(),
@@ -283,6 +300,12 @@ impl Batch {
             lease: take.map(|(_, lease)| lease),
             keys_from,
             keys_to: place(self.keys.name.len()),
+            lines_from,
+            lines_to: place(self.ledger.len()),
+            item_queue: item.map(|item| text(&item.queue)),
+            item_lane: item.map(|item| text(&item.lane)),
+            item_parks: item.map(|item| item.parks),
+            item_attempts: item.map(|item| small(item.attempts_max)),
         });
         if fits { self.add_records(commit, number) } else { Ok(()) }
     }
@@ -325,35 +348,24 @@ fn json(value: &impl serde::Serialize) -> Result<String, StoreError> {
     serde_json::to_string(value).map_err(|error| StoreError::failed("write a commit as JSON", error))
 }
 
-/// What one row of the answer says of its commit.
-pub(crate) fn answer(row: &Row, commit: &Commit) -> Result<Receipt, CommitError> {
-    let actual = u64::try_from(row.get::<_, i64>("actual")).unwrap_or(0);
-    match row.get::<_, i16>("outcome") {
-        0 => Ok(Receipt {
-            claimed: row.get("claimed"),
-            queued: row.get("queued"),
-            promoted: row.get::<_, Option<Uuid>>("promoted").map(OrderId),
-            position: u64::try_from(row.get::<_, i64>("position")).unwrap_or(0),
-        }),
-        1 => Err(CommitError::VersionMoved { actual }),
-        2 => Err(CommitError::TokenStale),
-        3 => Err(key_taken(row)),
-        4 => Err(match refusal(commit) {
-            1 => CommitError::TooLarge {
-                what: "the data",
-                bytes_max: DATA_BYTES_MAX,
-            },
-            2 => CommitError::TooLarge {
-                what: "the commit's list of events",
-                bytes_max: EVENTS_PER_COMMIT_MAX,
-            },
-            3 => CommitError::TooLarge {
-                what: "a step's result",
-                bytes_max: RESULT_BYTES_MAX,
-            },
-            _ => misnumbered(),
-        }),
-        _ => Err(misnumbered()),
+impl Batch {
+    /// What one row of the answer says of its commit.
+    pub(crate) fn answer(&self, row: &Row, commit: &Commit) -> Result<Receipt, CommitError> {
+        let actual = u64::try_from(row.get::<_, i64>("actual")).unwrap_or(0);
+        match row.get::<_, i16>("outcome") {
+            0 => Ok(Receipt {
+                claimed: row.get("claimed"),
+                queued: row.get("queued"),
+                promoted: row.get::<_, Option<Uuid>>("promoted").map(OrderId),
+                position: u64::try_from(row.get::<_, i64>("position")).unwrap_or(0),
+            }),
+            1 => Err(CommitError::VersionMoved { actual }),
+            2 => Err(CommitError::TokenStale),
+            3 => Err(key_taken(row)),
+            4 => Err(refusal(commit).unwrap_or_else(misnumbered)),
+            6 => Err(CommitError::Short(self.ledger.shortages(row.get("short"))?)),
+            _ => Err(misnumbered()),
+        }
     }
 }
 

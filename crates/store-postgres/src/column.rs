@@ -27,3 +27,16 @@ pub(crate) fn signed(number: u64) -> i64 {
 pub(crate) fn small(number: u32) -> i32 {
     i32::try_from(number).unwrap_or(i32::MAX)
 }
+
+/// A number of something in a call; calls are small.
+pub(crate) fn place(count: usize) -> i32 {
+    i32::try_from(count).unwrap_or(i32::MAX)
+}
+
+/// The most rows that one read answers with, whatever was asked for.
+const ROWS_MAX: usize = 10_000;
+
+/// How many rows a read is asked for.
+pub(crate) fn bounded(max: usize) -> i64 {
+    i64::try_from(max.min(ROWS_MAX)).unwrap_or(i64::MAX)
+}

@@ -16,7 +16,7 @@ use tokio::sync::{Notify, oneshot, watch};
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
-use crate::batch::{self, Batch};
+use crate::batch::Batch;
 use crate::clock::Clock;
 use crate::failure::{Failure, Remedy};
 use crate::server::Server;
@@ -27,8 +27,6 @@ const BATCH_MAX: usize = 256;
 const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// When a full queue tells to try again.
 const BUSY_AFTER: Duration = Duration::from_secs(1);
-/// How often a batch that met other transactions is tried.
-const TRIES_MAX: u32 = 8;
 
 /// A commit that waits for its batch.
 #[derive(Debug)]
@@ -70,10 +68,6 @@ impl Queue {
             .map(|commit| {
                 if inner.closing {
                     return Ticket::failed(CommitError::Closed);
-                }
-                if !commit.ledger.is_empty() {
-                    let (store, what) = ("postgres", "keep a ledger");
-                    return Ticket::failed(StoreError::Unsupported { store, what }.into());
                 }
                 if inner.staged.len() >= self.commits_max {
                     return Ticket::failed(CommitError::Busy { after: BUSY_AFTER });
@@ -169,23 +163,7 @@ impl Committer {
         })?;
         let mut parameters = batch.parameters();
         parameters.push((&self.node, Type::UUID));
-        let mut tries = 0;
-        let rows = loop {
-            tries += 1;
-            match self.server.ask(WHAT, statement, &parameters).await {
-                Ok(rows) => break rows,
-                Err(Failure::NotApplied {
-                    error,
-                    remedy: Remedy::Again,
-                }) if tries < TRIES_MAX => {
-                    tracing::debug!(%error, tries, "a batch met another transaction; it is tried again");
-                    // The other transaction is ahead by milliseconds; nodes that met step apart by their own number.
-                    let apart = u64::from(std::process::id() % 7);
-                    tokio::time::sleep(Duration::from_millis(u64::from(tries) * (1 + apart))).await;
-                }
-                Err(failure) => return Err(failure),
-            }
-        };
+        let rows = self.server.ask_again(WHAT, statement, &parameters).await?;
         if let Some(clock) = rows.first().map(|row| row.get::<_, Timestamp>("clock")) {
             self.clock.learn(clock);
         }
@@ -196,7 +174,7 @@ impl Committer {
         let answers: Vec<_> = rows
             .iter()
             .zip(staged)
-            .map(|(row, staged)| batch::answer(row, &staged.commit))
+            .map(|(row, staged)| batch.answer(row, &staged.commit))
             .collect();
         let newest = answers.iter().flatten().map(|receipt| receipt.position).max();
         announce(&self.position, newest.unwrap_or(0));

@@ -1,7 +1,7 @@
 //! The store for many nodes: PostgreSQL 15 or newer.
 //!
 //! Any number of processes use one database, and none of them leads. Each batch of commits is one call of a function in
-//! the database (`functions_1.sql`), which checks and applies every commit, each alone, and is a transaction of its own:
+//! the database (`functions/commit.sql`), which checks and applies every commit, each alone, and is a transaction of its own:
 //! one round trip, no lock that outlives it, nothing that a proxy in between could break. Claims are rows with leases by
 //! the database's clock; the feed has one lock, taken last, so that its positions become visible in their order.
 
@@ -11,10 +11,13 @@ mod column;
 mod committer;
 mod failure;
 mod follow;
+mod item;
+mod ledger;
 mod migrate;
 mod read;
 mod server;
 mod store;
+mod subscription;
 mod text;
 mod verify;
 

@@ -12,9 +12,17 @@ use crate::failure::{Failure, store_error};
 use crate::server::Server;
 
 /// The tables of each format. Each takes the database one format further.
-const TABLES: &[&str] = &[include_str!("format_1.sql")];
-/// The functions of the newest format.
-const FUNCTIONS: &str = include_str!("functions_1.sql");
+const TABLES: &[&str] = &[include_str!("formats/1.sql"), include_str!("formats/2.sql")];
+/// The functions of the newest format. Their bodies are looked at only when they are called, so their order is free.
+const FUNCTIONS: &[&str] = &[
+    include_str!("functions/commit.sql"),
+    include_str!("functions/ledger.sql"),
+    include_str!("functions/item.sql"),
+    include_str!("functions/lease.sql"),
+    include_str!("functions/subscription.sql"),
+    include_str!("functions/retain.sql"),
+    include_str!("functions/read.sql"),
+];
 /// The oldest program that can still use the newest format.
 const USABLE_BY: u32 = 1;
 
@@ -109,7 +117,9 @@ async fn migrate(connection: &mut Object) -> Result<(), tokio_postgres::Error> {
         for tables in &TABLES[found as usize..] {
             transaction.batch_execute(tables).await?;
         }
-        transaction.batch_execute(FUNCTIONS).await?;
+        for functions in FUNCTIONS {
+            transaction.batch_execute(functions).await?;
+        }
         transaction
             .batch_execute(&format!(
                 "INSERT INTO comanda.meta VALUES ('format', {FORMAT}), ('usable_by', {USABLE_BY}) \

@@ -20,12 +20,15 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Config, NoTls, Row};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use crate::failure::Failure;
+use crate::failure::{Failure, Remedy};
 
 /// How long reaching the server may take, and waiting for a free connection.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
 /// How long a connection may be silent while data is on its way before it is given up.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
+
+/// How often a statement that met other transactions is tried.
+const TRIES_MAX: u32 = 8;
 
 /// A parameter with its type, so that a statement needs no round trip of its own to be prepared.
 pub(crate) type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
@@ -174,6 +177,31 @@ impl Server {
             Err(_) => {
                 drop(Object::take(connection));
                 Err(Failure::late(what))
+            }
+        }
+    }
+
+    /// Asks a statement that met other transactions again: nothing of it was applied.
+    pub(crate) async fn ask_again(
+        &self,
+        what: &'static str,
+        statement: &str,
+        parameters: &[Parameter<'_>],
+    ) -> Result<Vec<Row>, Failure> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match self.ask(what, statement, parameters).await {
+                Err(Failure::NotApplied {
+                    error,
+                    remedy: Remedy::Again,
+                }) if tries < TRIES_MAX => {
+                    tracing::debug!(%error, tries, what, "it met another transaction, and is tried again");
+                    // The other transaction is ahead by milliseconds; nodes that met step apart by their own number.
+                    let apart = u64::from(std::process::id() % 7);
+                    tokio::time::sleep(Duration::from_millis(u64::from(tries) * (1 + apart))).await;
+                }
+                answer => return answer,
             }
         }
     }

@@ -4,11 +4,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use comanda_model::{Attempt, Event, OrderId, Phase, Token, TypeHash};
+use comanda_model::{Attempt, Event, LedgerLine, OrderId, Phase, Token, TypeHash};
 use comanda_store::{
-    Capabilities, Cause, Claim, Claims, Commit, CommitError, Counters, FeedPage, FeedStart, ListQuery, Numbered,
-    OrderPage, QueueClaim, QueueCount, StatusCount, Store, StoreError, Stored, Ticket, TypeSource, WorkClaim,
-    WorkClaims, Worker,
+    Account, Capabilities, Cause, Claim, Claims, Commit, CommitError, Counters, DeadItem, DeadItemMove, FeedPage,
+    FeedStart, ItemClaims, ItemOutcome, ItemToken, ListQuery, Numbered, OrderPage, PostError, Posted, Posting,
+    PutError, QueueClaim, QueueCount, Record, StatusCount, Store, StoreError, Stored, SubscriptionStore, Ticket,
+    TypeSource, WorkClaim, WorkClaims, Worker,
 };
 use jiff::Timestamp;
 use tokio::sync::watch;
@@ -17,17 +18,15 @@ use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 use crate::PostgresStore;
-use crate::column::{micros, signed, small};
+use crate::column::{bounded, micros, signed, small};
 use crate::failure::{Failure, corrupt};
 use crate::follow;
 use crate::read::{self, LIST_ROWS_MAX, ListStatements};
 use crate::server::Parameter;
 use crate::text::{from_column, to_column};
 
-/// The most rows of history, attempts, feed or causes that one read answers with, whatever was asked for.
-const ROWS_MAX: usize = 10_000;
 /// The most claims of one call.
-const CLAIMS_MAX: usize = 1000;
+pub(crate) const CLAIMS_MAX: usize = 1000;
 /// The most orders on one page, whatever was asked for.
 const LIMIT_MAX: usize = 1000;
 /// The most orders, and keys, that one transaction removes, so that nobody waits for it.
@@ -48,12 +47,8 @@ fn claimed(row: &Row, order: Uuid) -> Token {
     }
 }
 
-fn bounded(max: usize) -> i64 {
-    i64::try_from(max.min(ROWS_MAX)).unwrap_or(i64::MAX)
-}
-
 impl PostgresStore {
-    async fn ask(
+    pub(crate) async fn ask(
         &self,
         what: &'static str,
         statement: &str,
@@ -65,8 +60,19 @@ impl PostgresStore {
             .map_err(Failure::into_error)
     }
 
+    /// As [`Self::ask`], and again where it met another transaction, after which nothing of it was applied.
+    pub(crate) async fn ask_again(
+        &self,
+        what: &'static str,
+        statement: &str,
+        parameters: &[Parameter<'_>],
+    ) -> Result<Vec<Row>, StoreError> {
+        let asked = self.server.ask_again(what, statement, parameters).await;
+        asked.map_err(Failure::into_error)
+    }
+
     /// Orders by their ids, in that order; those that are not there are left out.
-    async fn read(&self, what: &'static str, ids: &[Uuid]) -> Result<Vec<Stored>, StoreError> {
+    pub(crate) async fn read(&self, what: &'static str, ids: &[Uuid]) -> Result<Vec<Stored>, StoreError> {
         let rows = self
             .ask(what, "SELECT * FROM comanda.read($1)", &[(&ids, Type::UUID_ARRAY)])
             .await?;
@@ -93,7 +99,7 @@ impl Store for PostgresStore {
         let max = i32::try_from(max.min(CLAIMS_MAX)).unwrap_or(i32::MAX);
         let lease = micros(lease);
         let rows = self
-            .ask(
+            .ask_again(
                 WHAT,
                 "SELECT * FROM comanda.claim($1, $2, $3)",
                 &[(&max, Type::INT4), (&lease, Type::INT8), (&self.node, Type::UUID)],
@@ -133,7 +139,7 @@ impl Store for PostgresStore {
         let max = i32::try_from(asked.max.min(CLAIMS_MAX)).unwrap_or(i32::MAX);
         let lease = micros(asked.lease);
         let rows = self
-            .ask(
+            .ask_again(
                 WHAT,
                 "SELECT * FROM comanda.claim_work($1, $2, $3, $4)",
                 &[
@@ -176,39 +182,65 @@ impl Store for PostgresStore {
     }
 
     async fn queues(&self) -> Result<Vec<QueueCount>, StoreError> {
-        // What is leased is counted by its own small index; what is in the queue is kept.
-        let rows = self
-            .ask(
-                "read the queues",
-                "SELECT q.a, q.n, (SELECT count(*) FROM comanda.due d WHERE d.worker_queue = q.a \
-                     AND d.lease_until > clock_timestamp()), \
-                 (SELECT d.queued_at FROM comanda.due d WHERE d.queue = q.a AND d.pull_at <= clock_timestamp() \
-                     ORDER BY d.pull_at LIMIT 1), clock_timestamp() \
-                 FROM (SELECT a, sum(n)::bigint AS n FROM (SELECT kind, a, n FROM comanda.tally UNION ALL \
-                     SELECT kind, a, n FROM comanda.tally_changes) AS t WHERE kind = 'q' GROUP BY a) AS q ORDER BY q.a",
-                &[],
-            )
-            .await?;
-        let count = |row: &Row, index: usize| u64::try_from(row.get::<_, i64>(index)).unwrap_or(0);
-        Ok(rows
-            .iter()
-            .map(|row| {
-                self.clock.learn(row.get(4));
-                QueueCount {
-                    queue: from_column(row.get(0)),
-                    depth: count(row, 1),
-                    leased: count(row, 2),
-                    dead: 0,
-                    oldest_at: row.get(3),
-                }
-            })
-            .collect())
+        self.count_queues().await
+    }
+
+    async fn claim_items(&self, asked: &QueueClaim) -> Result<ItemClaims, StoreError> {
+        self.claim_queued(asked).await
+    }
+
+    async fn settle_item(&self, token: &ItemToken, outcome: &ItemOutcome) -> Result<Option<String>, StoreError> {
+        self.settle_queued(token, outcome).await
+    }
+
+    async fn renew_item(&self, token: &ItemToken, lease: Duration) -> Result<Option<Timestamp>, StoreError> {
+        self.renew_queued(token, lease).await
+    }
+
+    async fn dead_items(&self, queue: &str, after: u64, max: usize) -> Result<Vec<DeadItem>, StoreError> {
+        self.dead_queued(queue, after, max).await
+    }
+
+    async fn move_dead_items(&self, queue: &str, positions: &[u64], to: DeadItemMove) -> Result<u64, StoreError> {
+        self.move_dead_queued(queue, positions, to).await
+    }
+
+    async fn post(&self, posting: &Posting) -> Result<Posted, PostError> {
+        self.apply_posting(posting).await
+    }
+
+    async fn accounts(&self, names: &[String]) -> Result<Vec<Account>, StoreError> {
+        self.accounts_named(names).await
+    }
+
+    async fn accounts_after(&self, prefix: &str, after: Option<&str>, max: usize) -> Result<Vec<Account>, StoreError> {
+        self.accounts_from(prefix, after, max).await
+    }
+
+    async fn ledger_of(&self, id: OrderId) -> Result<Vec<LedgerLine>, StoreError> {
+        self.moved_by(id).await
+    }
+
+    async fn record(&self, kind: &str, key: &str) -> Result<Option<Record>, StoreError> {
+        self.record_of(kind, key).await
+    }
+
+    async fn records_after(&self, kind: &str, after: Option<&str>, max: usize) -> Result<Vec<Record>, StoreError> {
+        self.records_from(kind, after, max).await
+    }
+
+    async fn put_record(&self, record: &Record) -> Result<(), PutError> {
+        self.write_record(record).await
+    }
+
+    fn subscriptions(&self) -> Option<&dyn SubscriptionStore> {
+        Some(self)
     }
 
     async fn renew(&self, token: &Token, lease: Duration) -> Result<Timestamp, CommitError> {
         let (visit, attempt, lease) = (small(token.visit), small(token.attempt), micros(lease));
         let rows = self
-            .ask(
+            .ask_again(
                 "renew a claim",
                 "SELECT * FROM comanda.renew($1, $2, $3, $4, $5)",
                 &[
@@ -230,7 +262,7 @@ impl Store for PostgresStore {
         let visits: Vec<i32> = tokens.iter().map(|token| small(token.visit)).collect();
         let attempts: Vec<i32> = tokens.iter().map(|token| small(token.attempt)).collect();
         let secrets: Vec<Uuid> = tokens.iter().map(|token| token.secret).collect();
-        self.ask(
+        self.ask_again(
             "give claims back",
             "SELECT comanda.release($1, $2, $3, $4)",
             &[
@@ -332,7 +364,7 @@ impl Store for PostgresStore {
 
     async fn feed(&self, from: FeedStart, max: usize) -> Result<FeedPage, StoreError> {
         let (start, after) = read::feed_start(from);
-        let max = i32::try_from(max.min(ROWS_MAX)).unwrap_or(i32::MAX);
+        let max = i32::try_from(bounded(max)).unwrap_or(i32::MAX);
         let parameters: [Parameter<'_>; 3] = [(&start, Type::INT2), (&after, Type::INT8), (&max, Type::INT4)];
         let rows = self.ask("read the feed", read::FEED, &parameters).await?;
         read::feed_page(&rows, from)
@@ -435,7 +467,7 @@ impl Store for PostgresStore {
             let bite = i32::try_from((max - removed).min(BITE_MAX)).unwrap_or(i32::MAX);
             let keys_max = i32::try_from(BITE_MAX).unwrap_or(i32::MAX);
             let rows = self
-                .ask(
+                .ask_again(
                     "remove old orders",
                     "SELECT * FROM comanda.retain($1, $2, $3)",
                     &[
@@ -477,8 +509,8 @@ impl Store for PostgresStore {
             many_nodes: true,
             backup: false,
             queues: true,
-            ledger: false,
-            status_queues: false,
+            ledger: true,
+            status_queues: true,
         }
     }
 

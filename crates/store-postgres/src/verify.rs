@@ -44,7 +44,7 @@ pub struct Fault {
 }
 
 /// What must not be found, each with a statement that finds it.
-const CHECKS: [(&str, &str); 11] = [
+const CHECKS: [(&str, &str); 18] = [
     (
         "an order without a head",
         "SELECT o.id::text FROM comanda.orders o WHERE NOT EXISTS (SELECT 1 FROM comanda.heads h WHERE h.id = o.id)",
@@ -113,8 +113,54 @@ const CHECKS: [(&str, &str); 11] = [
              UNION ALL SELECT 's', order_type, status, phase::text, -1 FROM comanda.heads \
              UNION ALL SELECT 'l', encode(type_hash, 'hex'), '', '', -1 FROM comanda.heads WHERE phase <> 4 \
              UNION ALL SELECT 'c', order_type, cause, '', -1 FROM comanda.heads WHERE cause IS NOT NULL \
-             UNION ALL SELECT 'q', queue, '', '', -1 FROM comanda.due WHERE queue IS NOT NULL\
+             UNION ALL SELECT 'q', queue, '', '', -1 FROM comanda.due WHERE queue IS NOT NULL \
+             UNION ALL SELECT CASE WHEN died_at IS NULL THEN 'q' ELSE 'd' END::\"char\", queue, '', '', -1 FROM comanda.items\
          ) AS t GROUP BY kind, a, b, c HAVING sum(n) <> 0",
+    ),
+    (
+        "a lane of a queue that nobody heads, or several, or not the first",
+        "SELECT queue || ' ' || lane FROM comanda.items WHERE holds GROUP BY queue, lane \
+         HAVING count(*) FILTER (WHERE head) > 1 OR bool_or(head AND died_at IS NOT NULL) \
+         OR ((array_agg(died_at ORDER BY position))[1] IS NULL AND count(*) FILTER (WHERE head) = 0) \
+         OR (count(*) FILTER (WHERE head AND secret IS NULL) = 1 AND min(position) <> min(position) FILTER (WHERE head))",
+    ),
+    (
+        "an item of a queue that leads to no order, or that stands where it should not",
+        "SELECT queue || ' ' || position::text FROM comanda.items i \
+         WHERE NOT EXISTS (SELECT 1 FROM comanda.orders o WHERE o.id = i.id) OR holds <> (died_at IS NULL OR parks) \
+         OR (head AND NOT holds) OR (died_at IS NOT NULL AND secret IS NOT NULL)",
+    ),
+    (
+        "a balance that is not what moved",
+        "SELECT account || ' ' || place FROM (SELECT account, place, quantity FROM comanda.balances \
+             UNION ALL SELECT account, source, quantity FROM comanda.ledger_entries \
+             UNION ALL SELECT account, target, -quantity FROM comanda.ledger_entries \
+             UNION ALL SELECT account, source, quantity FROM comanda.ledger_flows \
+             UNION ALL SELECT account, target, -quantity FROM comanda.ledger_flows\
+         ) AS t GROUP BY account, place HAVING sum(quantity) <> 0",
+    ),
+    (
+        "a balance below zero",
+        "SELECT account || ' ' || place FROM comanda.balances WHERE quantity < 0 AND place <> 'outside'",
+    ),
+    (
+        "what is held is not what orders hold",
+        "SELECT account FROM (SELECT account, quantity FROM comanda.balances WHERE place = 'held' \
+             UNION ALL SELECT l ->> 'account', -(l ->> 'quantity')::bigint FROM comanda.heads h, \
+             json_array_elements(h.head::json -> 'holds') AS o, json_array_elements(o -> 'lines') AS l \
+             WHERE h.head LIKE '%\"holds\":[{%' AND o ->> 'state' = 'held'\
+         ) AS t GROUP BY account HAVING sum(quantity) <> 0",
+    ),
+    (
+        "movements of an order that is not there",
+        "SELECT DISTINCT e.id::text FROM comanda.ledger_entries e \
+         WHERE NOT EXISTS (SELECT 1 FROM comanda.orders o WHERE o.id = e.id)",
+    ),
+    (
+        "exceptions or deliveries of a subscription that is not there",
+        "SELECT subscription FROM (SELECT subscription FROM comanda.subscription_exceptions UNION \
+         SELECT subscription FROM comanda.deliveries) AS r \
+         WHERE NOT EXISTS (SELECT 1 FROM comanda.subscriptions s WHERE s.id = r.subscription)",
     ),
 ];
 

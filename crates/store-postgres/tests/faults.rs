@@ -14,9 +14,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use comanda_model::decision::Enqueue;
 use comanda_model::order_type::DeadLetterInLane;
+use comanda_store::conformance::ledger::{line, posting};
 use comanda_store::conformance::sample::{LONG, Shop, done, laned, plain};
-use comanda_store::{CommitError, Store, StoreError};
+use comanda_store::conformance::subscriptions::subscription;
+use comanda_store::subscription::Advance;
+use comanda_store::{CommitError, Cursor, Store, StoreError};
 use comanda_store_postgres::{Options, PostgresStore};
 use support::Cluster;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -279,6 +283,9 @@ async fn what_a_wrong_hand_has_done_is_found() {
         ("DELETE FROM comanda.heads", "an order without a head"),
         ("DELETE FROM comanda.lanes", "a lane"),
         ("DELETE FROM comanda.lane_waiting", "it says that it stands"),
+        ("DELETE FROM comanda.balances", "a balance"),
+        ("UPDATE comanda.items SET head = false", "a lane of a queue"),
+        ("DELETE FROM comanda.items", "a count"),
         (
             "INSERT INTO comanda.tally_changes (kind, a, b, c, n) VALUES ('s', 'laned', 'new', '1', 1)",
             "a count",
@@ -291,6 +298,16 @@ async fn what_a_wrong_hand_has_done_is_found() {
         for _ in 0..2 {
             shop.accept(r#"{"customer":"c"}"#).await;
         }
+        let stock = vec![line("A", "outside", "on-hand", 3, "")];
+        store.post(&posting("in", stock)).await.unwrap();
+        let mut told = shop.accepting(r#"{"customer":"d"}"#);
+        told.enqueue = Some(Enqueue {
+            queue: "news".into(),
+            lane: "l".to_owned(),
+            parks: true,
+            attempts_max: 3,
+        });
+        shop.put(told).await.unwrap();
         store.close().await.unwrap();
         let options = Options::new(&address).unwrap();
         assert!(PostgresStore::verify(&options).await.unwrap().is_clean());
@@ -301,11 +318,60 @@ async fn what_a_wrong_hand_has_done_is_found() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subscription_is_one_nodes_at_a_time() {
+    let cluster = shared().await;
+    let database = cluster.database().await;
+    let address = cluster.address(&database);
+    let (one, other) = (open(&address).await, open(&address).await);
+    let (first, second) = (one.subscriptions().unwrap(), other.subscriptions().unwrap());
+    let made = subscription("hook", &*one);
+    first.put_subscription(&made).await.unwrap();
+    let held = first.hold().await.unwrap().unwrap()["hook"];
+    assert!(second.hold().await.unwrap().unwrap().is_empty(), "it is taken");
+    let advance = |hold| Advance {
+        hold,
+        cursor: Some(Cursor { epoch: 1, position: 7 }),
+        failed: Vec::new(),
+        settled: Vec::new(),
+        deliveries: Vec::new(),
+    };
+    assert!(first.advance("hook", advance(Some(held))).await.unwrap());
+    assert!(
+        !second.advance("hook", advance(Some(held))).await.unwrap(),
+        "not its own"
+    );
+    second.put_subscription(&made).await.unwrap();
+    let late = first.advance("hook", advance(Some(held))).await.unwrap();
+    assert!(!late, "it was changed since");
+    let held = first.hold().await.unwrap().unwrap()["hook"];
+    assert!(
+        second.advance("hook", advance(None)).await.unwrap(),
+        "anyone may change it"
+    );
+    assert!(!first.advance("hook", advance(Some(held))).await.unwrap());
+    let held = first.hold().await.unwrap().unwrap()["hook"];
+    // As after a kill: the node's time has passed, by the database's clock.
+    let gone = "UPDATE comanda.nodes SET alive_until = now() - interval '1 s' \
+                WHERE id = (SELECT node FROM comanda.subscriptions)";
+    cluster.execute(&database, gone).await;
+    assert!(
+        !first.advance("hook", advance(Some(held))).await.unwrap(),
+        "it has lapsed"
+    );
+    let taken = second.hold().await.unwrap().unwrap()["hook"];
+    assert!(taken > held);
+    assert!(second.advance("hook", advance(Some(taken))).await.unwrap());
+    assert!(!first.advance("hook", advance(Some(held))).await.unwrap());
+    one.close().await.unwrap();
+    other.close().await.unwrap();
+}
+
 /// The grants are those of `docs/postgresql.md`, read from there.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_role_that_only_serves_is_enough() {
     let cluster = shared().await;
-    let database = cluster.database().await;
+    let database = cluster.empty_database().await;
     let owner = Options::new(&cluster.address(&database)).unwrap();
     PostgresStore::migrate(&owner).await.unwrap();
     let docs = include_str!("../../../docs/postgresql.md");

@@ -135,10 +135,13 @@ impl SubscriptionStore for SqliteStore {
             .await
     }
 
-    async fn advance(&self, id: &str, advance: Advance) -> Result<(), StoreError> {
+    async fn advance(&self, id: &str, advance: Advance) -> Result<bool, StoreError> {
         let id = id.to_owned();
-        self.write_subscription(move |writer| Ok(((), apply(writer.connection, &id, &advance)?)))
-            .await
+        self.write_subscription(move |writer| {
+            let applied = apply(writer.connection, &id, &advance)?;
+            Ok((applied, applied))
+        })
+        .await
     }
 
     async fn deliveries(&self, id: &str, before: u64, max: usize) -> Result<Vec<Delivery>, StoreError> {

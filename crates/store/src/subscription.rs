@@ -4,6 +4,7 @@
 //! [`Progress`], so a thousand subscriptions cost a commit nothing. Progress is a cursor over the feed and a bounded
 //! list of [`Exception`]s: orders whose events could not be sent, which hold up only their own later events.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use async_trait::async_trait;
@@ -126,6 +127,9 @@ pub struct Exception {
 /// One step of a subscription: applied wholly or not at all.
 #[derive(Clone, Debug)]
 pub struct Advance {
+    /// The hold that it was worked under, where processes share the store (see [`SubscriptionStore::hold`]); `None` for a
+    /// change from outside.
+    pub hold: Option<u64>,
     /// Where the cursor is now; `None` leaves it.
     pub cursor: Option<Cursor>,
     /// Exceptions that are new, or have changed.
@@ -179,8 +183,17 @@ pub trait SubscriptionStore: Send + Sync {
 
     /// Moves a subscription on. *Atomicity*: cursor, exceptions and log are one; a crash before it is durable leaves all
     /// of them as they were, so that what was sent is sent again, and nothing is left out. Exceptions are settled
-    /// before new ones are added. One for a subscription that is gone does nothing.
-    async fn advance(&self, id: &str, advance: Advance) -> Result<(), StoreError>;
+    /// before new ones are added. Answers whether it was applied: one for a subscription that is gone, or under a hold that
+    /// is over, does nothing. One without a hold ends the hold that stands.
+    async fn advance(&self, id: &str, advance: Advance) -> Result<bool, StoreError>;
+
+    /// What this process delivers, where several share the store: by id, each with the number of its hold. Takes first
+    /// what no process delivers that is known to live. A number moves when another process takes the subscription, and
+    /// when anyone changes it: then it is to be read anew, and work that was done before does not count. `None` from a
+    /// store that one process uses at a time: it delivers all.
+    async fn hold(&self) -> Result<Option<BTreeMap<String, u64>>, StoreError> {
+        Ok(None)
+    }
 
     /// The log: deliveries with a number below `before`, newest first, at most `max`. The newest [`DELIVERIES_KEPT`] are
     /// kept.

@@ -4,6 +4,7 @@
 pub mod clients;
 #[cfg(target_os = "linux")]
 pub mod disk;
+pub mod hook;
 pub mod random;
 
 use std::io::{BufRead, BufReader, Read, Write};

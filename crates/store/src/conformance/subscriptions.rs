@@ -10,7 +10,8 @@ use crate::subscription::{
 };
 use crate::{Cursor, Store};
 
-fn subscription(id: &str, store: &dyn Store) -> Subscription {
+/// A subscription with this id.
+pub fn subscription(id: &str, store: &dyn Store) -> Subscription {
     Subscription {
         id: id.to_owned(),
         name: format!("the {id}"),
@@ -95,6 +96,7 @@ pub async fn progress_moves_in_one_act(store: Arc<dyn Store>) {
     orders.sort();
     let cursor = |position| Cursor { epoch: 7, position };
     let first = Advance {
+        hold: None,
         cursor: Some(cursor(3)),
         failed: orders.iter().map(|order| exception(*order, 1, now)).collect(),
         settled: Vec::new(),
@@ -102,6 +104,7 @@ pub async fn progress_moves_in_one_act(store: Arc<dyn Store>) {
     };
     subscriptions.advance("one", first).await.expect("it moves");
     let second = Advance {
+        hold: None,
         cursor: None,
         failed: vec![exception(orders[1], 2, now)],
         settled: vec![orders[0]],
@@ -130,15 +133,14 @@ pub async fn progress_moves_in_one_act(store: Arc<dyn Store>) {
     );
     subscriptions.remove_subscription("one").await.expect("it is removed");
     let late = Advance {
+        hold: None,
         cursor: Some(cursor(9)),
         failed: Vec::new(),
         settled: Vec::new(),
         deliveries: vec![delivery("c:1", now)],
     };
-    subscriptions
-        .advance("one", late)
-        .await
-        .expect("one that comes late does nothing");
+    let applied = subscriptions.advance("one", late).await;
+    assert!(!applied.expect("the store answers"), "one that comes late does nothing");
     subscriptions.put_subscription(&one).await.expect("it is kept");
     assert_eq!(
         subscriptions.progress("one").await.expect("it is read"),
@@ -161,6 +163,7 @@ pub async fn the_log_of_deliveries_is_bounded(store: Arc<dyn Store>) {
     subscriptions.put_subscription(&one).await.expect("it is kept");
     for round in 0..3 {
         let advance = Advance {
+            hold: None,
             cursor: None,
             failed: Vec::new(),
             settled: Vec::new(),

@@ -65,9 +65,11 @@ impl SubscriptionStore for MemoryStore {
         Ok(all.get(id).and_then(progress))
     }
 
-    async fn advance(&self, id: &str, advance: Advance) -> Result<(), StoreError> {
+    async fn advance(&self, id: &str, advance: Advance) -> Result<bool, StoreError> {
         let all = &mut self.shared.inner.lock().state.subscriptions;
-        let Some(kept) = all.get_mut(id) else { return Ok(()) };
+        let Some(kept) = all.get_mut(id) else {
+            return Ok(false);
+        };
         kept.cursor = advance.cursor.or(kept.cursor);
         for order in &advance.settled {
             kept.exceptions.remove(order);
@@ -83,7 +85,7 @@ impl SubscriptionStore for MemoryStore {
             });
         }
         kept.deliveries.truncate(DELIVERIES_KEPT);
-        Ok(())
+        Ok(true)
     }
 
     async fn deliveries(&self, id: &str, before: u64, max: usize) -> Result<Vec<Delivery>, StoreError> {

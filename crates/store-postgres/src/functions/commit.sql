@@ -1,8 +1,9 @@
--- The functions that change the tables. They are replaced as a whole at every migration.
+-- Commits. Functions are replaced as a whole at every migration; one whose parameters change gets more of them, so that
+-- the one that nodes of the version before call stays beside it until a later format drops it.
 --
--- Locks are taken in one order by all: lanes by name, orders by id, due work by id, keys by name, and the feed last.
--- So batches of different nodes wait for each other, and never in a circle. A lock that is not granted in time fails
--- the batch, which is then tried again.
+-- Locks are taken in one order by all: lanes by name, orders by id, due work by id, keys by name, the ledger's accounts by
+-- name, lanes of queues by number, and the feed last. So batches of different nodes wait for each other, and never in a
+-- circle. A lock that is not granted in time fails the batch.
 
 -- Takes an order out of its lane, whose row the caller has locked. If it was at the head, the first of those that wait
 -- takes its place and becomes due or enters its queue; answers that one, if that is now.
@@ -41,8 +42,11 @@ END $$;
 -- Applies a batch of commits in the order given, each wholly or not at all, and answers for each.
 --
 -- Outcomes: 0 applied, 1 another version (`actual`), 2 stale token, 3 key taken, 4 refused by its sender's own check,
--- 5 events or attempts not numbered on. Arrays named `k_`, `a_`, `e_` hold the commits' keys, attempts and events; the
--- `_ord` of each is its commit's number, and `p_keys_from`, `p_keys_to` are the range of a commit's keys.
+-- 5 events or attempts not numbered on, 6 too little in a place of the ledger (`short`: places' numbers, what was wanted,
+-- what is there). Arrays named `k_`, `a_`, `e_`, `l_` hold the commits' keys, attempts, events and lines of the ledger; the
+-- `_ord` of each is its commit's number, and `p_keys_from`, `p_keys_to`, `p_lines_from`, `p_lines_to` are ranges of them.
+-- `b_account` and `b_place` are the places that lines touch, each once; lines name them by their number, from 1. `p_item_queue`
+-- and what follows it say which item of a status's queue a commit puts in.
 CREATE OR REPLACE FUNCTION comanda.commit(
     p_id uuid[], p_commit uuid[], p_expected bigint[], p_expect_queued boolean[], p_token_visit integer[], p_token_attempt integer[],
     p_token_secret uuid[], p_refuse smallint[],
@@ -54,14 +58,16 @@ CREATE OR REPLACE FUNCTION comanda.commit(
     p_traceparent text[],
     p_leave text[], p_enter text[], p_resume boolean[],
     p_claim smallint[], p_take_visit integer[], p_take_attempt integer[], p_take_secret uuid[], p_lease bigint[],
-    p_keys_from integer[], p_keys_to integer[], p_lanes text[],
+    p_keys_from integer[], p_keys_to integer[], p_lines_from integer[], p_lines_to integer[],
+    p_item_queue text[], p_item_lane text[], p_item_parks boolean[], p_item_attempts integer[], p_lanes text[],
     k_ord integer[], k_scope text[], k_key text[], k_fingerprint bytea[], k_expires_at timestamptz[],
     a_ord integer[], a_number bigint[], a_visit integer[], a_attempt integer[], a_step text[], a_undo boolean[],
     a_started_at timestamptz[], a_ended_at timestamptz[], a_outcome smallint[], a_reason text[], a_result text[],
     e_ord integer[], e_number bigint[], e_at timestamptz[], e_kind smallint[], e_from text[], e_to text[], e_by text[],
-    e_reason text[], e_changed text[], p_node uuid
+    e_reason text[], e_changed text[],
+    b_account text[], b_place text[], l_from integer[], l_to integer[], l_quantity bigint[], l_once text[], p_node uuid
 ) RETURNS TABLE (outcome smallint, actual bigint, claimed boolean, queued boolean, promoted uuid, "position" bigint,
-    key_scope text, key_name text, key_order uuid, key_fingerprint bytea, clock timestamptz)
+    key_scope text, key_name text, key_order uuid, key_fingerprint bytea, short text, clock timestamptz)
 LANGUAGE plpgsql
 -- A lock that someone holds for longer than this is someone's fault: the batch fails and says so.
 SET lock_timeout = '5s'
@@ -75,6 +81,9 @@ DECLARE
     v_lane text; v_lane_position bigint; v_active uuid; v_is_active boolean; v_due timestamptz;
     v_queue text;
     v_seq bigint; v_taken boolean; v_key_found boolean; v_total bigint := 0; v_running bigint;
+    v_places integer := coalesce(array_length(b_account, 1), 0); v_quantity bigint[]; v_touched boolean[];
+    v_change bigint[]; v_wanted bigint[]; v_new boolean[] := array_fill(true, ARRAY[coalesce(array_length(l_from, 1), 0)]);
+    v_short text[]; v_at integer;
     c record; h comanda.heads%ROWTYPE; d comanda.due%ROWTYPE; k comanda.keys%ROWTYPE;
     r_outcome smallint[] := array_fill(0::smallint, ARRAY[v_count]);
     r_applied boolean[] := array_fill(false, ARRAY[v_count]);
@@ -86,6 +95,7 @@ DECLARE
     r_key integer[] := array_fill(NULL::integer, ARRAY[v_count]);
     r_key_order uuid[] := array_fill(NULL::uuid, ARRAY[v_count]);
     r_key_fingerprint bytea[] := array_fill(NULL::bytea, ARRAY[v_count]);
+    r_short text[] := array_fill(NULL::text, ARRAY[v_count]);
     t_kind "char"[] := '{}'; t_a text[] := '{}'; t_b text[] := '{}'; t_c text[] := '{}'; t_n bigint[] := '{}';
 BEGIN
     FOR v_name IN SELECT DISTINCT name FROM unnest(p_lanes) AS name ORDER BY name LOOP
@@ -111,19 +121,30 @@ BEGIN
             WHERE old.expires_at <= v_now;
     END IF;
 
+    IF v_places > 0 THEN
+        PERFORM comanda.lock_accounts(b_account);
+        -- Balances are read once and written once, however many commits of the batch move them.
+        v_quantity := ARRAY(SELECT coalesce(b.quantity, 0)
+            FROM unnest(b_account, b_place) WITH ORDINALITY AS n(account, place, number)
+            LEFT JOIN comanda.balances b ON b.account = n.account AND b.place = n.place ORDER BY n.number);
+        v_touched := array_fill(false, ARRAY[v_places]);
+        v_change := array_fill(0::bigint, ARRAY[v_places]);
+        v_wanted := array_fill(0::bigint, ARRAY[v_places]);
+    END IF;
+
     FOR c IN SELECT * FROM unnest(
             p_id, p_commit, p_expected, p_expect_queued, p_token_visit, p_token_attempt, p_token_secret, p_refuse,
             p_status, p_phase, p_type_hash, p_version, p_events_before, p_attempts_before, p_events, p_attempts,
             p_updated_at, p_due_at, p_due_queued_at, p_queue, p_queued_at, p_visit, p_attempt, p_cause, p_head, p_data,
             p_type, p_key, p_customer, p_group, p_accepted_status, p_at, p_traceparent,
             p_leave, p_enter, p_resume, p_claim, p_take_visit, p_take_attempt, p_take_secret, p_lease,
-            p_keys_from, p_keys_to) WITH ORDINALITY
+            p_keys_from, p_keys_to, p_lines_from, p_lines_to) WITH ORDINALITY
         AS t(id, commit_id, expected, expect_queued, token_visit, token_attempt, token_secret, refuse,
             status, phase, type_hash, version, events_before, attempts_before, events, attempts,
             updated_at, due_at, due_queued_at, queue, queued_at, visit, attempt, cause, head, data,
             order_type, key, customer, group_key, accepted_status, at, traceparent,
             leave, enter, resume, claim, take_visit, take_attempt, take_secret, lease,
-            keys_from, keys_to, ord)
+            keys_from, keys_to, lines_from, lines_to, ord)
     LOOP
         SELECT * INTO h FROM comanda.heads WHERE id = c.id;
         v_found := FOUND;
@@ -173,6 +194,36 @@ BEGIN
                 r_outcome[c.ord] := 5;
             END IF;
         END IF;
+        IF r_outcome[c.ord] = 0 AND c.lines_from <= c.lines_to THEN
+            FOR i IN c.lines_from .. c.lines_to LOOP
+                -- A line that this order has moved before is passed over.
+                v_new[i] := NOT v_found OR NOT EXISTS (SELECT 1 FROM comanda.ledger_entries e
+                    WHERE e.id = c.id AND e.once = l_once[i] AND e.account = b_account[l_from[i]]);
+                CONTINUE WHEN NOT v_new[i];
+                v_change[l_from[i]] := v_change[l_from[i]] - l_quantity[i];
+                v_wanted[l_from[i]] := v_wanted[l_from[i]] + l_quantity[i];
+                v_change[l_to[i]] := v_change[l_to[i]] + l_quantity[i];
+            END LOOP;
+            v_short := '{}';
+            FOR v_at IN SELECT DISTINCT unnest(l_from[c.lines_from:c.lines_to]) AS place ORDER BY place LOOP
+                IF v_change[v_at] < 0 AND v_quantity[v_at] + v_change[v_at] < 0 AND b_place[v_at] <> 'outside' THEN
+                    v_short := v_short
+                        || format('[%s,%s,%s]', v_at, v_wanted[v_at], greatest(v_quantity[v_at], 0));
+                END IF;
+            END LOOP;
+            IF array_length(v_short, 1) > 0 THEN
+                r_outcome[c.ord] := 6;
+                r_short[c.ord] := '[' || array_to_string(v_short, ',') || ']';
+            END IF;
+            FOR v_at IN SELECT DISTINCT unnest(l_from[c.lines_from:c.lines_to] || l_to[c.lines_from:c.lines_to]) LOOP
+                IF r_outcome[c.ord] = 0 AND v_change[v_at] <> 0 THEN
+                    v_quantity[v_at] := v_quantity[v_at] + v_change[v_at];
+                    v_touched[v_at] := true;
+                END IF;
+                v_change[v_at] := 0;
+                v_wanted[v_at] := 0;
+            END LOOP;
+        END IF;
         IF r_outcome[c.ord] <> 0 THEN
             FOR i IN c.keys_from .. c.keys_to LOOP
                 DELETE FROM comanda.keys WHERE scope = k_scope[i] AND key = k_key[i] AND commit_id = c.commit_id;
@@ -194,6 +245,14 @@ BEGIN
                 VALUES (c.id, v_seq, c.order_type, c.key, c.customer, c.group_key, c.accepted_status, c.at,
                     c.traceparent, c.data);
         END IF;
+
+        FOR i IN c.lines_from .. c.lines_to LOOP
+            IF v_new[i] THEN
+                INSERT INTO comanda.ledger_entries (id, once, account, source, target, quantity)
+                    VALUES (c.id, l_once[i], b_account[l_from[i]], b_place[l_from[i]], b_place[l_to[i]], l_quantity[i])
+                    ON CONFLICT DO NOTHING;
+            END IF;
+        END LOOP;
 
         -- An order stands in one lane at a time: whoever enters another leaves the first.
         IF v_lane IS NOT NULL AND (c.leave = v_lane OR (c.enter IS NOT NULL AND c.enter <> v_lane)) THEN
@@ -325,6 +384,16 @@ BEGIN
             SELECT t.kind, t.a, t.b, t.c, sum(t.n) FROM unnest(t_kind, t_a, t_b, t_c, t_n) AS t(kind, a, b, c, n)
             GROUP BY t.kind, t.a, t.b, t.c HAVING sum(t.n) <> 0 OR t.kind = 'q';
     END IF;
+    IF v_places > 0 THEN
+        INSERT INTO comanda.balances AS b (account, place, quantity)
+            SELECT n.account, n.place, n.quantity
+            FROM unnest(b_account, b_place, v_quantity, v_touched) AS n(account, place, quantity, touched) WHERE n.touched
+            ON CONFLICT (account, place) DO UPDATE SET quantity = EXCLUDED.quantity;
+    END IF;
+    PERFORM pg_advisory_xact_lock(x'636f6d71'::integer, n.number) FROM (
+        SELECT DISTINCT comanda.item_lane(q.queue, q.lane) AS number
+        FROM unnest(p_item_queue, p_item_lane, r_applied) AS q(queue, lane, applied)
+        WHERE q.applied AND q.queue IS NOT NULL ORDER BY 1) AS n;
     IF v_total > 0 THEN
         -- The feed's lock is taken last and held until the commit is visible, so that positions become visible in
         -- their order. The transaction ends with this call: nobody's network stands between lock and commit.
@@ -336,6 +405,18 @@ BEGIN
                     AS e(ord, number, at, kind, from_status, to_status, by, reason, changed, place)
                 WHERE r_applied[e.ord] ORDER BY e.place) AS s;
         v_running := currval('comanda.feed_position') - v_total;
+        -- Whoever enters a status has an event, so items are put in here, in commit order.
+        FOR i IN 1 .. v_count LOOP
+            IF r_applied[i] AND p_item_queue[i] IS NOT NULL THEN
+                INSERT INTO comanda.items (position, queue, id, status, version, at, lane, parks, attempts_max, attempt,
+                        due_at, holds, head)
+                    VALUES (nextval('comanda.item_position'), p_item_queue[i], p_id[i], p_status[i], p_version[i], v_now,
+                        p_item_lane[i], p_item_parks[i], p_item_attempts[i], 0, v_now, true, NOT EXISTS (
+                            SELECT 1 FROM comanda.items t
+                            WHERE t.queue = p_item_queue[i] AND t.lane = p_item_lane[i] AND t.holds));
+                INSERT INTO comanda.tally_changes (kind, a, b, c, n) VALUES ('q', p_item_queue[i], '', '', 1);
+            END IF;
+        END LOOP;
     ELSE
         v_running := coalesce((SELECT max(e.position) FROM comanda.events e), 0);
     END IF;
@@ -346,217 +427,6 @@ BEGIN
         END IF;
     END LOOP;
     RETURN QUERY SELECT r_outcome[i], r_actual[i], r_claimed[i], r_queued[i], r_promoted[i], r_position[i],
-        k_scope[r_key[i]], k_key[r_key[i]], r_key_order[i], r_key_fingerprint[i], v_now
+        k_scope[r_key[i]], k_key[r_key[i]], r_key_order[i], r_key_fingerprint[i], r_short[i], v_now
         FROM generate_series(1, v_count) AS i;
-END $$;
-
--- Claims up to `p_max` orders that are due, each under a new token. Rows that others are at are passed over. The last
--- row, which names no order, tells when the next is due, and the clock.
-CREATE OR REPLACE FUNCTION comanda.claim(p_max integer, p_lease bigint, p_node uuid)
-RETURNS TABLE (id uuid, visit integer, attempt integer, secret uuid, lease_until timestamptz, next_at timestamptz,
-    clock timestamptz)
-LANGUAGE plpgsql AS $$
-#variable_conflict use_column
-DECLARE
-    v_now timestamptz := clock_timestamp(); v_until timestamptz := v_now + p_lease * interval '1 microsecond';
-BEGIN
-    RETURN QUERY
-        WITH picked AS MATERIALIZED (
-            SELECT p.id, p.wake_at, p.seq FROM comanda.due p WHERE p.wake_at <= v_now
-            ORDER BY p.wake_at, p.seq LIMIT p_max FOR UPDATE SKIP LOCKED
-        ), taken AS (
-            UPDATE comanda.due d SET held_visit = d.visit, held_attempt = d.attempt, secret = gen_random_uuid(),
-                lease_until = v_until, node = p_node, worker = NULL, worker_queue = NULL, since = NULL
-            FROM picked p WHERE d.id = p.id
-            RETURNING d.id, d.held_visit, d.held_attempt, d.secret, d.lease_until, p.wake_at, p.seq
-        )
-        SELECT t.id, t.held_visit, t.held_attempt, t.secret, t.lease_until, NULL::timestamptz, v_now FROM taken t
-        ORDER BY t.wake_at, t.seq;
-    RETURN QUERY
-        SELECT NULL::uuid, 0, 0, NULL::uuid, NULL::timestamptz,
-            (SELECT d.wake_at FROM comanda.due d WHERE d.wake_at IS NOT NULL ORDER BY d.wake_at LIMIT 1), v_now;
-END $$;
-
--- Claims up to `p_max` orders whose work waits in a queue, for a worker from outside. Rows that others are at are passed
--- over. `lost_worker` is who held the order until its lease ended. The last row names no order, as with `claim`.
-CREATE OR REPLACE FUNCTION comanda.claim_work(p_queue text, p_worker text, p_max integer, p_lease bigint)
-RETURNS TABLE (id uuid, visit integer, attempt integer, secret uuid, lease_until timestamptz, lost_worker text,
-    lost_since timestamptz, next_at timestamptz, clock timestamptz)
-LANGUAGE plpgsql AS $$
-#variable_conflict use_column
-DECLARE
-    v_now timestamptz := clock_timestamp(); v_until timestamptz := v_now + p_lease * interval '1 microsecond';
-BEGIN
-    RETURN QUERY
-        WITH picked AS MATERIALIZED (
-            SELECT p.id, p.pull_at, p.seq, p.worker, p.since FROM comanda.due p
-            WHERE p.queue = p_queue AND p.pull_at <= v_now
-            ORDER BY p.pull_at, p.seq LIMIT p_max FOR UPDATE SKIP LOCKED
-        ), taken AS (
-            UPDATE comanda.due d SET held_visit = d.visit, held_attempt = d.attempt, secret = gen_random_uuid(),
-                lease_until = v_until, node = NULL, worker = p_worker, worker_queue = p_queue, since = v_now
-            FROM picked p WHERE d.id = p.id
-            RETURNING d.id, d.held_visit, d.held_attempt, d.secret, d.lease_until, p.worker, p.since, p.pull_at, p.seq
-        )
-        SELECT t.id, t.held_visit, t.held_attempt, t.secret, t.lease_until, t.worker, t.since, NULL::timestamptz, v_now
-        FROM taken t ORDER BY t.pull_at, t.seq;
-    RETURN QUERY
-        SELECT NULL::uuid, 0, 0, NULL::uuid, NULL::timestamptz, NULL::text, NULL::timestamptz,
-            (SELECT d.pull_at FROM comanda.due d WHERE d.queue = p_queue ORDER BY d.pull_at LIMIT 1), v_now;
-END $$;
-
--- Extends a claim; answers when it now ends, or nothing if it is no longer held.
-CREATE OR REPLACE FUNCTION comanda.renew(p_id uuid, p_visit integer, p_attempt integer, p_secret uuid, p_lease bigint)
-RETURNS TABLE (lease_until timestamptz, clock timestamptz)
-LANGUAGE plpgsql AS $$
-#variable_conflict use_column
-DECLARE
-    v_now timestamptz := clock_timestamp(); v_until timestamptz := v_now + p_lease * interval '1 microsecond';
-BEGIN
-    RETURN QUERY
-        UPDATE comanda.due d SET lease_until = v_until
-        WHERE d.id = p_id AND d.secret = p_secret AND d.held_visit = p_visit AND d.held_attempt = p_attempt
-        RETURNING d.lease_until, v_now;
-END $$;
-
--- Gives claims back. Stale tokens are passed over.
-CREATE OR REPLACE FUNCTION comanda.release(p_id uuid[], p_visit integer[], p_attempt integer[], p_secret uuid[])
-RETURNS void LANGUAGE plpgsql AS $$
-BEGIN
-    PERFORM 1 FROM comanda.due WHERE id = ANY (p_id) ORDER BY id FOR UPDATE;
-    DELETE FROM comanda.due d USING unnest(p_id, p_visit, p_attempt, p_secret) AS t(id, visit, attempt, secret)
-        WHERE d.id = t.id AND d.secret = t.secret AND d.held_visit = t.visit AND d.held_attempt = t.attempt
-            AND d.due_at IS NULL AND d.queue IS NULL;
-    UPDATE comanda.due d SET secret = NULL, held_visit = NULL, held_attempt = NULL, lease_until = NULL, node = NULL,
-            worker = NULL, worker_queue = NULL, since = NULL
-        FROM unnest(p_id, p_visit, p_attempt, p_secret) AS t(id, visit, attempt, secret)
-        WHERE d.id = t.id AND d.secret = t.secret AND d.held_visit = t.visit AND d.held_attempt = t.attempt;
-END $$;
-
--- Tells that a node lives for so many microseconds more. Ends the leases of nodes that were not heard of in time: their
--- orders can be claimed at once. Their tokens count until someone does, as those of any lease that has ended.
-CREATE OR REPLACE FUNCTION comanda.beat(p_node uuid, p_span bigint) RETURNS void LANGUAGE plpgsql AS $$
-DECLARE
-    v_now timestamptz := clock_timestamp(); v_gone uuid[];
-BEGIN
-    INSERT INTO comanda.nodes (id, alive_until) VALUES (p_node, v_now + p_span * interval '1 microsecond')
-        ON CONFLICT (id) DO UPDATE SET alive_until = EXCLUDED.alive_until;
-    v_gone := ARRAY(SELECT id FROM comanda.nodes WHERE alive_until < v_now AND id <> p_node FOR UPDATE SKIP LOCKED);
-    IF array_length(v_gone, 1) > 0 THEN
-        PERFORM 1 FROM comanda.due WHERE node = ANY (v_gone) ORDER BY id FOR UPDATE;
-        UPDATE comanda.due SET lease_until = v_now, node = NULL WHERE node = ANY (v_gone) AND lease_until > v_now;
-        DELETE FROM comanda.nodes WHERE id = ANY (v_gone);
-    END IF;
-END $$;
-
--- Removes up to `p_max` orders that have been final since before a moment, with everything that belongs to them, and as
--- many expired keys. Orders that someone is committing to are passed over until the next time.
-CREATE OR REPLACE FUNCTION comanda.retain(p_before timestamptz, p_max integer, p_keys_max integer)
-RETURNS TABLE (orders integer, keys integer)
-LANGUAGE plpgsql
-SET lock_timeout = '5s'
-AS $$
-#variable_conflict use_column
-DECLARE
-    v_now timestamptz := clock_timestamp(); v_ids uuid[]; v_keys integer; v_newest bigint;
-BEGIN
-    v_ids := ARRAY(SELECT id FROM comanda.heads WHERE phase = 4 AND updated_at < p_before AND lane IS NULL
-        ORDER BY updated_at LIMIT p_max FOR UPDATE SKIP LOCKED);
-    IF array_length(v_ids, 1) > 0 THEN
-        INSERT INTO comanda.tally_changes (kind, a, b, c, n)
-            SELECT 's', order_type, status, phase::text, -count(*) FROM comanda.heads WHERE id = ANY (v_ids)
-            GROUP BY order_type, status, phase;
-        DELETE FROM comanda.due WHERE id = ANY (v_ids);
-        DELETE FROM comanda.keys WHERE id = ANY (v_ids);
-        DELETE FROM comanda.attempts WHERE id = ANY (v_ids);
-        WITH gone AS (DELETE FROM comanda.events WHERE id = ANY (v_ids) RETURNING position)
-            SELECT max(position) INTO v_newest FROM gone;
-        UPDATE comanda.meta SET value = v_newest WHERE name = 'retained' AND value < v_newest;
-        DELETE FROM comanda.heads WHERE id = ANY (v_ids);
-        DELETE FROM comanda.orders WHERE id = ANY (v_ids);
-    END IF;
-    WITH expired AS (
-        SELECT scope, key FROM comanda.keys WHERE expires_at <= v_now ORDER BY expires_at LIMIT p_keys_max
-        FOR UPDATE SKIP LOCKED
-    ), gone AS (
-        DELETE FROM comanda.keys k USING expired e WHERE k.scope = e.scope AND k.key = e.key RETURNING 1
-    ) SELECT count(*) INTO v_keys FROM gone;
-    RETURN QUERY SELECT coalesce(array_length(v_ids, 1), 0), v_keys;
-END $$;
-
--- Adds changes to the counts up to now into the counts, if nobody else is at it. Answers how many changes there were.
-CREATE OR REPLACE FUNCTION comanda.fold() RETURNS bigint LANGUAGE plpgsql AS $$
-DECLARE
-    v_folded bigint;
-BEGIN
-    IF NOT pg_try_advisory_xact_lock(x'636f6d616e6462'::bigint) THEN
-        RETURN 0;
-    END IF;
-    WITH gone AS (
-        DELETE FROM comanda.tally_changes WHERE id IN (SELECT id FROM comanda.tally_changes ORDER BY id LIMIT 10000)
-        RETURNING kind, a, b, c, n
-    ), sums AS (
-        SELECT kind, a, b, c, sum(n)::bigint AS n, count(*) AS changes FROM gone GROUP BY kind, a, b, c
-    ), folded AS (
-        INSERT INTO comanda.tally AS t (kind, a, b, c, n) SELECT kind, a, b, c, n FROM sums
-        ON CONFLICT (kind, a, b, c) DO UPDATE SET n = t.n + EXCLUDED.n
-    ) SELECT coalesce(sum(changes), 0) INTO v_folded FROM sums;
-    RETURN v_folded;
-END $$;
-
--- Orders as they stand, each with its claim, its place, and what its results are made from.
-CREATE OR REPLACE FUNCTION comanda.read(p_ids uuid[])
-RETURNS TABLE (id uuid, seq bigint, order_type text, key text, customer text, group_key text, status text,
-    at timestamptz, traceparent text, data text, head text, behind integer, held_visit integer, held_attempt integer,
-    secret uuid, lease_until timestamptz, worker text, since timestamptz, steps text[], undos boolean[], results text[], clock timestamptz)
-LANGUAGE plpgsql STABLE AS $$
-#variable_conflict use_column
-BEGIN
-    RETURN QUERY
-        SELECT o.id, o.seq, o.order_type, o.key, o.customer, o.group_key, o.status, o.at, o.traceparent, o.data, h.head,
-            CASE WHEN h.lane IS NULL THEN -1
-                WHEN EXISTS (SELECT 1 FROM comanda.lanes l WHERE l.name = h.lane AND l.active = h.id) THEN 0
-                ELSE 1 + (SELECT count(*)::integer FROM (SELECT 1 FROM comanda.lane_waiting w
-                    WHERE w.lane = h.lane AND w.position < h.lane_position LIMIT 1000) AS before) END,
-            d.held_visit, d.held_attempt, d.secret, d.lease_until, d.worker, d.since, r.steps, r.undos, r.results, clock_timestamp()
-        FROM unnest(p_ids) WITH ORDINALITY AS wanted(id, place)
-        JOIN comanda.orders o ON o.id = wanted.id
-        JOIN comanda.heads h ON h.id = wanted.id
-        LEFT JOIN comanda.due d ON d.id = wanted.id AND d.secret IS NOT NULL
-        LEFT JOIN LATERAL (
-            SELECT array_agg(a.step ORDER BY a.number) AS steps, array_agg(a.undo ORDER BY a.number) AS undos,
-                array_agg(a.result ORDER BY a.number) AS results
-            FROM comanda.attempts a
-            WHERE a.id = wanted.id AND a.outcome = 0 AND (a.undo OR a.result IS NOT NULL)
-        ) AS r ON h.attempts > 0
-        ORDER BY wanted.place;
-END $$;
-
--- A page of the feed: after a position (0), from the oldest event from which on none was removed (1), or from the
--- newest (2). Every row tells where the feed begins and ends; a page without events is one such row.
-CREATE OR REPLACE FUNCTION comanda.feed(p_start smallint, p_after bigint, p_max integer)
-RETURNS TABLE (epoch bigint, timeline text, retained bigint, newest bigint, "position" bigint, id uuid, number bigint,
-    at timestamptz, kind smallint, from_status text, to_status text, by text, reason text, changed text,
-    order_type text, customer text)
-LANGUAGE plpgsql STABLE AS $$
-#variable_conflict use_column
-BEGIN
-    RETURN QUERY
-        WITH place AS MATERIALIZED (
-            SELECT m.epoch, m.retained, greatest(m.retained, m.last) AS newest,
-                -- The timeline moves when another server takes over or an older state is restored.
-                CASE WHEN pg_is_in_recovery() THEN NULL ELSE left(pg_walfile_name(pg_current_wal_lsn()), 8) END AS timeline,
-                CASE p_start WHEN 0 THEN p_after WHEN 1 THEN m.retained ELSE greatest(m.retained, m.last) END AS after
-            FROM (SELECT (SELECT value FROM comanda.meta WHERE name = 'epoch') AS epoch,
-                (SELECT value FROM comanda.meta WHERE name = 'retained') AS retained,
-                coalesce((SELECT max(e.position) FROM comanda.events e), 0) AS last) AS m
-        )
-        SELECT p.epoch, p.timeline, p.retained, p.newest, e.position, e.id, e.number, e.at, e.kind, e.from_status,
-            e.to_status, e.by, e.reason, e.changed, e.order_type, e.customer
-        FROM place p LEFT JOIN LATERAL (
-            SELECT v.*, o.order_type, o.customer FROM (
-                SELECT * FROM comanda.events n WHERE n.position > p.after ORDER BY n.position LIMIT p_max
-            ) AS v JOIN comanda.orders o ON o.id = v.id
-        ) AS e ON true
-        ORDER BY e.position;
 END $$;

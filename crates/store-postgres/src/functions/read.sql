@@ -1,0 +1,58 @@
+-- Orders and the feed, as they are read.
+
+-- Orders as they stand, each with its claim, its place, and what its results are made from.
+CREATE OR REPLACE FUNCTION comanda.read(p_ids uuid[])
+RETURNS TABLE (id uuid, seq bigint, order_type text, key text, customer text, group_key text, status text,
+    at timestamptz, traceparent text, data text, head text, behind integer, held_visit integer, held_attempt integer,
+    secret uuid, lease_until timestamptz, worker text, since timestamptz, steps text[], undos boolean[], results text[], clock timestamptz)
+LANGUAGE plpgsql STABLE AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+        SELECT o.id, o.seq, o.order_type, o.key, o.customer, o.group_key, o.status, o.at, o.traceparent, o.data, h.head,
+            CASE WHEN h.lane IS NULL THEN -1
+                WHEN EXISTS (SELECT 1 FROM comanda.lanes l WHERE l.name = h.lane AND l.active = h.id) THEN 0
+                ELSE 1 + (SELECT count(*)::integer FROM (SELECT 1 FROM comanda.lane_waiting w
+                    WHERE w.lane = h.lane AND w.position < h.lane_position LIMIT 1000) AS before) END,
+            d.held_visit, d.held_attempt, d.secret, d.lease_until, d.worker, d.since, r.steps, r.undos, r.results, clock_timestamp()
+        FROM unnest(p_ids) WITH ORDINALITY AS wanted(id, place)
+        JOIN comanda.orders o ON o.id = wanted.id
+        JOIN comanda.heads h ON h.id = wanted.id
+        LEFT JOIN comanda.due d ON d.id = wanted.id AND d.secret IS NOT NULL
+        LEFT JOIN LATERAL (
+            SELECT array_agg(a.step ORDER BY a.number) AS steps, array_agg(a.undo ORDER BY a.number) AS undos,
+                array_agg(a.result ORDER BY a.number) AS results
+            FROM comanda.attempts a
+            WHERE a.id = wanted.id AND a.outcome = 0 AND (a.undo OR a.result IS NOT NULL)
+        ) AS r ON h.attempts > 0
+        ORDER BY wanted.place;
+END $$;
+
+-- A page of the feed: after a position (0), from the oldest event from which on none was removed (1), or from the
+-- newest (2). Every row tells where the feed begins and ends; a page without events is one such row.
+CREATE OR REPLACE FUNCTION comanda.feed(p_start smallint, p_after bigint, p_max integer)
+RETURNS TABLE (epoch bigint, timeline text, retained bigint, newest bigint, "position" bigint, id uuid, number bigint,
+    at timestamptz, kind smallint, from_status text, to_status text, by text, reason text, changed text,
+    order_type text, customer text)
+LANGUAGE plpgsql STABLE AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+        WITH place AS MATERIALIZED (
+            SELECT m.epoch, m.retained, greatest(m.retained, m.last) AS newest,
+                -- The timeline moves when another server takes over or an older state is restored.
+                CASE WHEN pg_is_in_recovery() THEN NULL ELSE left(pg_walfile_name(pg_current_wal_lsn()), 8) END AS timeline,
+                CASE p_start WHEN 0 THEN p_after WHEN 1 THEN m.retained ELSE greatest(m.retained, m.last) END AS after
+            FROM (SELECT (SELECT value FROM comanda.meta WHERE name = 'epoch') AS epoch,
+                (SELECT value FROM comanda.meta WHERE name = 'retained') AS retained,
+                coalesce((SELECT max(e.position) FROM comanda.events e), 0) AS last) AS m
+        )
+        SELECT p.epoch, p.timeline, p.retained, p.newest, e.position, e.id, e.number, e.at, e.kind, e.from_status,
+            e.to_status, e.by, e.reason, e.changed, e.order_type, e.customer
+        FROM place p LEFT JOIN LATERAL (
+            SELECT v.*, o.order_type, o.customer FROM (
+                SELECT * FROM comanda.events n WHERE n.position > p.after ORDER BY n.position LIMIT p_max
+            ) AS v JOIN comanda.orders o ON o.id = v.id
+        ) AS e ON true
+        ORDER BY e.position;
+END $$;
