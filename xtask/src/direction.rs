@@ -30,8 +30,13 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &["comanda-engine", "comanda-store", "comanda-outbound", "comanda-model"],
     ),
     (
+        "comanda-intake",
+        &["comanda-engine", "comanda-store", "comanda-outbound", "comanda-model"],
+    ),
+    (
         "comanda-http",
         &[
+            "comanda-intake",
             "comanda-deliver",
             "comanda-builtin",
             "comanda-engine",
@@ -43,6 +48,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "comanda",
         &[
+            "comanda-intake",
             "comanda-http",
             "comanda-deliver",
             "comanda-outbound",

@@ -1,6 +1,7 @@
 //! The command line: every command, option and help text in one place. What a command does stands in
 //! [`crate::command`].
 
+mod intake;
 mod queues;
 
 use std::path::PathBuf;
@@ -8,6 +9,7 @@ use std::path::PathBuf;
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use intake::{IntakeChoice, IntakeCommand};
 pub use queues::{QueueChoice, QueueClaim, QueueCommand, QueueDeadLetters, QueueFail, Queues};
 
 const STYLES: Styles = Styles::styled()
@@ -106,6 +108,9 @@ pub enum Command {
     /// Look at orders whose step is exhausted, and put them back to work or give them up
     #[command(subcommand)]
     DeadLetters(DeadLetters),
+    /// See where orders come from besides the API, and what could not be taken
+    #[command(subcommand)]
+    Intake(IntakeCommand),
     /// Show the queues that programs outside claim work from
     #[command(subcommand_required = false, args_conflicts_with_subcommands = true)]
     Queues(Queues),

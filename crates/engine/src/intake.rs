@@ -49,6 +49,8 @@ pub struct Idempotency {
     pub scope: String,
     /// The key.
     pub key: String,
+    /// How long it answers with the first order, where that is not as long as [`Options`](crate::Options) say.
+    pub kept: Option<Duration>,
 }
 
 /// An order that is durable.
@@ -210,7 +212,9 @@ impl Core {
                     scope: format!("idempotency:{}", idempotency.scope),
                     key: idempotency.key,
                     fingerprint,
-                    expires_at: now.checked_add(self.options.idempotency_kept).ok(),
+                    expires_at: now
+                        .checked_add(idempotency.kept.unwrap_or(self.options.idempotency_kept))
+                        .ok(),
                 });
             }
             if let Some(key) = &accepted.key {

@@ -330,6 +330,7 @@ async fn the_same_key_answers_the_same_and_another_body_is_an_error() {
     let bench = Bench::manual(&[CHAIN]).await;
     let keyed = |data: &str| {
         let idempotency = Some(Idempotency {
+            kept: None,
             scope: "local".to_owned(),
             key: "k1".to_owned(),
         });

@@ -258,6 +258,24 @@ pub const CODES: &[Advice] = &[
         advice: "The store was restored or migrated, or its retention has passed the cursor. Begin again without one.",
     },
     Advice {
+        code: "unknown-source",
+        status: 404,
+        title: "Unknown source",
+        advice: "No source of this name stands in the configuration, or it is none that can be posted to. `GET /v1/intake` lists them.",
+    },
+    Advice {
+        code: "webhook-unverified",
+        status: 401,
+        title: "The webhook is not believed",
+        advice: "The signature or its time is not right; the detail says which. Sign with the source's secret by the Standard Webhooks specification, and keep the clocks right. Nothing was kept.",
+    },
+    Advice {
+        code: "intake-full",
+        status: 503,
+        title: "Rejected messages wait",
+        advice: "The source keeps as many rejected messages as it may. Look at them with `comanda intake rejected NAME`, then retry or discard them; meanwhile senders come again.",
+    },
+    Advice {
         code: "busy",
         status: 503,
         title: "Busy",

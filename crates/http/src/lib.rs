@@ -12,6 +12,7 @@ mod codes;
 mod customers;
 mod dead_letters;
 mod frame;
+mod intake;
 mod inventory;
 mod keys;
 mod listing;
@@ -39,6 +40,7 @@ use axum::Router;
 use axum::routing::{get, post};
 use comanda_deliver::Deliveries;
 use comanda_engine::Service;
+use comanda_intake::Intake;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
@@ -85,6 +87,8 @@ pub struct Options {
     pub bench_no_store: bool,
     /// The subscriptions, where the store keeps any.
     pub deliveries: Option<Deliveries>,
+    /// Where orders come from besides the API, if anywhere.
+    pub intake: Option<Intake>,
     /// Renders `/metrics`.
     pub metrics: Option<Arc<dyn Fn() -> String + Send + Sync>>,
     /// The program's version, for OpenAPI.
@@ -299,6 +303,11 @@ impl App {
             .route("/v1/subscriptions/{id}/rotate-secret", post(subscriptions::rotate))
             .route("/v1/subscriptions/{id}/deliveries", get(subscriptions::deliveries))
             .route("/v1/subscriptions/{id}/resend", post(subscriptions::resend))
+            .route("/v1/intake", get(intake::list))
+            .route("/v1/intake/{name}", post(intake::receive))
+            .route("/v1/intake/{name}/rejected", get(intake::rejected))
+            .route("/v1/intake/{name}/retry", post(intake::retry))
+            .route("/v1/intake/{name}/discard", post(intake::discard))
             .route("/healthz", get(pages::health))
             .route("/readyz", get(pages::ready))
             .route("/metrics", get(pages::metrics))

@@ -184,6 +184,7 @@ impl Mount<'_> {
             status: incoming.status,
             due_at: None,
             idempotency: key.map(|key| Idempotency {
+                kept: None,
                 scope: by.to_string(),
                 key,
             }),

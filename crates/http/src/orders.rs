@@ -117,6 +117,7 @@ pub(crate) fn submission(body: SubmitBody, caller: &Caller, key: Option<String>)
         status: body.status,
         due_at: body.due_at,
         idempotency: key.map(|key| Idempotency {
+            kept: None,
             scope: caller.by.to_string(),
             key,
         }),

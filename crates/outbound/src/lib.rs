@@ -1,8 +1,11 @@
 //! What every call that leaves the process needs, whoever makes it: [`guard`] keeps calls whose address came from
-//! outside away from private networks, and [`signature`] signs what is sent by the Standard Webhooks specification.
+//! outside away from private networks, [`signature`] signs what is sent by the Standard Webhooks specification, and
+//! [`verify`] is the other side of that.
 
 pub mod guard;
 pub mod signature;
+pub mod verify;
 
 pub use guard::{Guard, Refused};
 pub use signature::{SecretError, Signer};
+pub use verify::{Unverified, Verifier};

@@ -11,9 +11,9 @@ use aws_lc_rs::{hmac, rand};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 
-const SYMMETRIC: &str = "whsec_";
+pub(crate) const SYMMETRIC: &str = "whsec_";
 const ASYMMETRIC: &str = "whsk_";
-const PUBLIC: &str = "whpk_";
+pub(crate) const PUBLIC: &str = "whpk_";
 
 /// Why a text is no secret. It never says what stands in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -21,6 +21,9 @@ pub enum SecretError {
     /// Another beginning.
     #[error("a signing secret begins with `whsec_` (HMAC-SHA256) or `whsk_` (Ed25519)")]
     Prefix,
+    /// Another beginning, of what is verified with.
+    #[error("what is verified with begins with `whsec_` (HMAC-SHA256) or `whpk_` (an Ed25519 public key)")]
+    Received,
     /// What follows is not base64.
     #[error("what follows the prefix of a signing secret must be base64")]
     Encoding,

@@ -189,6 +189,7 @@ fn submission(n: u64, key: u64, kind: usize, group: u64, due_at: Option<jiff::Ti
         status: None,
         due_at,
         idempotency: keyed.then(|| Idempotency {
+            kept: None,
             scope: "client".to_owned(),
             key: format!("k{key}"),
         }),

@@ -12,6 +12,7 @@ mod events;
 mod export;
 mod get;
 mod import;
+mod intake;
 mod keys;
 mod list;
 mod migrate;
@@ -73,6 +74,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::DeadLetters(command) => remotely(&global, async |remote| {
             dead_letters::run(&remote, command, output).await
         }),
+        Command::Intake(command) => remotely(&global, async |remote| intake::run(&remote, command, output).await),
         Command::Queues(args) => remotely(&global, async |remote| queues::run(&remote, args, output).await),
         Command::Subscriptions(command) => remotely(&global, async |remote| {
             subscriptions::run(&remote, command, output).await

@@ -5,6 +5,7 @@
 
 pub mod archives;
 pub mod calls;
+pub mod intake;
 mod layer;
 mod read;
 pub mod secrets;
@@ -88,6 +89,8 @@ pub struct Config {
     pub subscriptions: Vec<Subscription>,
     /// Where failed orders are written, by the archive's name.
     pub archives: BTreeMap<String, archives::Archive>,
+    /// Where orders come from besides the API, by name.
+    pub intake: BTreeMap<String, intake::Source>,
     /// What templates may read as `env.NAME`, beside the environment.
     pub env: BTreeMap<String, String>,
     /// Where the secrets are that templates may read as `secret.NAME`.

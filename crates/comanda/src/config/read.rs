@@ -14,6 +14,7 @@ use comanda_model::order_type::HttpCall;
 
 use super::archives::{Archive, archive};
 use super::calls;
+use super::intake::{Source, source};
 use super::layer::{Layer, Origin, merged, origin};
 use super::subscriptions::{Subscription, subscription};
 use super::{Calls, Config, ConfigError, ConfigFault, Engine, Limits, Log, SecretSource, units};
@@ -57,7 +58,7 @@ impl DatabaseAddress {
 }
 
 /// Sections whose members the user names.
-const FREE_SECTIONS: [&str; 3] = ["archives", "env", "secrets"];
+const FREE_SECTIONS: [&str; 4] = ["archives", "env", "intake", "secrets"];
 
 pub(super) fn read(layers: &[Layer]) -> Result<Config, ConfigError> {
     let mut reader = Reader {
@@ -174,6 +175,7 @@ impl Reader<'_> {
         let customers = self.customers();
         let payments = self.payments();
         let archives = self.archives();
+        let intake = self.intake();
         let env = self.env();
         let secrets = self.secrets();
         let (data, listen) = (data?, listen?);
@@ -211,6 +213,7 @@ impl Reader<'_> {
             allow_private: allow_private?,
             subscriptions,
             archives,
+            intake,
             env,
             secrets,
         })
@@ -441,6 +444,19 @@ impl Reader<'_> {
             }
         }
         archives
+    }
+
+    fn intake(&mut self) -> BTreeMap<String, Source> {
+        let mut sources = BTreeMap::new();
+        for (name, value) in self.section("intake") {
+            match source(&name, &value, secret) {
+                Ok(source) => {
+                    sources.insert(name, source);
+                }
+                Err(message) => self.fault(&format!("intake.{name}"), message),
+            }
+        }
+        sources
     }
 
     fn env(&mut self) -> BTreeMap<String, String> {

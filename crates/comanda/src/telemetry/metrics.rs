@@ -130,6 +130,11 @@ fn float(count: u64) -> f64 {
 }
 
 fn describe() {
+    describe_counter!(
+        "comanda_intake_messages_total",
+        "Messages that sources handed in, by source and what became of them"
+    );
+    describe_gauge!("comanda_intake_rejected", "Rejected messages that are kept, by source");
     describe_counter!("comanda_orders_accepted_total", "Orders accepted, by type");
     describe_counter!(
         "comanda_step_attempts_total",

@@ -551,6 +551,58 @@ pub(super) const OPERATIONS: &[Operation] = &[
         ..BASE
     },
     Operation {
+        path: "/v1/intake",
+        summary: "Where orders come from besides this API, by name.",
+        answer: Answer::Json("SourceList"),
+        ..BASE
+    },
+    Operation {
+        method: "post",
+        path: "/v1/intake/{name}",
+        summary: "A message, signed by the Standard Webhooks specification: JSON or a CloudEvent. The signature is the right to post; no key is needed.",
+        scope: None,
+        body: Body::Needed("IntakeMessage"),
+        success: "202",
+        answer: Answer::Json("MessageTaken"),
+        refusals: &["401", "404", "413", "503"],
+        headers: &[
+            ("webhook-id", "The message's id: the same id makes no second order."),
+            ("webhook-timestamp", "When it was sent, in seconds since 1970."),
+            (
+                "webhook-signature",
+                "`v1,…` or `v1a,…`, several with a blank between them.",
+            ),
+        ],
+        ..BASE
+    },
+    Operation {
+        path: "/v1/intake/{name}/rejected",
+        summary: "The messages of a source that no order could be made of, longest tried first.",
+        answer: Answer::Json("RejectedList"),
+        refusals: &["404"],
+        ..BASE
+    },
+    Operation {
+        method: "post",
+        path: "/v1/intake/{name}/retry",
+        summary: "Make orders of rejected messages, with the settings and types as they are now.",
+        scope: Some("operate"),
+        body: Body::Needed("WhichBody"),
+        answer: Answer::Json("RetriedView"),
+        refusals: &["400", "404", "413", "415", "503"],
+        ..BASE
+    },
+    Operation {
+        method: "post",
+        path: "/v1/intake/{name}/discard",
+        summary: "Keep rejected messages no longer.",
+        scope: Some("operate"),
+        body: Body::Needed("WhichBody"),
+        answer: Answer::Json("DiscardedView"),
+        refusals: &["400", "404", "413", "415", "503"],
+        ..BASE
+    },
+    Operation {
         path: "/v1/sandbox/payments",
         summary: "The book of the payment sandbox, by order.",
         refusals: &["400", "503"],

@@ -12,6 +12,10 @@ use crate::claims::{
 };
 use crate::customers::{CustomerBody, CustomerView};
 use crate::dead_letters::{DiscardBody, FilterBody, RedriveBody, RedriveStart, SweepItemView, SweepView, Version};
+use crate::intake::{
+    DiscardedView, MessageTaken, RejectedList, RejectedView, RetriedView, SourceList, SourceView, StillRejected,
+    WhichBody,
+};
 use crate::inventory::{CountBody, ReceiveBody, StockView};
 use crate::orders::{CancelBody, SubmitBody, TransitionBody};
 use crate::queues::{DeadItemPage, DeadItemView, DeadItemsBody, DeadItemsMoved, QueueView};
@@ -20,6 +24,13 @@ use crate::subscriptions::{
     SubscriptionView,
 };
 use comanda_deliver::{AttemptView, CloudEvent, EventData};
+
+/// A message in the sender's own form: the source's settings say where in it the order's data is.
+#[derive(ToSchema)]
+struct IntakeMessage {
+    #[schema(value_type = Option<Object>)]
+    data: Option<Value>,
+}
 
 /// What a callback says. With `kind` it is a no, with a reason; every other JSON, or none, is the step's result.
 #[derive(ToSchema)]
@@ -387,6 +398,16 @@ struct Fault {
         DeadItemView,
         DeadItemPage,
         DeadItemsMoved,
+        IntakeMessage,
+        MessageTaken,
+        SourceView,
+        SourceList,
+        RejectedView,
+        RejectedList,
+        WhichBody,
+        RetriedView,
+        StillRejected,
+        DiscardedView,
         Problem,
         Fault,
     ))

@@ -251,6 +251,7 @@ fn options(home: &TempDir) -> Options {
         keys: Arc::new(KeyRing::open(&home.path().join("keys.json")).unwrap()),
         bench_no_store: false,
         deliveries: None,
+        intake: None,
         metrics: Some(Arc::new(|| "up 1\n".to_owned())),
         version: "1.2.3".to_owned(),
     }

@@ -13,6 +13,7 @@ use comanda_builtin::payments::HttpPaymentsOptions;
 use comanda_deliver::{Configured, DeliverError, Deliveries};
 use comanda_engine::{Breaks, Service};
 use comanda_http::{KeyRing, Server};
+use comanda_intake::{Intake, IntakeError};
 use comanda_order_type::{Bundle, Definition, Known};
 use comanda_steps::{Caller, Steps};
 use comanda_store::Store;
@@ -24,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::archives::with_credentials;
+use crate::config::intake::with_secrets;
 use crate::config::{Config, StoreKind, calls, secrets};
 use crate::failure::{Failure, chain};
 use crate::telemetry::metrics::Metrics;
@@ -104,9 +106,16 @@ async fn serve_until(
     );
     let keyed = !keys.is_empty();
     let deliveries = deliveries(config, service).await?;
+    let intake = intake(config, service).await?;
     let render = metrics.clone();
     let server = Server::bind(
-        http_options(config, keys, deliveries.clone(), Arc::new(move || render.render())),
+        http_options(
+            config,
+            keys,
+            deliveries.clone(),
+            intake.clone(),
+            Arc::new(move || render.render()),
+        ),
         service.clone(),
     )
     .await;
@@ -134,6 +143,7 @@ async fn serve_until(
         service.stop(GRACE).await;
     };
     let ((), ()) = tokio::join!(server.run(stop.clone()), stop_engine);
+    intake.stop().await;
     deliveries.stop().await;
     background.close();
     background.wait().await;
@@ -162,6 +172,23 @@ async fn deliveries(config: &Config, service: &Service) -> Result<Deliveries, Fa
     started.map_err(|error| match error {
         DeliverError::Store(error) => error.into(),
         error => Failure::process("the subscriptions could not be set up", error),
+    })
+}
+
+/// Sets the sources of the configuration to work.
+async fn intake(config: &Config, service: &Service) -> Result<Intake, Failure> {
+    for (name, source) in &config.intake {
+        if service.registry().current(source.order_type()).is_none() {
+            return Err(Failure::Usage(format!(
+                "[intake.{name}] makes orders of the type `{}`, but there is none",
+                source.order_type()
+            )));
+        }
+    }
+    let started = Intake::start(service.clone(), with_secrets(&config.intake)?).await;
+    started.map_err(|error| match error {
+        IntakeError::Store(error) => error.into(),
+        error => Failure::process("the sources could not be set up", error),
     })
 }
 
@@ -286,6 +313,7 @@ fn http_options(
     config: &Config,
     keys: Arc<KeyRing>,
     deliveries: Deliveries,
+    intake: Intake,
     metrics: Arc<dyn Fn() -> String + Send + Sync>,
 ) -> comanda_http::Options {
     let limits = &config.limits;
@@ -302,6 +330,7 @@ fn http_options(
         keys,
         bench_no_store: config.bench_no_store,
         deliveries: Some(deliveries),
+        intake: Some(intake),
         metrics: Some(metrics),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     }
