@@ -14,6 +14,7 @@ usage: cargo xtask COMMAND
   direction   only: which crate may use which
   install     only: what the tests need and the machine lacks
   simulate    runs the engine on a virtual clock against everything that can go wrong  [--minutes N, default 1]
+  fuzz        makes up input for every parser of what comes from outside  [--minutes N, default 1]
   crash       kills the real server under load, again and again  [ROUNDS, default 100]
   power-cut   cuts the power under the real server's disk, again and again  [CUTS, default 500] [SEED]
   bench       builds and measures, side by side (takes minutes)";
@@ -27,6 +28,8 @@ fn main() -> ExitCode {
         ["install"] => install::all(),
         ["simulate"] => run::simulate("1"),
         ["simulate", "--minutes", minutes] => run::simulate(minutes),
+        ["fuzz"] => run::fuzz("1"),
+        ["fuzz", "--minutes", minutes] => run::fuzz(minutes),
         ["crash"] => run::crash("100"),
         ["crash", rounds] => run::crash(rounds),
         ["power-cut"] => run::power_cut("500", None),

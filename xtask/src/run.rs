@@ -1,6 +1,7 @@
 //! Runs the tools that check and test the project, each shown as it is run.
 
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use crate::{direction, install};
 
@@ -56,28 +57,52 @@ pub fn power_cut(cuts: &str, seed: Option<&str>) -> Result<(), String> {
     long_form("power_cut", &settings)
 }
 
+/// Made-up input for every parser of what comes from outside, fresh for so long: each round makes up other cases.
+pub fn fuzz(minutes: &str) -> Result<(), String> {
+    let minutes: u64 = minutes
+        .parse()
+        .map_err(|_| format!("`{minutes}` is no number of minutes"))?;
+    let end = Instant::now() + Duration::from_secs(60 * minutes);
+    while Instant::now() < end {
+        // Whole programs of tests by the name `fuzz`, and the ones of the API among its other tests.
+        for selected in [&["--test", "fuzz"][..], &["--lib", "--", "tests::fuzz"]] {
+            with_settings(
+                &[("PROPTEST_CASES", "5000")],
+                &[&["test", "--workspace", "--locked"], selected].concat(),
+            )?;
+        }
+    }
+    Ok(())
+}
+
 /// Runs one test program of the binary with other bounds than in the ordinary run.
 fn long_form(test: &str, settings: &[(&str, &str)]) -> Result<(), String> {
+    let arguments = [
+        "test",
+        "--release",
+        "-p",
+        "comanda",
+        "--test",
+        test,
+        "--",
+        "--nocapture",
+    ];
+    with_settings(settings, &arguments)
+}
+
+/// Runs cargo with variables in its environment.
+fn with_settings(settings: &[(&str, &str)], arguments: &[&str]) -> Result<(), String> {
     let shown: Vec<String> = settings.iter().map(|(name, value)| format!("{name}={value}")).collect();
-    println!("$ {} cargo test --release -p comanda --test {test}", shown.join(" "));
+    println!("$ {} cargo {}", shown.join(" "), arguments.join(" "));
     let status = Command::new("cargo")
-        .args([
-            "test",
-            "--release",
-            "-p",
-            "comanda",
-            "--test",
-            test,
-            "--",
-            "--nocapture",
-        ])
+        .args(arguments)
         .envs(settings.iter().copied())
         .status()
         .map_err(|error| format!("cargo could not be started: {error}"))?;
     if status.success() {
         Ok(())
     } else {
-        Err(format!("the test `{test}` failed"))
+        Err(format!("`cargo {}` failed: {status}", arguments.join(" ")))
     }
 }
 

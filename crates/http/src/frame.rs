@@ -9,6 +9,7 @@ use axum::http::header::ORIGIN;
 use axum::http::{HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use percent_encoding::percent_decode_str;
 use tracing::Instrument;
 
 use crate::App;
@@ -57,6 +58,11 @@ pub(crate) async fn frame(State(app): State<App>, mut request: Request, next: Ne
             Ok(caller) => caller,
             Err(problem) => return refusal(mounted.as_deref(), problem, origin.as_ref()),
         };
+        // The routes' own answer to this would be no problem but a line of text.
+        if percent_decode_str(request.uri().path()).decode_utf8().is_err() {
+            let problem = Problem::new("not-found", "nothing is here: the path is not UTF-8 when it is decoded");
+            return refusal(mounted.as_deref(), problem, origin.as_ref());
+        }
         request.extensions_mut().insert(caller);
         if let Some(mounted) = &mounted {
             request.extensions_mut().insert(mounted.clone());

@@ -55,14 +55,19 @@ pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Pro
 
 /// `If-Match` (RFC 9110, 13.1.1): `None` where it is absent.
 pub(crate) fn if_match(headers: &HeaderMap) -> Option<Precondition> {
-    let value = text(headers, "if-match")?;
-    if value.trim() == "*" {
-        return Some(Precondition::None);
+    let mut versions = Vec::new();
+    let mut lines = headers.get_all("if-match").iter().peekable();
+    lines.peek()?;
+    for line in lines {
+        // What cannot be read matches nothing: a condition that was asked for must not be passed over.
+        let line = line.to_str().unwrap_or_default();
+        if line.trim() == "*" {
+            return Some(Precondition::None);
+        }
+        // A weak tag never matches strongly, and a tag that is not ours matches nothing.
+        versions.extend(line.split(',').filter_map(etag_version));
     }
-    // A weak tag never matches strongly, and a tag that is not ours matches nothing.
-    Some(Precondition::EtagIn(
-        value.split(',').filter_map(etag_version).collect(),
-    ))
+    Some(Precondition::EtagIn(versions))
 }
 
 /// Whether `If-None-Match` names this version, weakly compared.
@@ -210,6 +215,11 @@ mod tests {
             Some(Precondition::EtagIn(vec![]))
         );
         assert_eq!(if_match(&headers("if-match", "*")), Some(Precondition::None));
+        assert_eq!(if_match(&headers("prefer", "x")), None);
+        let mut several = headers("if-match", "\"3\"");
+        several.append("if-match", axum::http::HeaderValue::from_bytes(b"\xff").unwrap());
+        several.append("if-match", "\"4\"".parse().unwrap());
+        assert_eq!(if_match(&several), Some(Precondition::EtagIn(vec![3, 4])));
         assert!(none_match(&headers("if-none-match", "W/\"3\""), 3));
         assert!(!none_match(&headers("if-none-match", "\"2\""), 3));
     }

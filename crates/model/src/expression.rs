@@ -30,10 +30,12 @@ pub struct SyntaxError {
 }
 
 impl SyntaxError {
-    pub(crate) fn new(error: &minijinja::Error) -> Self {
+    pub(crate) fn new(text: &str, error: &minijinja::Error) -> Self {
+        // Of what is not closed minijinja names a place after the end.
+        let within = |at: usize| text.floor_char_boundary(at.min(text.len()));
         Self {
             message: error.detail().unwrap_or("invalid syntax").to_owned(),
-            range: error.range(),
+            range: error.range().map(|range| within(range.start)..within(range.end)),
         }
     }
 }
@@ -75,7 +77,7 @@ impl Expression {
     pub fn compile(text: &str) -> Result<Self, SyntaxError> {
         let compiled = ENVIRONMENT
             .compile_expression_owned(text.to_owned())
-            .map_err(|error| SyntaxError::new(&error))?;
+            .map_err(|error| SyntaxError::new(text, &error))?;
         Ok(Self {
             text: text.into(),
             compiled: Arc::new(compiled),

@@ -142,7 +142,8 @@ impl FromStr for TypeHash {
     type Err = InvalidTypeHash;
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let hex = text.strip_prefix("sha256:").ok_or(InvalidTypeHash)?;
-        if hex.len() != 64 || !hex.is_ascii() {
+        // Each is looked at: numbers are parsed with a sign before them too.
+        if hex.len() != 64 || !hex.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err(InvalidTypeHash);
         }
         let mut bytes = [0; 32];

@@ -21,15 +21,16 @@ pub fn amount(value: &Value) -> Result<Decimal, AmountError> {
         Value::String(text) => text.clone(),
         _ => return Err(AmountError::NotANumber),
     };
-    if let Ok(exact) = Decimal::from_str_exact(&text) {
-        return Ok(exact);
-    }
+    // Looked at first: the decimals' own parser takes `1_000` too.
     let numeric = text.bytes().any(|byte| byte.is_ascii_digit())
         && text
             .bytes()
             .all(|byte| byte.is_ascii_digit() || b"+-.eE".contains(&byte));
     if !numeric {
         return Err(AmountError::NotANumber);
+    }
+    if let Ok(exact) = Decimal::from_str_exact(&text) {
+        return Ok(exact);
     }
     if text.contains(['e', 'E']) {
         return Decimal::from_scientific(&text).map_err(|_| AmountError::TooPrecise);
@@ -48,6 +49,12 @@ mod tests {
         assert_eq!((amount(&one).unwrap() + amount(&two).unwrap()).to_string(), "0.3");
         let long: Value = serde_json::from_str("1.00000000000000000000000000000000001").unwrap();
         assert_eq!(amount(&long), Err(AmountError::TooPrecise));
-        assert_eq!(amount(&Value::String("twelve".into())), Err(AmountError::NotANumber));
+        for none in ["twelve", "1_000", "", "_"] {
+            assert_eq!(
+                amount(&Value::String(none.into())),
+                Err(AmountError::NotANumber),
+                "{none}"
+            );
+        }
     }
 }

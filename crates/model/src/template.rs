@@ -66,12 +66,12 @@ impl Template {
         } else if let Some(inner) = whole_expression(text) {
             let compiled = ENVIRONMENT
                 .compile_expression_owned(inner.to_owned())
-                .map_err(|error| SyntaxError::new(&error))?;
+                .map_err(|error| SyntaxError::new(text, &error))?;
             Form::Whole(Arc::new(compiled))
         } else {
             ENVIRONMENT
                 .template_from_str(text)
-                .map_err(|error| SyntaxError::new(&error))?;
+                .map_err(|error| SyntaxError::new(text, &error))?;
             Form::Mixed
         };
         Ok(Self {

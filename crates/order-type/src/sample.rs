@@ -6,10 +6,13 @@ use crate::schema::resolved;
 
 /// How deep an example is made up; schemas may refer to themselves.
 const DEPTH_MAX: usize = 8;
+/// How many values an example has at most: parts that refer to each other would else multiply at each depth.
+const VALUES_MAX: usize = 1000;
 
 /// The schema's first example, or one made up from its parts.
 pub(crate) fn sample(schema: &Value) -> Value {
-    let made = of(schema, schema, DEPTH_MAX);
+    let mut values_left = VALUES_MAX;
+    let made = of(schema, schema, DEPTH_MAX, &mut values_left);
     if made.is_object() {
         made
     } else {
@@ -17,7 +20,12 @@ pub(crate) fn sample(schema: &Value) -> Value {
     }
 }
 
-fn of(schema: &Value, part: &Value, depth: usize) -> Value {
+/// `left` is how many values may still be made.
+fn of(schema: &Value, part: &Value, depth: usize, left: &mut usize) -> Value {
+    let Some(remaining) = left.checked_sub(1) else {
+        return Value::Null;
+    };
+    *left = remaining;
     let Some(part) = resolved(schema, part) else {
         return Value::Null;
     };
@@ -38,7 +46,7 @@ fn of(schema: &Value, part: &Value, depth: usize) -> Value {
         _ if part.get("items").is_some() => "array",
         _ if part.get("properties").is_some() => "object",
         _ => match first("oneOf").or_else(|| first("anyOf")).or_else(|| first("allOf")) {
-            Some(branch) => return of(schema, branch, depth - 1),
+            Some(branch) => return of(schema, branch, depth - 1, left),
             None => "string",
         },
     };
@@ -54,14 +62,17 @@ fn of(schema: &Value, part: &Value, depth: usize) -> Value {
             let members = properties.iter().filter(|(name, _)| wanted(name));
             Value::Object(
                 members
-                    .map(|(name, part)| (name.clone(), of(schema, part, depth - 1)))
+                    .map(|(name, part)| (name.clone(), of(schema, part, depth - 1, left)))
                     .collect(),
             )
         }
         "array" => {
             let count = part.get("minItems").and_then(Value::as_u64).unwrap_or(1).min(10);
-            let item = part.get("items").map(|item| of(schema, item, depth - 1));
-            (0..count).map(|_| item.clone().unwrap_or(Value::Null)).collect()
+            let item = |left: &mut usize| match part.get("items") {
+                Some(item) => of(schema, item, depth - 1, left),
+                None => Value::Null,
+            };
+            (0..count).map(|_| item(left)).collect()
         }
         "integer" | "number" => number(part),
         "boolean" => Value::Bool(true),
