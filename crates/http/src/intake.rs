@@ -36,7 +36,7 @@ pub(crate) struct MessageTaken {
 #[expect(dead_code, reason = "only its description is used; the answer is `comanda_intake`'s")]
 pub(crate) struct SourceView {
     name: String,
-    /// `webhook` or `directory`.
+    /// `webhook`, `feed` or `directory`.
     kind: String,
     /// The order type that its messages become.
     #[serde(rename = "type")]
@@ -125,7 +125,7 @@ impl From<IntakeError> for Problem {
             IntakeError::Webhook(_) => Self::new("webhook-unverified", detail),
             IntakeError::Busy { after } => Self::new("busy", detail).after(after),
             IntakeError::Full(_) => Self::new("intake-full", detail),
-            IntakeError::Secret { .. } => Self::new("internal", detail),
+            IntakeError::Secret { .. } | IntakeError::Client(_) => Self::new("internal", detail),
             IntakeError::Store(error) => error.into(),
         }
     }

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::directory::{Directory, DirectoryOptions};
+use crate::feed::{Feed, FeedOptions};
 use crate::message::Message;
 use crate::rejected::{KeepError, Rejected, Rejections};
 use crate::source::{Source, SourceError, Taken};
@@ -49,6 +50,8 @@ pub struct Configured {
 pub enum Kind {
     /// Requests of others, signed.
     Webhook(WebhookOptions),
+    /// Answers of a service that is asked again and again.
+    Feed(FeedOptions),
     /// Files of a directory.
     Directory(DirectoryOptions),
 }
@@ -83,6 +86,9 @@ pub enum IntakeError {
         #[source]
         source: SecretError,
     },
+    /// The client could not be set up.
+    #[error("the HTTP client could not be set up")]
+    Client(#[from] reqwest::Error),
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -94,7 +100,7 @@ pub enum IntakeError {
 pub struct SourceState {
     /// Its name.
     pub name: String,
-    /// `webhook` or `directory`.
+    /// `webhook`, `feed` or `directory`.
     pub kind: &'static str,
     /// The order type that its messages become.
     #[serde(rename = "type")]
@@ -181,6 +187,11 @@ impl Intake {
                     name: name.clone(),
                     source,
                 })?),
+                Kind::Feed(options) => {
+                    let feed = Feed::new(options.clone(), service.store().clone(), &name)?;
+                    pulled.push((name.clone(), Box::new(feed)));
+                    None
+                }
                 Kind::Directory(options) => {
                     let directory = Directory::new(options.clone(), service.store().clone(), &name);
                     pulled.push((name.clone(), Box::new(directory)));
@@ -234,6 +245,7 @@ impl Intake {
                 name: name.clone(),
                 kind: match entry.configured.kind {
                     Kind::Webhook(_) => "webhook",
+                    Kind::Feed(_) => "feed",
                     Kind::Directory(_) => "directory",
                 },
                 order_type: entry.configured.order_type.clone(),

@@ -8,7 +8,7 @@ use crate::message::Message;
 /// The most messages that a source hands out at once.
 pub(crate) const BATCH_MAX: usize = 100;
 
-/// A place that messages are taken from: a directory, a broker's queue.
+/// A place that messages are taken from: a feed, a directory, a broker's queue.
 ///
 /// Messages are handed out at least once: after a crash, those that were not settled come again, under the same ids.
 #[async_trait]
@@ -49,6 +49,23 @@ pub enum SourceError {
         /// Why.
         #[source]
         source: std::io::Error,
+    },
+    /// A request failed.
+    #[error("{url} could not be asked")]
+    Request {
+        /// What was asked, without its query.
+        url: String,
+        /// Why.
+        #[source]
+        source: reqwest::Error,
+    },
+    /// The answer is none that makes sense.
+    #[error("{url} answered with {detail}")]
+    Answer {
+        /// What was asked, without its query.
+        url: String,
+        /// What is odd.
+        detail: String,
     },
     /// The store.
     #[error(transparent)]

@@ -8,14 +8,15 @@
 )]
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use comanda_engine::{Options, Service, StepCall, StepRunner};
 use comanda_intake::{
-    Configured, DirectoryOptions, Intake, IntakeError, KEPT, Kind, Taken, WebhookError, WebhookOptions, Which,
+    Configured, DirectoryOptions, FeedOptions, Intake, IntakeError, KEPT, Kind, Taken, WebhookError, WebhookOptions,
+    Which,
 };
 use comanda_model::OrderId;
 use comanda_model::decision::StepOutcome;
@@ -409,5 +410,175 @@ async fn left_in_the_middle_a_file_is_taken_up_where_it_was_and_nothing_twice() 
     assert_eq!(rejected, expected, "each once, in order");
     let intake = directory(&service, home.path(), None).await;
     assert_eq!(intake.rejected("shop").await.unwrap().len(), 45);
+    intake.stop().await;
+}
+
+/// A feed of pages: those there are by now, and what was asked for.
+#[derive(Default)]
+struct Pages {
+    pages: Vec<String>,
+    asked: Vec<String>,
+    unchanged: usize,
+    elsewhere: Option<String>,
+}
+
+/// Serves `/pages?cursor=N`: a page that is not the last links to the next one. Answers where.
+async fn feed_server(pages: Arc<Mutex<Pages>>, ndjson: bool) -> String {
+    let answer = move |request: axum::extract::Request| {
+        let pages = pages.clone();
+        async move {
+            let mut pages = pages.lock().unwrap();
+            let query = request.uri().query().unwrap_or_default().to_owned();
+            pages.asked.push(query.clone());
+            let number: usize = query
+                .strip_prefix("cursor=")
+                .map_or(0, |number| number.parse().unwrap());
+            let text = pages.pages[number].clone();
+            let etag = format!("\"{number}-{}\"", text.len());
+            let known = request
+                .headers()
+                .get("if-none-match")
+                .is_some_and(|known| *known == *etag);
+            let answer = http::Response::builder();
+            if known {
+                pages.unchanged += 1;
+                return answer.status(304).body(axum::body::Body::empty()).unwrap();
+            }
+            let kind = if ndjson {
+                "application/x-ndjson"
+            } else {
+                "application/json"
+            };
+            let mut answer = answer.header("content-type", kind).header("etag", etag);
+            if number + 1 < pages.pages.len() {
+                let next = pages
+                    .elsewhere
+                    .clone()
+                    .unwrap_or_else(|| format!("/pages?cursor={}", number + 1));
+                answer = answer.header("link", format!("</first>; rel=first, <{next}>; rel=\"next\""));
+            }
+            answer.body(axum::body::Body::from(text)).unwrap()
+        }
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/pages", listener.local_addr().unwrap());
+    let router = axum::Router::new().route("/pages", axum::routing::get(answer));
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    url
+}
+
+async fn feed(service: &Service, url: &str, items: &str) -> Intake {
+    let kind = Kind::Feed(FeedOptions {
+        url: url.parse().unwrap(),
+        id: "/id".to_owned(),
+        items: items.to_owned(),
+        cursor: None,
+        interval: Duration::from_millis(5),
+        authorization: None,
+    });
+    Intake::start(service.clone(), vec![configured("", kind)])
+        .await
+        .unwrap()
+}
+
+async fn orders_are(service: &Service, count: usize) {
+    let begun = Instant::now();
+    loop {
+        let there = orders(service).await.len();
+        assert!(
+            there <= count && begun.elapsed() < Duration::from_secs(60),
+            "{there} of {count}"
+        );
+        if there == count {
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_feed_is_read_page_by_page_and_its_place_is_kept() {
+    let service = engine(STRICT).await;
+    let pages = Arc::new(Mutex::new(Pages::default()));
+    let page = |from: usize, to: usize| {
+        let items: Vec<String> = (from..to).map(|n| format!("{{\"id\":{n},\"n\":{n}.0}}")).collect();
+        format!("{{\"items\":[{}]}}", items.join(","))
+    };
+    pages.lock().unwrap().pages = vec![page(0, 150), page(140, 300), page(300, 310)];
+    let url = feed_server(pages.clone(), false).await;
+    let intake = feed(&service, &url, "/items").await;
+    orders_are(&service, 310).await;
+    until("the last page is asked for again", || {
+        pages.lock().unwrap().unchanged > 1
+    })
+    .await;
+    assert_eq!(intake.sources().await[0].repeated, 10, "those that stood on two pages");
+    intake.stop().await;
+
+    // It grows while nobody reads; a restart goes on where it was, and asks for no page before.
+    {
+        let mut pages = pages.lock().unwrap();
+        pages.asked.clear();
+        pages.pages[2] = page(300, 320);
+        pages
+            .pages
+            .push("{\"items\":[{\"n\":1000},{\"id\":\"bad\"}]}".to_owned());
+    }
+    let intake = feed(&service, &url, "/items").await;
+    orders_are(&service, 321).await;
+    until("it is at its end", || pages.lock().unwrap().asked.len() > 3).await;
+    assert_eq!(pages.lock().unwrap().asked[0], "cursor=2");
+    let rejected = intake.rejected("shop").await.unwrap();
+    assert_eq!(rejected.len(), 1);
+    assert_eq!(rejected[0].id, "bad");
+    intake.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_feed_is_stopped_in_the_middle_and_led_nowhere_else() {
+    let service = engine(STRICT).await;
+    let pages = Arc::new(Mutex::new(Pages::default()));
+    let page = |page: usize| -> String {
+        (0..250)
+            .map(|n| format!("{{\"id\":\"{page}-{n}\",\"n\":{n}}}\n"))
+            .collect()
+    };
+    pages.lock().unwrap().pages = vec![page(0), page(1)];
+    let url = feed_server(pages.clone(), true).await;
+    let mut stops = 0;
+    while orders(&service).await.len() < 500 {
+        let intake = feed(&service, &url, "").await;
+        let before = orders(&service).await.len();
+        let begun = Instant::now();
+        // What was under way at the last stop may have ended since.
+        while before < 500 && orders(&service).await.len() == before && begun.elapsed() < Duration::from_secs(20) {
+            tokio::task::yield_now().await;
+        }
+        intake.stop().await;
+        stops += 1;
+        assert!(stops < 100, "it never ends");
+    }
+    let intake = feed(&service, &url, "").await;
+    until("it is at its end", || pages.lock().unwrap().unchanged > 0).await;
+    assert_eq!(orders(&service).await.len(), 500);
+    intake.stop().await;
+
+    let pages = Arc::new(Mutex::new(Pages::default()));
+    {
+        let mut pages = pages.lock().unwrap();
+        pages.pages = vec!["[]".to_owned(), "[]".to_owned()];
+        pages.elsewhere = Some("http://169.254.169.254/latest".to_owned());
+    }
+    let url = feed_server(pages, false).await;
+    let intake = feed(&service, &url, "").await;
+    let begun = Instant::now();
+    let why = loop {
+        if let Some(why) = intake.sources().await[0].last_error.clone() {
+            break why;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(60));
+        tokio::task::yield_now().await;
+    };
+    assert!(why.contains("another server") && !why.contains("cursor="), "{why}");
     intake.stop().await;
 }

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use comanda_intake::{Configured, DirectoryOptions, KEPT, Kind, WebhookOptions};
+use comanda_intake::{Configured, DirectoryOptions, FeedOptions, KEPT, Kind, WebhookOptions};
 use figment::value::{Dict, Value};
+use reqwest::Url;
 
 use super::{ConfigError, SecretSource, secrets, units};
 
@@ -21,10 +22,33 @@ pub struct Source {
 #[derive(Clone, Debug)]
 enum SourceKind {
     Webhook(Vec<SecretSource>),
+    /// Without the `Authorization` header, and where that is.
+    Feed(FeedOptions, Option<SecretSource>),
     Directory(DirectoryOptions),
 }
 
-const MEMBERS: [&str; 7] = ["kind", "type", "data", "kept", "secret", "path", "id"];
+/// How often a feed is asked again where nothing else is said.
+const INTERVAL: Duration = Duration::from_secs(30);
+
+const MEMBERS: [&str; 12] = [
+    "kind",
+    "type",
+    "data",
+    "kept",
+    "secret",
+    "path",
+    "id",
+    "url",
+    "items",
+    "cursor",
+    "interval",
+    "authorization",
+];
+/// The members of every kind, and those of each.
+const COMMON: [&str; 4] = ["kind", "type", "data", "kept"];
+const OF_WEBHOOK: [&str; 1] = ["secret"];
+const OF_FEED: [&str; 6] = ["url", "id", "items", "cursor", "interval", "authorization"];
+const OF_DIRECTORY: [&str; 2] = ["path", "id"];
 
 /// Reads one; what is wrong with it stands in the error.
 pub(super) fn source(
@@ -45,17 +69,19 @@ pub(super) fn source(
             MEMBERS.join(", ")
         ));
     }
-    let kind = text(members, "kind")?.ok_or("`kind` is missing: \"webhook\" or \"directory\"")?;
-    let foreign: &[&str] = match kind.as_str() {
-        "webhook" => &["path", "id"],
-        "directory" => &["secret"],
+    let kind = text(members, "kind")?.ok_or("`kind` is missing: \"webhook\", \"feed\" or \"directory\"")?;
+    let own: &[&str] = match kind.as_str() {
+        "webhook" => &OF_WEBHOOK,
+        "feed" => &OF_FEED,
+        "directory" => &OF_DIRECTORY,
         other => {
             return Err(format!(
-                "there is no kind \"{other}\"; there are \"webhook\" and \"directory\""
+                "there is no kind \"{other}\"; there are \"webhook\", \"feed\" and \"directory\""
             ));
         }
     };
-    if let Some(foreign) = foreign.iter().find(|member| members.contains_key(**member)) {
+    let is_known = |key: &str| own.contains(&key) || COMMON.contains(&key);
+    if let Some(foreign) = members.keys().find(|key| !is_known(key)) {
         return Err(format!("`{foreign}` does not belong to a {kind}"));
     }
     let source = if kind == "webhook" {
@@ -69,6 +95,8 @@ pub(super) fn source(
         SourceKind::Webhook(named.ok_or(
             "`secret` is named, not written: { env = \"NAME\" } or { file = \"PATH\" }, or a list of up to four",
         )?)
+    } else if kind == "feed" {
+        feed(members, secret)?
     } else {
         SourceKind::Directory(DirectoryOptions {
             path: PathBuf::from(text(members, "path")?.ok_or("`path` is missing: the directory")?),
@@ -85,6 +113,43 @@ pub(super) fn source(
         kept,
         kind: source,
     })
+}
+
+fn feed(members: &Dict, secret: impl Fn(&Value) -> Option<SecretSource>) -> Result<SourceKind, String> {
+    let url = text(members, "url")?.ok_or("`url` is missing: where the feed begins")?;
+    let is_sound = |url: &Url| {
+        matches!(url.scheme(), "http" | "https")
+            && url.has_host()
+            && url.username().is_empty()
+            && url.password().is_none()
+    };
+    let url = Url::parse(&url).ok().filter(is_sound);
+    let url = url.ok_or("`url` is no URL of a feed; write one such as https://shop.example/orders")?;
+    let authorization = match members.get("authorization") {
+        // The value is left out: it may be the secret itself.
+        Some(value) => Some(
+            secret(value).ok_or("`authorization` is named, not written: { env = \"NAME\" } or { file = \"PATH\" }")?,
+        ),
+        None => None,
+    };
+    let interval = match text(members, "interval")? {
+        Some(text) => units::duration(&text).map_err(|error| format!("`interval`: {error}"))?,
+        None => INTERVAL,
+    };
+    if interval < Duration::from_millis(100) {
+        return Err("`interval` must be at least 100ms".to_owned());
+    }
+    let options = FeedOptions {
+        url,
+        id: pointer(members, "id")?
+            .filter(|pointer| !pointer.is_empty())
+            .ok_or("`id` is missing: where a message has its id, such as \"/id\"")?,
+        items: pointer(members, "items")?.unwrap_or_default(),
+        cursor: pointer(members, "cursor")?.filter(|pointer| !pointer.is_empty()),
+        interval,
+        authorization: None,
+    };
+    Ok(SourceKind::Feed(options, authorization))
 }
 
 impl Source {
@@ -104,6 +169,18 @@ pub fn with_secrets(sources: &BTreeMap<String, Source>) -> Result<Vec<Configured
                 let read = secrets::read_all(&keys.zip(named.iter().cloned()).collect())?;
                 Kind::Webhook(WebhookOptions {
                     secrets: read.into_values().collect(),
+                })
+            }
+            SourceKind::Feed(options, authorization) => {
+                let key = format!("intake.{name}.authorization");
+                let named = authorization
+                    .iter()
+                    .map(|source| (key.clone(), source.clone()))
+                    .collect();
+                let authorization = secrets::read_all(&named)?.remove(&key);
+                Kind::Feed(FeedOptions {
+                    authorization,
+                    ..options.clone()
                 })
             }
             SourceKind::Directory(options) => Kind::Directory(options.clone()),
