@@ -66,6 +66,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "comanda-sim",
         &["comanda-engine", "comanda-store", "comanda-order-type", "comanda-model"],
     ),
+    ("comanda-example-rust-steps", &["comanda"]),
     ("xtask", &[]),
 ];
 

@@ -73,6 +73,10 @@ impl StepRunner for BuiltIns {
         self.others.run(call).await
     }
 
+    fn knows(&self, name: &str) -> bool {
+        self.others.knows(name)
+    }
+
     async fn admit(&self, order: &Order, step: &Step) -> Result<Admission, Postponed> {
         let Action::BuiltIn(built_in) = &step.action else {
             return self.others.admit(order, step).await;

@@ -128,6 +128,9 @@ impl Failure {
                 "Bring that version of the type back, or go on with an older comanda until those orders are final"
                     .to_owned(),
             ),
+            Self::Start(StartError::MissingStep { step, .. }) => Some(format!(
+                "Register it where your program begins: comanda::builder().step(\"{step}\", …).main()"
+            )),
             Self::Types(error) => error.advice(),
             Self::Config(ConfigError::Faults(_)) => Some("\nSee: comanda config --default".to_owned()),
             _ => None,

@@ -225,8 +225,13 @@ fn step_names(step: &Step, names: &mut BTreeSet<String>) {
             Some(rest.split('.').next().unwrap_or(rest).to_owned())
         }));
     }
-    if let Action::BuiltIn(built_in) = &step.action {
-        names.extend(built_in.with.names().iter().filter_map(|name| {
+    let with = match &step.action {
+        Action::BuiltIn(built_in) => Some(&built_in.with),
+        Action::Rust(rust) => Some(&rust.with),
+        _ => None,
+    };
+    if let Some(with) = with {
+        names.extend(with.names().iter().filter_map(|name| {
             let rest = name.strip_prefix("env.")?;
             Some(rest.split('.').next().unwrap_or(rest).to_owned())
         }));

@@ -111,9 +111,17 @@ pub enum CommandError {
     Store(#[from] StoreError),
 }
 
-/// Why the engine could not start.
+/// Why the engine could not start, or not take other order types.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    /// A type has a step in Rust that this program was not compiled with.
+    #[error("the order type `{name}` needs the step `{step}`, which this program was not compiled with")]
+    MissingStep {
+        /// The type.
+        name: String,
+        /// The step's name in the program.
+        step: String,
+    },
     /// Orders live on a version of a type that cannot be read any more.
     #[error("{orders} orders live on version {hash} of type `{name}`, which cannot be run: {reason}")]
     LiveType {

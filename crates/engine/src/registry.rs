@@ -11,12 +11,15 @@ use comanda_store::{Capabilities, Store, StoreError, TypeSource};
 use parking_lot::RwLock;
 
 use crate::error::{CommandError, StartError};
+use crate::step::StepRunner;
 
 /// The order types.
 pub struct Registry {
     store: Arc<dyn Store>,
     current: ArcSwap<BTreeMap<Arc<str>, Arc<Definition>>>,
     versions: RwLock<HashMap<TypeHash, Arc<Definition>>>,
+    /// Who runs the steps; without one, types are only read.
+    steps: Option<Arc<dyn StepRunner>>,
 }
 
 /// What a reload changed.
@@ -37,16 +40,38 @@ impl Registry {
             store,
             current: ArcSwap::default(),
             versions: RwLock::default(),
+            steps: None,
         }
     }
 
+    /// An empty registry of types whose steps must be ones that `steps` can run.
+    pub(crate) fn running(store: Arc<dyn Store>, steps: Arc<dyn StepRunner>) -> Self {
+        Self {
+            steps: Some(steps),
+            ..Self::new(store)
+        }
+    }
+
+    /// A step in Rust that a type needs and this program has not.
+    fn missing_step(&self, definition: &Definition) -> Option<String> {
+        let steps = self.steps.as_ref()?;
+        let mut needed = definition.order_type.rust_steps();
+        needed.find(|name| !steps.knows(name)).map(|name| name.to_string())
+    }
+
     /// Makes these the current types. Each is stored under its hash before it can take an order.
-    pub async fn replace(&self, definitions: Vec<Definition>) -> Result<TypeChange, StoreError> {
+    pub async fn replace(&self, definitions: Vec<Definition>) -> Result<TypeChange, StartError> {
+        for definition in &definitions {
+            if let Some(step) = self.missing_step(definition) {
+                let name = definition.order_type.name.to_string();
+                return Err(StartError::MissingStep { name, step });
+            }
+        }
         let mut next = BTreeMap::new();
         let capabilities = self.store.capabilities();
         if let Some(needs) = definitions.iter().find(|definition| !fits(definition, capabilities)) {
             tracing::error!(order_type = %needs.order_type.name, "the type has a queue, which this store does not keep");
-            return Err(self.store.lacks("keep queues"));
+            return Err(self.store.lacks("keep queues").into());
         }
         for definition in definitions {
             let order_type = &definition.order_type;
@@ -152,6 +177,9 @@ impl Registry {
         let Ok(definition) = definition_of(&source) else {
             return Ok(None);
         };
+        if self.missing_step(&definition).is_some() {
+            return Ok(None);
+        }
         let definition = Arc::new(definition);
         self.versions.write().insert(hash, definition.clone());
         Ok(Some(definition))
@@ -183,6 +211,14 @@ impl Registry {
                 orders,
                 reason,
             })?;
+            if let Some(step) = self.missing_step(&definition) {
+                return Err(StartError::LiveType {
+                    name: source.name.clone(),
+                    hash,
+                    orders,
+                    reason: format!("it needs the step `{step}`, which this program was not compiled with"),
+                });
+            }
             self.versions.write().insert(hash, Arc::new(definition));
         }
         Ok(())

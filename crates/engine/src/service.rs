@@ -107,7 +107,7 @@ impl Service {
         steps: Arc<dyn StepRunner>,
         types: Vec<Definition>,
     ) -> Result<Self, StartError> {
-        let registry = Registry::new(store.clone());
+        let registry = Registry::running(store.clone(), steps.clone());
         registry.replace(types).await?;
         registry.load_live().await?;
         let (ready, receiver) = mpsc::unbounded_channel();

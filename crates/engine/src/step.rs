@@ -24,6 +24,11 @@ pub trait StepRunner: Send + Sync + 'static {
         })
     }
 
+    /// Whether a step in Rust of this name is compiled in. An order type that needs one that is not cannot be run.
+    fn knows(&self, _name: &str) -> bool {
+        false
+    }
+
     /// Waits, a while at most, until the step's target has room for one more call. The engine asks before it gives
     /// the attempt one of its own places, so that calls to a slow target hold up no others.
     ///

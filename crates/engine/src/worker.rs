@@ -331,7 +331,7 @@ impl Core {
                 reason: format!("the work waits for a worker of the queue `{name}`"),
                 retry_after: None,
             },
-            Action::Http(_) | Action::BuiltIn(_) => return None,
+            Action::Http(_) | Action::BuiltIn(_) | Action::Rust(_) => return None,
         };
         Some(outcome.into())
     }

@@ -210,6 +210,8 @@ pub enum Action {
     Queue(Arc<str>),
     /// It is one of those that Comanda brings along.
     BuiltIn(Box<BuiltIn>),
+    /// Code that the program was compiled with does it.
+    Rust(Box<RustStep>),
 }
 
 impl Action {
@@ -217,7 +219,7 @@ impl Action {
     pub fn is_internal(&self) -> bool {
         match self {
             Self::Noop | Self::Fail { .. } | Self::Wait(_) | Self::Approval { .. } => true,
-            Self::Http(_) | Self::Queue(_) => false,
+            Self::Http(_) | Self::Queue(_) | Self::Rust(_) => false,
             Self::BuiltIn(built_in) => built_in.is_internal(),
         }
     }
@@ -232,8 +234,20 @@ impl Action {
             Self::Http(_) => "http",
             Self::Queue(_) => "queue",
             Self::BuiltIn(built_in) => built_in.kind.name(),
+            Self::Rust(_) => "rust",
         }
     }
+}
+
+/// A step in Rust: which, and what it is told.
+#[derive(Clone, Debug)]
+pub struct RustStep {
+    /// The name that the program has registered it under: `myteam.thing`.
+    pub name: Arc<str>,
+    /// What it is told: templates over the order.
+    pub with: TemplateTree,
+    /// How long a callback may take where the step waits for one; `None`: it does not wait.
+    pub callback: Option<Duration>,
 }
 
 /// A built-in step: what it does, and what it is told.
@@ -448,6 +462,19 @@ impl OrderType {
         fn of(step: &Step) -> Option<&Arc<str>> {
             match &step.action {
                 Action::Queue(name) => Some(name),
+                _ => None,
+            }
+        }
+        self.steps
+            .values()
+            .flat_map(|step| of(step).into_iter().chain(step.undo.as_deref().and_then(of)))
+    }
+
+    /// The steps in Rust, undos among them, by the names that the program must know.
+    pub fn rust_steps(&self) -> impl Iterator<Item = &Arc<str>> {
+        fn of(step: &Step) -> Option<&Arc<str>> {
+            match &step.action {
+                Action::Rust(rust) => Some(&rust.name),
                 _ => None,
             }
         }

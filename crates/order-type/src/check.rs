@@ -379,7 +379,11 @@ fn has_effect(step: &Step) -> bool {
 
 fn may_be_refused(step: &Step) -> bool {
     match &step.action {
-        Action::Http(_) | Action::Queue(_) | Action::Approval { .. } | Action::Fail { refuse: true, .. } => true,
+        Action::Http(_)
+        | Action::Queue(_)
+        | Action::Rust(_)
+        | Action::Approval { .. }
+        | Action::Fail { refuse: true, .. } => true,
         Action::BuiltIn(built_in) => built_in.kind != BuiltInKind::InventoryRelease,
         _ => false,
     }

@@ -1,8 +1,9 @@
-//! What a step can be that reaches outside: HTTP calls, with their signatures, tokens, bounds and circuits.
+//! What a step can be that reaches outside: HTTP calls, with their signatures, tokens, bounds and circuits; and Rust.
 
 mod bearer;
 mod caller;
 mod http;
+mod rust;
 mod signature;
 mod target;
 
@@ -17,6 +18,7 @@ use comanda_model::decision::StepOutcome;
 use comanda_model::order_type::{Action, Step};
 
 pub use caller::{Answer, CallError, Caller};
+pub use rust::{Finding, Outcome, RustSteps, StepContext};
 
 /// What steps may use besides the order.
 #[derive(Clone)]
@@ -90,6 +92,10 @@ impl StepRunner for Steps {
     async fn run(&self, call: StepCall<'_>) -> StepOutcome {
         match &call.step.action {
             Action::Http(http) => self.http.call(&call, http).await,
+            Action::Rust(rust) => StepOutcome::Failed {
+                reason: format!("this program was not compiled with the step `{}`", rust.name),
+                retry_after: None,
+            },
             Action::BuiltIn(_) => StepOutcome::Failed {
                 reason: "a built-in step is not run here".to_owned(),
                 retry_after: None,

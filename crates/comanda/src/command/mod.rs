@@ -28,6 +28,7 @@ use std::io::Read;
 use std::path::Path;
 
 use clap::CommandFactory;
+use comanda_steps::RustSteps;
 use serde_json::Value;
 
 use crate::cli::{Cli, Command, DeadLetters, Global, Serve};
@@ -37,7 +38,7 @@ use crate::output::Output;
 use crate::remote::Remote;
 
 /// Runs a command.
-pub fn run(cli: Cli) -> Result<(), Failure> {
+pub fn run(cli: Cli, steps: RustSteps) -> Result<(), Failure> {
     let Cli { global, command } = cli;
     let mut output = Output::new(global.output);
     let output = &mut output;
@@ -46,7 +47,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
     };
     let defaults = || settings(Serve::default());
     match command {
-        Command::Serve(flags) => serve::run(&settings(flags)?),
+        Command::Serve(flags) => serve::run(&settings(flags)?, steps),
         Command::Check(args) => check::run(&defaults()?, args, output),
         Command::New(args) => new::run(&defaults()?, args, output),
         Command::Try(args) => {

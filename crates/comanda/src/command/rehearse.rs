@@ -161,7 +161,8 @@ impl Walk {
                         | Action::Wait(WaitFor::Span(_) | WaitFor::Until(_))
                         | Action::Approval { .. }
                         | Action::Queue(_)
-                        | Action::BuiltIn(_) => None,
+                        | Action::BuiltIn(_)
+                        | Action::Rust(_) => None,
                     };
                     let result = match &run.step.action {
                         Action::BuiltIn(built_in) if !run.undo => built_in.kind.sample_result().map(Json::from_valid),

@@ -29,6 +29,7 @@ pub(super) fn callback(order: &Order, order_type: &OrderType, secret: Uuid, repo
 pub(super) fn within(step: Option<&Step>) -> Duration {
     match step.map(|step| &step.action) {
         Some(Action::Http(call)) => call.callback.unwrap_or(WITHIN),
+        Some(Action::Rust(rust)) => rust.callback.unwrap_or(WITHIN),
         _ => WITHIN,
     }
 }

@@ -2,6 +2,7 @@
 
 mod built_in;
 mod call;
+mod rust;
 mod status;
 mod step;
 

@@ -240,11 +240,19 @@ impl Reader<'_, '_> {
                 None
             }
             (Some((_, node)), None) => {
+                let mut action = self.built_in(node, with, fields);
+                let callback = match (&mut action, callback) {
+                    (Some(Action::Rust(rust)), Some((key, node))) => {
+                        rust.callback = self.callback(key, node);
+                        None
+                    }
+                    (_, callback) => callback,
+                };
                 for (key, _) in [headers, body, sign, auth, callback].into_iter().flatten() {
                     let message = format!("`{}` belongs to `http`", key.value);
                     self.report.error("type/unknown-key", &key.span, message, None);
                 }
-                self.built_in(node, with, fields)
+                action
             }
             (None, Some((_, node))) => {
                 if let Some((key, _)) = with {
@@ -262,6 +270,9 @@ impl Reader<'_, '_> {
 
     fn built_in(&mut self, node: &Node, with: Option<(&Key, &Node)>, fields: &Fields<'_>) -> Option<Action> {
         let name = text_of("use", node, self.report)?;
+        if super::rust::is_name(&name.value) {
+            return self.rust(&name, with);
+        }
         let inner = match with {
             Some((key, node)) => Some(Fields::of(node, &key.span, "`with`", self.report)?),
             None => None,

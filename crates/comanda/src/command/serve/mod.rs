@@ -15,7 +15,7 @@ use comanda_engine::{Breaks, Service};
 use comanda_http::{KeyRing, Server};
 use comanda_intake::{Intake, IntakeError};
 use comanda_order_type::{Bundle, Definition, Known};
-use comanda_steps::{Caller, Steps};
+use comanda_steps::{Caller, RustSteps, Steps};
 use comanda_store::Store;
 use comanda_store::memory::MemoryStore;
 use comanda_store_postgres::PostgresStore;
@@ -38,7 +38,7 @@ const SIGXFSZ: i32 = 25;
 /// By what `fast_retries` multiplies the waits between retries.
 const FAST: f64 = 0.01;
 
-pub(super) fn run(config: &Config) -> Result<(), Failure> {
+pub(super) fn run(config: &Config, steps: RustSteps) -> Result<(), Failure> {
     let telemetry = telemetry::start(config)?;
     let metrics = telemetry::metrics::install()?;
     // Each connection is a file; the usual soft limit of 1024 is below what we are configured to take. Where it cannot
@@ -46,12 +46,12 @@ pub(super) fn run(config: &Config) -> Result<(), Failure> {
     if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
         tracing::debug!(%error, "the limit of open files could not be raised");
     }
-    let end = super::on_runtime(serve(config, metrics));
+    let end = super::on_runtime(serve(config, steps, metrics));
     telemetry.finish();
     end
 }
 
-async fn serve(config: &Config, metrics: Metrics) -> Result<(), Failure> {
+async fn serve(config: &Config, own_steps: RustSteps, metrics: Metrics) -> Result<(), Failure> {
     // Signals are caught from here on, so that one that comes during the start also stops in order.
     let stop = stop_signal()?;
     let secrets = secrets::read_all(&config.secrets)?;
@@ -75,6 +75,7 @@ async fn serve(config: &Config, metrics: Metrics) -> Result<(), Failure> {
     .map_err(|error| Failure::process("the steps could not be set up", error))?;
     let caller = Arc::new(caller);
     let others = Arc::new(Steps::over(caller.clone()));
+    let others = Arc::new(own_steps.over(environment.clone(), &config.public_url, others));
     let steps = built_in::steps(config, environment, caller, &store, others);
     let definitions = runnable(&*store, definitions);
     let service = Service::start(
