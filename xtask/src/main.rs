@@ -16,6 +16,7 @@ usage: cargo xtask COMMAND
   simulate    runs the engine on a virtual clock against everything that can go wrong  [--minutes N, default 1]
   fuzz        makes up input for every parser of what comes from outside  [--minutes N, default 1]
   crash       kills the real server under load, again and again  [ROUNDS, default 100]
+  operations  kills the server, backups, exports and restores under load  [ROUNDS, default 40]
   power-cut   cuts the power under the real server's disk, again and again  [CUTS, default 500] [SEED]
   bench       builds and measures, side by side (takes minutes)";
 
@@ -32,6 +33,8 @@ fn main() -> ExitCode {
         ["fuzz", "--minutes", minutes] => run::fuzz(minutes),
         ["crash"] => run::crash("100"),
         ["crash", rounds] => run::crash(rounds),
+        ["operations"] => run::operations("40"),
+        ["operations", rounds] => run::operations(rounds),
         ["power-cut"] => run::power_cut("500", None),
         ["power-cut", cuts] => run::power_cut(cuts, None),
         ["power-cut", cuts, seed] => run::power_cut(cuts, Some(seed)),

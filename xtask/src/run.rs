@@ -50,6 +50,11 @@ pub fn crash(rounds: &str) -> Result<(), String> {
     long_form("crash", &[("CRASH_ROUNDS", rounds)])
 }
 
+/// The long form of the test of retention, backup, export and restore under load.
+pub fn operations(rounds: &str) -> Result<(), String> {
+    long_form("operations", &[("OPERATION_ROUNDS", rounds)])
+}
+
 /// The long form of the test of power cuts.
 pub fn power_cut(cuts: &str, seed: Option<&str>) -> Result<(), String> {
     let mut settings = vec![("CUT_IMAGES", cuts), ("CUT_SECONDS", "10")];

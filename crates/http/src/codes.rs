@@ -294,6 +294,13 @@ pub const CODES: &[Advice] = &[
         advice: "The request was given up. Send it again; with an `Idempotency-Key` that is safe.",
     },
     Advice {
+        code: "data-damaged",
+        status: 500,
+        title: "What is stored is damaged",
+        advice: "What the disk holds is not what was written, so it is not shown. Other orders are not touched. \
+                 Stop the server, let `comanda verify` list what is damaged, and restore a backup or replace the disk.",
+    },
+    Advice {
         code: "internal",
         status: 500,
         title: "An error of the server",

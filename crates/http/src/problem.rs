@@ -262,6 +262,7 @@ impl From<StoreError> for Problem {
             error if error.is_passing() => {
                 Self::new("storage-unavailable", error.to_string()).after(Duration::from_secs(5))
             }
+            StoreError::Corrupt { .. } => Self::new("data-damaged", error.to_string()),
             _ => Self::new("internal", error.to_string()),
         }
     }

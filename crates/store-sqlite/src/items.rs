@@ -481,18 +481,23 @@ impl Reader {
     /// Reads every item. `each` is told the row's queue and whether it is dead, or what is wrong.
     pub(crate) fn each_item(&self, mut each: impl FnMut(Result<(i64, bool), Failure>)) -> Result<(), Failure> {
         let mut statement = self.connection.prepare(&format!(
-            "SELECT {COLUMNS}, (SELECT 1 FROM orders o WHERE o.seq = items.seq) FROM items"
+            "SELECT {COLUMNS}, (SELECT version FROM heads h WHERE h.seq = items.seq), holds, \
+             EXISTS (SELECT 1 FROM events e WHERE e.seq = items.seq AND e.to_status = items.status) FROM items"
         ))?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
-            each(match Item::read(row) {
-                Ok(item) if row.get::<_, Option<i64>>(17)?.is_none() => {
-                    let what = format!("the item {} of a queue", item.position);
-                    Err(corrupt(what, "it leads to no order").into())
-                }
-                Ok(item) => Ok((item.queue, item.died_at.is_some())),
-                Err(failure) => Err(failure),
-            });
+            let (version, holds, entered): (Option<i64>, bool, bool) = (row.get(17)?, row.get(18)?, row.get(19)?);
+            each(Item::read(row).and_then(|item| {
+                let detail = match version {
+                    None => "it leads to no order",
+                    // It was put in by the commit that entered the status, which is not after the newest.
+                    Some(version) if version < item.version => "it is of a version that its order has not reached",
+                    Some(_) if !entered => "its order never entered its status",
+                    Some(_) if holds != item.holds() => "its place in its lane is not the one that it should have",
+                    Some(_) => return Ok((item.queue, item.died_at.is_some())),
+                };
+                Err(corrupt(format!("the item {} of a queue", item.position), detail).into())
+            }));
         }
         Ok(())
     }

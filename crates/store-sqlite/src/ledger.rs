@@ -41,7 +41,7 @@ pub(crate) fn flow_sum(account: &str, source: &str, target: &str, quantity: i64)
         .finish()
 }
 
-fn posting_sum(once_id: &str, fingerprint: &[u8; 32], at: i64) -> i64 {
+pub(crate) fn posting_sum(once_id: &str, fingerprint: &[u8; 32], at: i64) -> i64 {
     Sum::new(b'p', 0).text(once_id).bytes(fingerprint).int(at).finish()
 }
 

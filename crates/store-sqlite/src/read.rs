@@ -41,6 +41,8 @@ const ATTEMPTS_AFTER: &str = concat!(
     row::attempt_columns!(),
     " FROM attempts a WHERE a.seq = ?1 AND a.number > ?2 ORDER BY a.number LIMIT ?3"
 );
+const COUNTS_EVENTS: &str = "SELECT events FROM heads WHERE seq = ?1";
+const COUNTS_ATTEMPTS: &str = "SELECT attempts FROM heads WHERE seq = ?1";
 const EVENTS_AFTER: &str = concat!(
     "SELECT ",
     row::event_columns!(),
@@ -199,7 +201,41 @@ impl Reader {
         while let Some(row) = rows.next()? {
             events.push(row::event(&self.connection, &mut self.dictionary, row, id)?.2);
         }
+        self.is_whole(
+            "the events",
+            COUNTS_EVENTS,
+            id,
+            seq,
+            (after, max),
+            events.iter().map(|event| event.number),
+        )?;
         Ok(events)
+    }
+
+    /// Refuses a part of an order's rows in which one is missing: a checksum proves only what is there. The head counts
+    /// them, and they are numbered without gaps.
+    fn is_whole(
+        &self,
+        what: &str,
+        counted: &str,
+        id: OrderId,
+        seq: i64,
+        (after, max): (u64, usize),
+        found: impl ExactSizeIterator<Item = u64>,
+    ) -> Result<(), Failure> {
+        let counted: Option<i64> = self
+            .connection
+            .prepare_cached(counted)?
+            .query_row([seq], |row| row.get(0))
+            .optional()?;
+        let counted = counted.unwrap_or(0).max(0) as u64;
+        let expected = counted.saturating_sub(after).min(max as u64);
+        let there = found.len() as u64;
+        if there != expected || found.zip(after.saturating_add(1)..).any(|(number, due)| number != due) {
+            let detail = format!("after number {after} there are {there}, and should be {expected}");
+            return Err(corrupt(row::of_order(what, id), detail).into());
+        }
+        Ok(())
     }
 
     /// A part of an order's attempts.
@@ -213,6 +249,8 @@ impl Reader {
         while let Some(row) = rows.next()? {
             attempts.push(row::attempt(&self.connection, &mut self.dictionary, row, id)?.1);
         }
+        let numbers = attempts.iter().map(|attempt| attempt.number);
+        self.is_whole("the attempts", COUNTS_ATTEMPTS, id, seq, (after, max), numbers)?;
         Ok(attempts)
     }
 

@@ -22,7 +22,7 @@ const WRITE: &str = "write a subscription";
 const READ: &str = "read the subscriptions";
 
 /// The sum of a row: what it is, which one, and what it says.
-fn sum(kind: u8, id: &str, number: i64, text: &str) -> i64 {
+pub(crate) fn sum(kind: u8, id: &str, number: i64, text: &str) -> i64 {
     Sum::new(kind, number).text(id).text(text).finish()
 }
 
@@ -30,7 +30,7 @@ fn text(value: &impl Serialize) -> Result<String, Failure> {
     Ok(serde_json::to_string(value).map_err(|error| StoreError::failed("write a subscription as JSON", error))?)
 }
 
-fn parse<T: DeserializeOwned>(what: &str, text: &str, found: i64, expected: i64) -> Result<T, Failure> {
+pub(crate) fn parse<T: DeserializeOwned>(what: &str, text: &str, found: i64, expected: i64) -> Result<T, Failure> {
     if found != expected {
         return Err(corrupt(what.to_owned(), "its checksum does not match").into());
     }
@@ -38,7 +38,7 @@ fn parse<T: DeserializeOwned>(what: &str, text: &str, found: i64, expected: i64)
 }
 
 /// The number that an exception's sum is made with.
-fn number_of(order: &[u8]) -> i64 {
+pub(crate) fn number_of(order: &[u8]) -> i64 {
     order
         .iter()
         .fold(0, |sum: i64, byte| sum.wrapping_mul(31).wrapping_add(i64::from(*byte)))

@@ -124,6 +124,37 @@ impl Server {
 
     /// Starts with variables in its environment.
     pub fn start_with(home: Home, args: &[&str], environment: &[(&str, &str)]) -> Self {
+        let mut server = Self::launch(home, args, environment);
+        server.url = server.wait_until_ready().unwrap_or_else(|said| {
+            panic!("the server did not start; it said:\n{}", said.join("\n"));
+        });
+        server
+    }
+
+    /// Starts on what may be damaged: what it said, if it ended instead.
+    pub fn try_start_in(directory: &Path) -> Result<Self, Vec<String>> {
+        let mut server = Self::launch(Home::Lent(directory.to_owned()), &[], &[]);
+        server.url = server.wait_until_ready()?;
+        Ok(server)
+    }
+
+    fn wait_until_ready(&mut self) -> Result<String, Vec<String>> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut said = Vec::new();
+        while let Ok(line) = self
+            .lines
+            .recv_timeout(deadline.saturating_duration_since(Instant::now()))
+        {
+            if let Some((_, ready)) = line.split_once("is ready at ") {
+                let address = ready.split(';').next().unwrap_or_default();
+                return Ok(address.to_owned());
+            }
+            said.push(line);
+        }
+        Err(said)
+    }
+
+    fn launch(home: Home, args: &[&str], environment: &[(&str, &str)]) -> Self {
         let mut serve = command(home.path());
         serve.arg("serve").args(args).envs(environment.iter().copied());
         if !args.contains(&"--listen") {
@@ -137,17 +168,13 @@ impl Server {
             .unwrap();
         let lines = lines(child.stderr.take().unwrap());
         let data = home.path().join("comanda-data");
-        let mut server = Self {
+        Self {
             url: String::new(),
             data,
             home,
             child,
             lines,
-        };
-        let ready = server.wait_for_line("is ready at http://");
-        let address = ready.split("is ready at ").nth(1).unwrap().split(';').next().unwrap();
-        address.clone_into(&mut server.url);
-        server
+        }
     }
 
     /// Waits until the server says something that contains this, and answers the whole line.

@@ -7,7 +7,7 @@ use comanda_model::ledger::{HELD, OUTSIDE};
 
 use super::Verifier;
 use crate::failure::Failure;
-use crate::ledger::{balance, entry, flow_sum, prove};
+use crate::ledger::{balance, entry, flow_sum, posting_sum, prove};
 use crate::record;
 
 /// Account and place.
@@ -78,7 +78,31 @@ impl Verifier<'_> {
         for (what, detail) in faults {
             self.fault(what, detail);
         }
+        self.postings()?;
         self.records()
+    }
+
+    /// The ids by which each posting happens once.
+    fn postings(&mut self) -> Result<(), Failure> {
+        let mut damaged = Vec::new();
+        {
+            let mut statement = self
+                .reader
+                .connection
+                .prepare("SELECT once, fingerprint, at, crc FROM postings")?;
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                let (once, fingerprint, at): (String, [u8; 32], i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+                let proved = prove(row.get(3)?, posting_sum(&once, &fingerprint, at), || {
+                    format!("the posting `{once}`")
+                });
+                damaged.extend(proved.err());
+            }
+        }
+        for failure in damaged {
+            self.noted::<()>(Err(failure))?;
+        }
+        Ok(())
     }
 
     fn add_flows(&mut self, added: &mut Added) -> Result<(), Failure> {

@@ -8,6 +8,7 @@
 mod ledger;
 mod orders;
 mod rest;
+mod subscriptions;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -122,13 +123,14 @@ pub fn verify(path: &Path, progress: &dyn Fn(u64, u64)) -> Result<Report, StoreE
     };
     // One moment for all: should anyone write after all, they do not look like faults.
     verifier.reader.connection.execute_batch("BEGIN").context(WHAT)?;
-    let sections: [(&str, Section); 7] = [
+    let sections: [(&str, Section); 8] = [
         ("the database file", |verifier| verifier.file()),
         ("the orders", |verifier| verifier.orders()),
         ("the events", |verifier| verifier.events()),
         ("the attempts", |verifier| verifier.attempts()),
         ("the keys", |verifier| verifier.keys()),
         ("the ledger", |verifier| verifier.ledger()),
+        ("the subscriptions", |verifier| verifier.subscriptions()),
         ("the counts", |verifier| verifier.counts()),
     ];
     for (what, section) in sections {

@@ -5,6 +5,7 @@ use comanda_store::Numbered;
 use rusqlite::{OptionalExtension, ToSql, params};
 
 use super::Verifier;
+use super::rest::keys_of;
 use crate::column::due_micros;
 use crate::failure::Failure;
 use crate::row::{self, HeadRow, ORDER_COLUMNS_COUNT};
@@ -28,6 +29,8 @@ const CHUNK: i64 = 500;
 struct Whole {
     seq: i64,
     accepted: Acceptance,
+    /// The keys that lead to it, as they are written down: a list of scope and key.
+    keys: Option<String>,
     found: HeadRow,
 }
 
@@ -63,7 +66,7 @@ impl Verifier<'_> {
                 self.report.orders += 1;
                 self.expected.orders += 1;
                 let accepted = row::acceptance(&reader.connection, &mut reader.dictionary, row, 0, seq);
-                let (accepted, _) = match accepted {
+                let (accepted, keys) = match accepted {
                     Ok(accepted) => accepted,
                     Err(failure) => {
                         damaged.push(failure);
@@ -84,7 +87,12 @@ impl Verifier<'_> {
                 }
                 let connection = &reader.connection;
                 match row::head(connection, &mut reader.dictionary, row, HEAD_AT, seq, accepted.id) {
-                    Ok(found) => whole.push(Whole { seq, accepted, found }),
+                    Ok(found) => whole.push(Whole {
+                        seq,
+                        accepted,
+                        keys,
+                        found,
+                    }),
                     Err(failure) => damaged.push(failure),
                 }
             }
@@ -106,7 +114,9 @@ impl Verifier<'_> {
     }
 
     fn order(&mut self, order: &Whole) -> Result<(), Failure> {
-        let Whole { seq, accepted, found } = order;
+        let Whole {
+            seq, accepted, found, ..
+        } = order;
         let head = &found.head;
         if found.order_type != accepted.order_type {
             let detail = format!("its state is one of the type `{}`", found.order_type);
@@ -150,6 +160,8 @@ impl Verifier<'_> {
         } else {
             *self.expected.live.entry(found.type_row).or_default() += 1;
         }
+        self.own_key(order)?;
+        self.status(order)?;
         self.dead(order)?;
         let active = self.lane(order)?;
         let due = head.due_at(active).map(due_micros);
@@ -182,8 +194,51 @@ impl Verifier<'_> {
         self.numbered(order)
     }
 
+    /// The client's own id leads to the order for as long as it is there: it never expires.
+    fn own_key(&mut self, order: &Whole) -> Result<(), Failure> {
+        let Some(own) = &order.accepted.key else { return Ok(()) };
+        let mut scopes: Vec<String> = keys_of(order.keys.as_deref())
+            .into_iter()
+            .filter_map(|(scope, key)| (key == *own).then_some(scope))
+            .collect();
+        if scopes.is_empty() {
+            return Ok(());
+        }
+        // An idempotency key of the same text may be among them, and may have expired.
+        let mut there = false;
+        while let Some(scope) = scopes.pop().filter(|_| !there) {
+            there = self.exists(
+                "SELECT 1 FROM keys k JOIN names n ON n.id = k.scope WHERE n.text = ?1 AND k.key = ?2 AND k.seq = ?3",
+                params![scope, own, order.seq],
+            )?;
+        }
+        self.expect_row(there, "the client's own id", order);
+        Ok(())
+    }
+
+    /// The status is the one that the last change of status led to.
+    fn status(&mut self, order: &Whole) -> Result<(), Failure> {
+        let last: Option<String> = self
+            .reader
+            .connection
+            .prepare_cached(
+                "SELECT n.text FROM events e JOIN names n ON n.id = e.to_status WHERE e.seq = ?1 ORDER BY e.number DESC LIMIT 1",
+            )?
+            .query_row([order.seq], |row| row.get(0))
+            .optional()?;
+        let status = &order.found.head.status;
+        if last.as_deref() != Some(&**status) {
+            let last = last.unwrap_or_else(|| "nowhere".to_owned());
+            let detail = format!("it is `{status}`, and its last event leads to `{last}`");
+            self.fault(row::of_order("the status", order.accepted.id), detail);
+        }
+        Ok(())
+    }
+
     fn dead(&mut self, order: &Whole) -> Result<(), Failure> {
-        let Whole { seq, accepted, found } = order;
+        let Whole {
+            seq, accepted, found, ..
+        } = order;
         if found.head.phase != Phase::Dead {
             return Ok(());
         }
@@ -210,7 +265,9 @@ impl Verifier<'_> {
 
     /// Checks the order's place in its lane. Answers whether its work may be done now.
     fn lane(&mut self, order: &Whole) -> Result<bool, Failure> {
-        let Whole { seq, accepted, found } = order;
+        let Whole {
+            seq, accepted, found, ..
+        } = order;
         let Some(lane) = found.head.lane.as_ref().filter(|lane| lane.standing) else {
             return Ok(true);
         };
@@ -233,7 +290,9 @@ impl Verifier<'_> {
 
     /// Checks that events and attempts are there without gaps, as many as the head says.
     fn numbered(&mut self, order: &Whole) -> Result<(), Failure> {
-        let Whole { seq, accepted, found } = order;
+        let Whole {
+            seq, accepted, found, ..
+        } = order;
         self.expected.events += found.head.events;
         self.expected.attempts += found.head.attempts;
         for (what, sql, count) in [

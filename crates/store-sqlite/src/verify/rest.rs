@@ -1,6 +1,6 @@
 //! What is not read order by order: events, attempts, keys, types, counts.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use rusqlite::params;
 
@@ -209,6 +209,13 @@ impl Verifier<'_> {
             let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?;
             rows.collect::<Result<_, _>>()?
         };
+        let named: HashSet<i64> = rows.iter().map(|(id, ..)| *id).collect();
+        for (id, _) in items.keys().filter(|(id, _)| !named.contains(id)) {
+            self.fault(
+                format!("the queue {id}"),
+                "it has items, and its name and counts are missing",
+            );
+        }
         for (id, name, depth, dead) in rows {
             let count = |is_dead| items.get(&(id, is_dead)).copied().unwrap_or(0);
             let alive = count(false) + expected.get(&name).copied().unwrap_or(0);
@@ -254,10 +261,13 @@ impl Verifier<'_> {
     }
 }
 
+/// An order's list of keys: scope and key of each.
+pub(super) fn keys_of(keys: Option<&str>) -> Vec<(String, String)> {
+    keys.and_then(|text| serde_json::from_str(text).ok())
+        .unwrap_or_default()
+}
+
 /// Whether an order's list of keys names this one.
 fn listed(keys: Option<&str>, scope: &str, key: &str) -> bool {
-    let list: Vec<(String, String)> = keys
-        .and_then(|text| serde_json::from_str(text).ok())
-        .unwrap_or_default();
-    list.iter().any(|(a, b)| a == scope && b == key)
+    keys_of(keys).iter().any(|(a, b)| a == scope && b == key)
 }

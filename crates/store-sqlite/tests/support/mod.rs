@@ -12,7 +12,7 @@ use comanda_model::{
     Acceptance, Attempt, CommitId, Event, EventKind, Head, Json, Order, OrderId, Outcome, Phase, Token, TypeHash, Work,
     WorkKind,
 };
-use comanda_store::{ClaimMove, Commit, CommitError, Expect, KeyClaim, Receipt, Store};
+use comanda_store::{ClaimMove, Commit, CommitError, Expect, KeyClaim, Receipt, Store, TypeSource};
 use comanda_store_sqlite::{Options, Report, SqliteStore, verify};
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -312,4 +312,34 @@ pub fn copy_as_killed(from: &Path, to: &Path) {
 pub fn tamper(directory: &Path, sql: &str) {
     let connection = rusqlite::Connection::open(directory.join("comanda.db")).unwrap();
     connection.execute_batch(sql).unwrap();
+}
+
+/// A closed store with one order of each kind. Answers their numbers' ids in order: alone, in a lane at its head,
+/// behind it, dead, final with a result.
+pub async fn sample(directory: &Path) -> Vec<OrderId> {
+    let store = open(directory);
+    let now = store.now();
+    let source = TypeSource {
+        hash: type_hash(),
+        name: "sale".into(),
+        source: "the test type".into(),
+    };
+    store.put_type(&source).await.unwrap();
+    let key = |one, key: &str| with_key(one, "type:sale", key, Some(now + jiff::SignedDuration::from_hours(1)));
+    let orders = [
+        key(accepted(now, now, None), "a"),
+        accepted(now, now, Some("g")),
+        accepted(now, now, Some("g")),
+        accepted(now, now, None),
+        accepted(now, now, None),
+    ];
+    for one in &orders {
+        commit(&store, one.clone()).await.unwrap();
+    }
+    commit(&store, died(&orders[3].order, now, "record: no")).await.unwrap();
+    let done = attempted(&orders[4].order, now, Outcome::Done);
+    commit(&store, done.clone()).await.unwrap();
+    commit(&store, finished(&done.order, now)).await.unwrap();
+    store.close().await.unwrap();
+    orders.iter().map(|one| one.order.id()).collect()
 }
