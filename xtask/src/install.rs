@@ -1,5 +1,6 @@
 //! Installs what the tests need and the machine lacks.
 
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use crate::run::{cargo, shown};
@@ -23,10 +24,7 @@ pub fn all() -> Result<(), String> {
 
 /// A Python program with an environment of its own, in `target/tools/NAME/bin`: what it depends on meets nothing else.
 fn python_tool(name: &str, extras: &str, version: &str) -> Result<(), String> {
-    let program = std::env::current_exe().map_err(|error| format!("where xtask is cannot be told: {error}"))?;
-    // xtask is `target/debug/xtask`.
-    let target = program.ancestors().nth(2).ok_or("xtask is not in a target directory")?;
-    let home = target.join("tools").join(name);
+    let home = target_directory()?.join("tools").join(name);
     let marker = home.join("version");
     if std::fs::read_to_string(&marker).is_ok_and(|installed| installed == version) {
         return Ok(());
@@ -41,6 +39,22 @@ fn python_tool(name: &str, extras: &str, version: &str) -> Result<(), String> {
     let pip = format!("{home}/bin/pip");
     shown(&pip, &["install", "--quiet", &format!("{name}{extras}=={version}")])?;
     std::fs::write(&marker, version).map_err(|error| format!("{} cannot be written: {error}", marker.display()))
+}
+
+/// Where cargo builds.
+pub fn target_directory() -> Result<PathBuf, String> {
+    let program = std::env::current_exe().map_err(|error| format!("where xtask is cannot be told: {error}"))?;
+    // xtask is `target/debug/xtask`.
+    let target = program.ancestors().nth(2).ok_or("xtask is not in a target directory")?;
+    Ok(target.to_owned())
+}
+
+/// Sees a program's calls of the system.
+pub fn strace() -> Result<(), String> {
+    if is_there("strace") {
+        return Ok(());
+    }
+    install_package("strace")
 }
 
 /// The checker of licences and bans.

@@ -111,6 +111,16 @@ fn with_settings(settings: &[(&str, &str)], arguments: &[&str]) -> Result<(), St
     }
 }
 
+/// Syncs and bytes per order against `benches/cost.json`.
+pub fn cost(arguments: &[&str]) -> Result<(), String> {
+    install::strace()?;
+    // Neither figure depends on the optimisation, so the quicker build will do.
+    cargo(&["build", "--locked", "-p", "comanda"])?;
+    let binary = install::target_directory()?.join("debug/comanda");
+    let binary = binary.to_str().ok_or("the target directory's name is not UTF-8")?;
+    shown("python3", &[&["benches/cost.py", binary], arguments].concat())
+}
+
 /// The figures of `docs/performance.md`.
 pub fn bench() -> Result<(), String> {
     cargo(&["build", "--release", "--locked"])?;

@@ -1,0 +1,130 @@
+"""What one order costs the disk: syncs and bytes written, of a real server, for each shipped order type.
+
+Neither depends on how fast the machine is, nor on the optimisation of the build, so that a regression shows on any
+machine: `cargo xtask cost` compares with cost.json and fails beyond the tolerance; `cargo xtask cost record` writes it
+anew. One client submits one order after the other, so that no two share a sync that one alone would need; each order is
+at rest before the next is sent. `work-order` waits after it is accepted, all others are seen through.
+
+Usage: cost.py BINARY [record]
+"""
+
+import http.client
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import tempfile
+
+HERE = pathlib.Path(__file__).resolve().parent
+BASELINE = HERE / "cost.json"
+ORDERS = 300
+# Run after run these differ by less than one in a hundred; what is over it is the copying of the log into the database.
+TOLERANCE = {"syncs": 0.05, "bytes": 0.10}
+BODIES = {
+    "sale": {"amount": 12.50, "currency": "EUR"},
+    "purchase": {"customerId": "c-1", "items": [{"sku": "tea", "quantity": 2}]},
+    "work-order": {"descripcion": "Cambiar la correa", "fecha_entrega": "10/04/2026"},
+    "shop-order": {
+        "customer_name": "Ana Ruiz", "customer_email": "ana@example.com", "customer_address": "1 High Street",
+        "items": [{"product_id": "p-1", "name": "Notebook", "quantity": 2, "price": 4.95}], "total_price": 9.90,
+        "payment_method": "card",
+    },
+    "storefront-order": {"userId": "c-1", "products": [{"sku": "tea", "quantity": 1}]},
+}
+
+
+class Server:
+    """The server under strace, which sees its syncs and the writes to its files."""
+
+    def __init__(self, binary: str, home: pathlib.Path) -> None:
+        self.trace = home / "trace"
+        # Only these calls stop at strace, and `-y` names the file that each is about.
+        self.process = subprocess.Popen(
+            ["strace", "-f", "-y", "--seccomp-bpf", "-e", "trace=fsync,fdatasync,write,pwrite64,pwritev,writev", "-e", "abbrev=all",
+             "-s", "0", "-o", self.trace, binary, "serve", "--listen", "127.0.0.1:0"],
+            cwd=home, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        )
+        for line in self.process.stderr:
+            if "is ready at http://" in line:
+                self.address = line.split("is ready at http://")[1].split(";")[0].strip()
+                break
+        else:
+            raise SystemExit("the server did not start")
+        self.client = http.client.HTTPConnection(self.address, timeout=60)
+
+    def call(self, method: str, path: str, body: object = None) -> dict:
+        text = None if body is None else json.dumps(body)
+        self.client.request(method, path, text, {"content-type": "application/json"} if text else {})
+        answer = self.client.getresponse()
+        told = json.loads(answer.read())
+        if answer.status >= 300:
+            raise SystemExit(f"{method} {path}: {told}")
+        return told
+
+    def spent(self) -> dict[str, int]:
+        """Syncs and bytes written to the data directory since the start."""
+        syncs = written = 0
+        for line in self.trace.read_text().splitlines():
+            if "/comanda-data/" not in line:
+                continue
+            if "sync(" in line:
+                syncs += 1
+            elif "write" in line and (answer := line.rsplit("= ", 1)[-1].strip()).isdigit():
+                written += int(answer)
+        return {"syncs": syncs, "bytes": written}
+
+    def stop(self) -> None:
+        os.killpg(self.process.pid, signal.SIGTERM)
+        self.process.wait()
+
+
+def measure(binary: str, order_type: str) -> dict[str, float]:
+    with tempfile.TemporaryDirectory() as directory:
+        home = pathlib.Path(directory)
+        server = Server(binary, home)
+        try:
+            server.call("POST", "/v1/customers", {"id": "c-1", "name": "Ana"})
+            server.call("POST", "/v1/inventory/tea/receive", {"quantity": 10 * ORDERS, "price": "1.50", "currency": "EUR"})
+
+            def run(count: int) -> None:
+                for _ in range(count):
+                    body = {"type": order_type, "data": BODIES[order_type]}
+                    if order_type == "work-order":
+                        body["status"] = "recibida"
+                    order = server.call("POST", "/v1/orders", body)
+                    server.call("GET", f"/v1/orders/{order['id']}?wait=30")
+
+            # The first orders write what later ones only read: types, names, pages of new tables.
+            run(20)
+            before = server.spent()
+            run(ORDERS)
+            after = server.spent()
+        finally:
+            server.stop()
+    return {what: round((after[what] - before[what]) / ORDERS, 2) for what in after}
+
+
+def main() -> None:
+    binary = str(pathlib.Path(sys.argv[1]).resolve())
+    measured = {order_type: measure(binary, order_type) for order_type in BODIES}
+    print(f"{'per order':<20}{'syncs':>8}{'bytes written':>16}")
+    for order_type, cost in measured.items():
+        print(f"{order_type:<20}{cost['syncs']:>8}{cost['bytes']:>16,.0f}")
+    if sys.argv[2:] == ["record"]:
+        BASELINE.write_text(json.dumps(measured, indent=2) + "\n")
+        return
+    baseline = json.loads(BASELINE.read_text())
+    worse = [
+        f"{order_type}: {what} were {baseline[order_type][what]} per order and are {cost[what]}"
+        for order_type, cost in measured.items()
+        for what, tolerance in TOLERANCE.items()
+        if cost[what] > baseline[order_type][what] * (1 + tolerance)
+    ]
+    if worse:
+        raise SystemExit("an order costs more than it did:\n  " + "\n  ".join(worse))
+
+
+if __name__ == "__main__":
+    main()
