@@ -18,6 +18,10 @@ pub fn all() -> Result<(), String> {
     if !is_there("pgbouncer") {
         install_package("pgbouncer")?;
     }
+    // The tutorial's services are written in it.
+    if !is_there("node") {
+        install_package("nodejs")?;
+    }
     python_tool("schemathesis", "", "4.32.5")?;
     python_tool("moto", "[s3,server]", "5.2.5")
 }

@@ -71,7 +71,13 @@ fn the_tutorial_works_as_it_is_written() {
         let ported = names.iter().zip(&ports);
         ported.fold(text.to_owned(), |text, (name, port)| text.replace(name, port))
     };
-    for file in ["stock.py", "payments.js", "carrier.py", "comanda.toml", "order-types/tea-order.toml"] {
+    for file in [
+        "stock.py",
+        "payments.js",
+        "carrier.py",
+        "comanda.toml",
+        "order-types/tea-order.toml",
+    ] {
         let text = std::fs::read_to_string(example.join(file)).unwrap();
         std::fs::write(here.join(file), moved(&text)).unwrap();
     }
@@ -96,11 +102,17 @@ fn the_tutorial_works_as_it_is_written() {
     let output = Command::new("bash")
         .args(["-c", &script])
         .current_dir(home.path())
-        .env("PATH", format!("{}:{}", binary.display(), std::env::var("PATH").unwrap()))
+        .env(
+            "PATH",
+            format!("{}:{}", binary.display(), std::env::var("PATH").unwrap()),
+        )
         .env("COMANDA_URL", &server.url)
         .output()
         .unwrap();
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let (out, err) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
     assert!(output.status.success(), "{out}\n{err}");
     assert!(out.contains("not signed by who should"), "{out}\n{err}");
     assert_eq!(err.matches("tea-order is sent").count(), 2, "{out}\n{err}");
