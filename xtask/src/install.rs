@@ -23,6 +23,10 @@ pub fn all() -> Result<(), String> {
         install_package("nodejs")?;
     }
     python_tool("schemathesis", "", "4.32.5")?;
+    if !is_there("openssl") {
+        install_package("openssl")?;
+    }
+    python_tool("aiosmtpd", "", "1.4.6")?;
     python_tool("moto", "[s3,server]", "5.2.5")
 }
 

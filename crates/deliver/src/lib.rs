@@ -8,8 +8,12 @@
 
 pub mod archive;
 mod attempt;
+mod error;
 mod event;
+pub mod mail;
 mod news;
+mod request;
+mod resend;
 mod schedule;
 mod service;
 mod tail;
@@ -20,4 +24,7 @@ mod worker;
 pub use attempt::AttemptView;
 pub use event::{CloudEvent, EventData};
 pub use schedule::SCHEDULE;
-pub use service::{Configured, DeliverError, Deliveries, Options, Request, Resend, Resent, Rotated, SecretKind};
+pub use error::DeliverError;
+pub use request::{Configured, Request, Rotated, SecretKind};
+pub use resend::{Resend, Resent};
+pub use service::{Deliveries, Options};

@@ -5,21 +5,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use comanda_engine::Service;
-use comanda_model::{EventKind, OrderId};
-use comanda_outbound::{Guard, Refused, SecretError, Signer};
+use comanda_outbound::{Guard, Signer};
 use comanda_store::subscription::{
-    Advance, Delivery, EXCEPTIONS_MAX, EventFilter, Exception, Paused, Progress, SigningSecret, Subscription,
-    SubscriptionStore,
+    Advance, Delivery, EXCEPTIONS_MAX, Exception, Paused, Progress, SigningSecret, Subscription, SubscriptionStore,
 };
 use comanda_store::{FeedStart, Store, StoreError};
-use jiff::Timestamp;
 use tokio::sync::{Mutex, Notify, mpsc};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use url::Url;
 
 use crate::archive::{Archives, Opened};
+use crate::error::DeliverError;
+use crate::mail::Mail;
+use crate::request::{Configured, Request, Rotated, SecretKind, check, make_secret};
 use crate::tail::Tail;
 use crate::target::Target;
 use crate::webhook::Clients;
@@ -29,10 +28,6 @@ use crate::worker::{Worker, later};
 const ROTATION: Duration = Duration::from_secs(24 * 60 * 60);
 /// How often a process that shares its store looks which subscriptions are its own.
 const FOLLOW: Duration = Duration::from_secs(1);
-/// The most orders that one call sends again.
-const RESEND_MAX: usize = 500;
-/// The most events that one call looks at to find those to send again.
-const RESEND_EVENTS_MAX: usize = 100_000;
 
 /// How subscriptions work.
 #[derive(Clone, Debug)]
@@ -45,6 +40,8 @@ pub struct Options {
     pub wait_scale: f64,
     /// Where failed orders are written.
     pub archives: Archives,
+    /// What sends e-mail, where a mail server is set up.
+    pub mail: Option<Arc<Mail>>,
 }
 
 impl Default for Options {
@@ -54,106 +51,14 @@ impl Default for Options {
             allow_private: false,
             wait_scale: 1.0,
             archives: Archives::default(),
+            mail: None,
         }
     }
 }
 
-/// A subscription that the configuration names.
-#[derive(Clone, Debug)]
-pub struct Configured {
-    /// Its name, which is its id.
-    pub name: String,
-    /// What is asked for.
-    pub request: Request,
-    /// The secret that is signed with.
-    pub secret: String,
-}
-
-/// What a new subscription is to be.
-#[derive(Clone, Debug)]
-pub struct Request {
-    /// For people.
-    pub name: String,
-    /// Where events are sent.
-    pub url: String,
-    /// Which events.
-    pub filter: EventFilter,
-    /// Whether the order goes with each event.
-    pub include_order: bool,
-    /// How many orders' events are sent at the same time, from 1 to 64.
-    pub concurrency: u32,
-    /// Whether it begins with the oldest event that is kept, instead of with the next one.
-    pub from_oldest: bool,
-    /// What kind of secret is made.
-    pub secret: SecretKind,
-}
-
-/// What is signed with.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum SecretKind {
-    /// HMAC-SHA256, with a secret that both sides know.
-    #[default]
-    Symmetric,
-    /// Ed25519: the receiver needs only the public key.
-    Asymmetric,
-}
-
-/// A subscription with a secret that was just made: the only time that it is told.
-#[derive(Clone, Debug)]
-pub struct Rotated {
-    /// The subscription.
-    pub subscription: Subscription,
-    /// What the receiver verifies with: the secret, or the public key.
-    pub verify_with: String,
-}
-
-/// What is to be sent again.
-#[derive(Clone, Debug)]
-pub enum Resend {
-    /// One event, by its id on the wire.
-    Event(String),
-    /// What is wanted of the events that were recorded at or after the first time, and before the second.
-    Range(Timestamp, Option<Timestamp>),
-}
-
-/// What will be sent again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Resent {
-    /// Of so many orders.
-    pub orders: usize,
-    /// Whether there are more than one call takes.
-    pub more: bool,
-}
-
-/// Why something could not be done.
-#[derive(Debug, thiserror::Error)]
-pub enum DeliverError {
-    /// There is none with this id.
-    #[error("there is no subscription `{0}`")]
-    Unknown(String),
-    /// The configuration has made it.
-    #[error("`{0}` stands in the configuration; change it there")]
-    Configured(String),
-    /// Something that was asked for makes no sense.
-    #[error("{0}")]
-    Invalid(String),
-    /// It may not be sent there.
-    #[error(transparent)]
-    Refused(#[from] Refused),
-    /// A secret could not be made or read.
-    #[error(transparent)]
-    Secret(#[from] SecretError),
-    /// The client could not be set up.
-    #[error("the HTTP client could not be set up")]
-    Client(#[from] reqwest::Error),
-    /// The store.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
 /// Subscriptions at work. Cloning it clones a handle.
 #[derive(Clone)]
-pub struct Deliveries(Arc<Shared>);
+pub struct Deliveries(pub(crate) Arc<Shared>);
 
 /// What workers share.
 pub(crate) struct Shared {
@@ -226,6 +131,7 @@ impl Deliveries {
                     "failed orders are not archived: this store keeps no subscriptions"
                 );
             }
+            deliveries.notices().await?;
             return Ok(deliveries);
         }
         deliveries.configure(configured).await?;
@@ -248,6 +154,7 @@ impl Deliveries {
             count_paused(&entries);
         }
         deliveries.archive().await?;
+        deliveries.notices().await?;
         if shared.is_shared {
             shared.tasks.spawn(follow_loop(deliveries.clone()));
         }
@@ -263,12 +170,13 @@ impl Deliveries {
         let before = port.all_subscriptions().await?;
         for old in before.iter().filter(|old| old.configured) {
             let stays = match Target::of(&old.url) {
-                Target::Webhook => configured.iter().any(|new| new.name == old.id),
+                Target::Webhook | Target::Mail(_) => configured.iter().any(|new| new.name == old.id),
                 Target::Archive(name) => self.0.service.registry().archives().contains(name),
+                Target::Customer => self.0.options.mail.is_some() && self.0.notifies(),
             };
             if !stays {
                 port.remove_subscription(&old.id).await?;
-            } else if matches!(Target::of(&old.url), Target::Archive(_)) && old.paused.is_some() {
+            } else if matches!(Target::of(&old.url), Target::Archive(_) | Target::Customer) && old.paused.is_some() {
                 let paused = None;
                 port.put_subscription(&Subscription { paused, ..old.clone() }).await?;
             }
@@ -279,8 +187,10 @@ impl Deliveries {
                 let taken = format!("a subscription with the id `{}` was made through the API", new.name);
                 return Err(DeliverError::Invalid(taken));
             }
-            Signer::from_secret(&new.secret)?;
-            check(&new.request)?;
+            if let Some(secret) = &new.secret {
+                Signer::from_secret(secret)?;
+            }
+            check(&new.request, &self.0.options)?;
             let subscription = Subscription {
                 id: new.name,
                 configured: true,
@@ -301,16 +211,15 @@ impl Deliveries {
         Ok(())
     }
 
-    /// Makes a subscription that is not asked for by anyone but follows from what is set up, and sets it to work. It
-    /// begins with the oldest event that is kept.
-    pub(crate) async fn set_up(&self, subscription: Subscription) -> Result<(), DeliverError> {
+    /// Makes a subscription that is not asked for by anyone but follows from what is set up, and sets it to work.
+    pub(crate) async fn set_up(&self, subscription: Subscription, from_oldest: bool) -> Result<(), DeliverError> {
         let mut entries = self.0.entries.lock().await;
         self.refresh(&mut entries).await?;
         if entries.contains_key(&subscription.id) {
             return Ok(());
         }
         self.0.port()?.put_subscription(&subscription).await?;
-        self.begin(&subscription.id, true).await?;
+        self.begin(&subscription.id, from_oldest).await?;
         let worker = self.work(&subscription, None);
         let id = subscription.id.clone();
         let hold = None;
@@ -331,14 +240,14 @@ impl Deliveries {
         &self.0.service
     }
 
-    fn subscription(&self, request: &Request, secret: String) -> Subscription {
+    fn subscription(&self, request: &Request, secret: Option<String>) -> Subscription {
         Subscription {
             id: format!("sub_{}", uuid::Uuid::new_v4().simple()),
             name: request.name.clone(),
             url: request.url.clone(),
             filter: request.filter.clone(),
             include_order: request.include_order,
-            secrets: vec![SigningSecret { secret, until: None }],
+            secrets: secret.into_iter().map(|secret| SigningSecret { secret, until: None }).collect(),
             allow_private: self.0.options.allow_private,
             concurrency: request.concurrency,
             configured: false,
@@ -441,11 +350,16 @@ impl Deliveries {
 
     /// Makes one. It begins with the next event that is committed, or with the oldest that is kept.
     pub async fn create(&self, request: Request) -> Result<Rotated, DeliverError> {
-        let url = check(&request)?;
-        if !self.0.options.allow_private {
+        let url = check(&request, &self.0.options)?;
+        let is_mail = url.scheme() == "mailto";
+        if !is_mail && !self.0.options.allow_private {
             Guard::check(&url)?;
         }
-        let (secret, verify_with) = make_secret(request.secret)?;
+        // Nobody verifies an e-mail.
+        let (secret, verify_with) = match is_mail {
+            true => (None, None),
+            false => make_secret(request.secret).map(|(secret, verify_with)| (Some(secret), Some(verify_with)))?,
+        };
         let subscription = self.subscription(&request, secret);
         let mut entries = self.0.entries.lock().await;
         self.0.port()?.put_subscription(&subscription).await?;
@@ -514,10 +428,10 @@ impl Deliveries {
         if current.configured {
             return Err(DeliverError::Configured(id.to_owned()));
         }
-        let is_asymmetric = current
-            .secrets
-            .first()
-            .is_some_and(|one| one.secret.starts_with("whsk_"));
+        let Some(signing) = current.secrets.first() else {
+            return Err(DeliverError::Invalid(format!("`{id}` is sent by e-mail, which has no secret")));
+        };
+        let is_asymmetric = signing.secret.starts_with("whsk_");
         let kind = if is_asymmetric {
             SecretKind::Asymmetric
         } else {
@@ -541,7 +455,7 @@ impl Deliveries {
             .await?;
         Ok(Rotated {
             subscription,
-            verify_with,
+            verify_with: Some(verify_with),
         })
     }
 
@@ -551,73 +465,12 @@ impl Deliveries {
         Ok(self.0.port()?.deliveries(id, before, max).await?)
     }
 
-    /// Sends events again that the subscription wants, in order per order. What is asked for is durable before this
-    /// answers.
-    pub async fn resend(&self, id: &str, resend: Resend) -> Result<Resent, DeliverError> {
-        let (subscription, _) = self.get(id).await?;
-        let now = self.0.store.now();
-        let mut again: BTreeMap<OrderId, Exception> = BTreeMap::new();
-        let mut more = false;
-        match resend {
-            Resend::Event(event) => {
-                let invalid = || DeliverError::Invalid(format!("`{event}` is no event that is kept"));
-                let (order, number) = event.split_once(':').ok_or_else(invalid)?;
-                let order: OrderId = order.parse().map_err(|_| invalid())?;
-                let number: u64 = number.parse().ok().filter(|number| *number > 0).ok_or_else(invalid)?;
-                let found = self.0.store.history(order, number - 1, 1).await?;
-                found
-                    .first()
-                    .filter(|event| event.number == number)
-                    .ok_or_else(invalid)?;
-                again.insert(order, once(order, number, now));
-            }
-            Resend::Range(since, until) => {
-                let mut from = FeedStart::Oldest;
-                let mut looked_at = 0;
-                'pages: loop {
-                    let page = self.0.store.feed(from, 500).await?;
-                    from = FeedStart::After(page.next);
-                    if page.events.is_empty() {
-                        break;
-                    }
-                    for event in page.events {
-                        looked_at += 1;
-                        let wanted = event.event.at >= since
-                            && until.is_none_or(|until| event.event.at < until)
-                            && subscription
-                                .filter
-                                .matches(&event.order_type, event.customer.as_deref(), &event.event);
-                        if !wanted {
-                            continue;
-                        }
-                        if again.len() >= RESEND_MAX && !again.contains_key(&event.order) {
-                            more = true;
-                            break 'pages;
-                        }
-                        let number = event.event.number;
-                        let exception = again
-                            .entry(event.order)
-                            .or_insert_with(|| once(event.order, number, now));
-                        exception.until = exception.until.max(number);
-                    }
-                    if looked_at >= RESEND_EVENTS_MAX {
-                        more = true;
-                        break;
-                    }
-                }
-            }
-        }
-        let orders = again.len();
-        self.stopped(id, Some(again.into_values().collect()), |_| {}).await?;
-        Ok(Resent { orders, more })
-    }
-
     async fn change(&self, id: &str, change: impl FnOnce(&mut Subscription)) -> Result<Subscription, DeliverError> {
         self.stopped(id, None, change).await
     }
 
     /// Changes a subscription while its worker stands still, and perhaps what it is to try again.
-    async fn stopped(
+    pub(crate) async fn stopped(
         &self,
         id: &str,
         again: Option<Vec<Exception>>,
@@ -750,60 +603,6 @@ async fn end(worker: Option<(CancellationToken, JoinHandle<()>)>) {
         // A worker that panicked has ended as well.
         let _ = task.await;
     }
-}
-
-fn once(order: OrderId, number: u64, now: Timestamp) -> Exception {
-    Exception {
-        order,
-        number,
-        until: number,
-        attempts: 0,
-        retry_at: now,
-    }
-}
-
-fn make_secret(kind: SecretKind) -> Result<(String, String), SecretError> {
-    match kind {
-        SecretKind::Symmetric => {
-            let secret = Signer::symmetric_secret()?;
-            Ok((secret.clone(), secret))
-        }
-        SecretKind::Asymmetric => {
-            let secret = Signer::asymmetric_secret()?;
-            let public = Signer::from_secret(&secret)?.public_key().ok_or(SecretError::Prefix)?;
-            Ok((secret, public))
-        }
-    }
-}
-
-/// Whether what is asked for makes sense, wherever it leads.
-fn check(request: &Request) -> Result<Url, DeliverError> {
-    let invalid = |text: String| Err(DeliverError::Invalid(text));
-    let url = match Url::parse(&request.url) {
-        Ok(url) => url,
-        Err(error) => return invalid(format!("`{}` is no URL: {error}", request.url)),
-    };
-    match Guard::check(&url) {
-        Ok(()) | Err(Refused::Private { .. }) => {}
-        Err(refused) => return Err(refused.into()),
-    }
-    if !(1..=64).contains(&request.concurrency) {
-        return invalid("`concurrency` must be from 1 to 64".to_owned());
-    }
-    if request.name.len() > 200 || request.url.len() > 2000 {
-        return invalid("`name` has at most 200 characters, `url` at most 2,000".to_owned());
-    }
-    let filter = &request.filter;
-    for list in [&filter.types, &filter.statuses, &filter.events, &filter.customers] {
-        if list.len() > 100 || list.iter().any(|entry| entry.len() > 300) {
-            return invalid("a filter has at most 100 entries of at most 300 characters".to_owned());
-        }
-    }
-    let known = |name: &String| EventKind::ALL.iter().any(|kind| kind.wire_name() == name);
-    if let Some(unknown) = filter.events.iter().find(|name| !known(name)) {
-        return invalid(format!("there is no event `{unknown}`"));
-    }
-    Ok(url)
 }
 
 fn count_paused(entries: &BTreeMap<String, Entry>) {

@@ -9,6 +9,7 @@ use comanda_store::subscription::Subscription;
 use serde_json::{Value, json};
 
 use crate::event::CloudEvent;
+use crate::mail::{self, MAILTO};
 use crate::service::Shared;
 
 /// How the URL of a subscription begins whose target is an archive.
@@ -23,13 +24,17 @@ pub(crate) enum Target<'s> {
     Webhook,
     /// To the archive of this name.
     Archive(&'s str),
+    /// To this e-mail address.
+    Mail(&'s str),
+    /// To each order's customer, by e-mail.
+    Customer,
 }
 
 /// What became of one try.
 #[derive(Debug)]
 pub(crate) struct Tried {
     pub(crate) outcome: Outcome,
-    /// The HTTP status, if there was one.
+    /// The HTTP status, or the SMTP reply code, if there was one.
     pub(crate) status: Option<u16>,
     pub(crate) took: Duration,
 }
@@ -41,10 +46,14 @@ pub(crate) enum Outcome {
     Delivered,
     /// It is nothing for this target after all; nothing was sent.
     Unwanted,
+    /// The receiver will never take this one. That says nothing about others.
+    Refused(String),
     /// It did not; perhaps it said when to come again.
     Failed {
         reason: String,
         retry_after: Option<Duration>,
+        /// Whether that says something about this one alone, and nothing about the receiver.
+        alone: bool,
     },
     /// The receiver wants nothing more (410).
     Gone,
@@ -53,9 +62,33 @@ pub(crate) enum Outcome {
 impl<'s> Target<'s> {
     /// The target that a subscription's URL names.
     pub(crate) fn of(url: &'s str) -> Self {
-        match url.strip_prefix(ARCHIVE) {
-            Some(name) => Self::Archive(name),
+        if let Some(name) = url.strip_prefix(ARCHIVE) {
+            return Self::Archive(name);
+        }
+        match url.strip_prefix(MAILTO) {
+            Some("") => Self::Customer,
+            Some(address) => Self::Mail(address),
             None => Self::Webhook,
+        }
+    }
+}
+
+impl Outcome {
+    /// The receiver could not be had.
+    pub(crate) fn failed(reason: String) -> Self {
+        Self::Failed {
+            reason,
+            retry_after: None,
+            alone: false,
+        }
+    }
+
+    /// This one could not be sent now; the receiver is there.
+    pub(crate) fn failed_alone(reason: String) -> Self {
+        Self::Failed {
+            reason,
+            retry_after: None,
+            alone: true,
         }
     }
 }
@@ -63,11 +96,18 @@ impl<'s> Target<'s> {
 impl Tried {
     /// A try that began then and had no HTTP status.
     pub(crate) fn new(outcome: Outcome, begun: Instant) -> Self {
+        let bounded = |reason| comanda_model::order::bounded(reason, REASON_BYTES_MAX);
         let outcome = match outcome {
-            Outcome::Failed { reason, retry_after } => Outcome::Failed {
-                reason: comanda_model::order::bounded(reason, REASON_BYTES_MAX),
+            Outcome::Failed {
+                reason,
                 retry_after,
+                alone,
+            } => Outcome::Failed {
+                reason: bounded(reason),
+                retry_after,
+                alone,
             },
+            Outcome::Refused(reason) => Outcome::Refused(bounded(reason)),
             other => other,
         };
         Self {
@@ -94,6 +134,41 @@ impl Shared {
                 Ok(self.clients.send(to, &event.id, body, self.store.now()).await)
             }
             Target::Archive(name) => self.archives.send(&self.service, name, order, event).await,
+            Target::Customer => match &self.options.mail {
+                Some(mail) => mail.notify(&self.service, order, event).await,
+                None => Ok(no_mail()),
+            },
+            Target::Mail(address) => match &self.options.mail {
+                Some(mail) => {
+                    let event = CloudEvent::new(order, order_type.clone(), event.clone());
+                    mail.send(&self.service, address, &to.id, order, &event).await
+                }
+                None => Ok(no_mail()),
+            },
+        }
+    }
+
+    /// Makes one try to send an event that is about the subscription itself; `None` where there is nobody to tell.
+    pub(crate) async fn send_own(&self, to: &Subscription, id: &str, event: &Value) -> Option<Tried> {
+        match Target::of(&to.url) {
+            Target::Webhook => Some(self.clients.send(to, id, event.to_string(), self.store.now()).await),
+            Target::Mail(address) => Some(match &self.options.mail {
+                Some(mail) => mail.send_own(address, &to.id, event).await,
+                None => no_mail(),
+            }),
+            Target::Archive(_) | Target::Customer => None,
+        }
+    }
+
+    /// Whether a target has any use for an event, beside what the subscription's filter says.
+    pub(crate) fn wants(&self, to: &Subscription, order_type: &str, event: &Event) -> bool {
+        match Target::of(&to.url) {
+            // Which version of the type the order lives on is looked at when it is sent.
+            Target::Customer => self
+                .service
+                .registry()
+                .any_version(order_type, |order_type| mail::notifies(order_type, event)),
+            Target::Webhook | Target::Archive(_) | Target::Mail(_) => true,
         }
     }
 
@@ -105,6 +180,11 @@ impl Shared {
         }
         Ok(body.to_string())
     }
+}
+
+fn no_mail() -> Tried {
+    let reason = "no mail server is set up: [mail] in comanda.toml".to_owned();
+    Tried::new(Outcome::failed(reason), Instant::now())
 }
 
 /// An error with its causes.

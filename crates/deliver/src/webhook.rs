@@ -42,8 +42,7 @@ impl Clients {
     pub(crate) async fn send(&self, to: &Subscription, id: &str, body: String, now: Timestamp) -> Tried {
         let begun = Instant::now();
         let failed = |reason: String, begun: Instant| {
-            let retry_after = None;
-            Tried::new(Outcome::Failed { reason, retry_after }, begun)
+            Tried::new(Outcome::failed(reason), begun)
         };
         let url = match Url::parse(&to.url) {
             Ok(url) => url,
@@ -102,6 +101,7 @@ fn outcome(response: &Response) -> Outcome {
     Outcome::Failed {
         reason,
         retry_after: retry_after.and_then(wait_asked),
+        alone: false,
     }
 }
 

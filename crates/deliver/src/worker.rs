@@ -104,7 +104,7 @@ impl Worker {
     ) -> Result<Self, StoreError> {
         // Before anything is read, so that no event falls in between.
         let news = match Target::of(&subscription.url) {
-            Target::Webhook => News::Feed(shared.tail.listen()),
+            Target::Webhook | Target::Mail(_) | Target::Customer => News::Feed(shared.tail.listen()),
             Target::Archive(_) => News::Deaths(shared.service.deaths()),
         };
         let progress = match shared.port()?.progress(&subscription.id).await? {
@@ -191,6 +191,11 @@ impl Worker {
         }
     }
 
+    fn wants(&self, order_type: &str, customer: Option<&str>, event: &Event) -> bool {
+        self.subscription.filter.matches(order_type, customer, event)
+            && self.shared.wants(&self.subscription, order_type, event)
+    }
+
     fn is_down(&self) -> bool {
         self.failures.load(Ordering::SeqCst) >= DOWN_AFTER
     }
@@ -262,11 +267,10 @@ impl Worker {
 
     /// Sends what is wanted of a part of the feed, and moves past it.
     async fn send_new(&mut self, events: &[FeedEvent], next: Cursor) -> Result<Step, StoreError> {
-        let filter = &self.subscription.filter;
         let mut groups: Vec<Group> = Vec::new();
         let mut held: BTreeMap<OrderId, Exception> = BTreeMap::new();
         for event in events {
-            if !filter.matches(&event.order_type, event.customer.as_deref(), &event.event) {
+            if !self.wants(&event.order_type, event.customer.as_deref(), &event.event) {
                 continue;
             }
             let number = event.event.number;
@@ -304,7 +308,6 @@ impl Worker {
 
     /// Tries again what could not be sent.
     async fn again(&mut self, exceptions: Vec<Exception>) -> Result<Step, StoreError> {
-        let filter = &self.subscription.filter;
         let mut groups = Vec::with_capacity(exceptions.len());
         for exception in exceptions {
             let Exception {
@@ -333,7 +336,7 @@ impl Worker {
                     .history(order, number.saturating_sub(1), count)
                     .await?;
                 group.read_to = events.last().map_or(until, |last| last.number);
-                events.retain(|event| filter.matches(&accepted.order_type, accepted.customer.as_deref(), event));
+                events.retain(|event| self.wants(&accepted.order_type, accepted.customer.as_deref(), event));
                 group.order_type = accepted.order_type.clone();
                 group.events = events;
             }
@@ -463,6 +466,11 @@ impl Worker {
                 .push(self.log(&id, event.kind.wire_name(), now, attempts, &tried));
             match tried.outcome {
                 Outcome::Unwanted => {}
+                // Who says no to one is there.
+                Outcome::Refused(_) => {
+                    self.failures.store(0, Ordering::SeqCst);
+                    attempts = 0;
+                }
                 Outcome::Delivered => {
                     self.failures.store(0, Ordering::SeqCst);
                     let lag = self.shared.store.now().duration_since(at);
@@ -474,9 +482,23 @@ impl Worker {
                     ended.pause = Some(GONE.to_owned());
                     return ended;
                 }
-                Outcome::Failed { reason, retry_after } => {
-                    self.failures.fetch_add(1, Ordering::SeqCst);
+                Outcome::Failed {
+                    reason,
+                    retry_after,
+                    alone,
+                } => {
                     let wait = wait_after(attempts, retry_after, scale);
+                    if alone {
+                        self.failures.store(0, Ordering::SeqCst);
+                    } else {
+                        self.failures.fetch_add(1, Ordering::SeqCst);
+                    }
+                    if alone && wait.is_none() {
+                        // One of many: it is given up, and stands in the log.
+                        metrics::counter!("comanda_deliveries_given_up_total").increment(1);
+                        attempts = 0;
+                        continue;
+                    }
                     if wait.is_none() {
                         ended.pause = Some(format!("{id} could not be delivered in {attempts} tries: {reason}"));
                     }
@@ -502,6 +524,7 @@ impl Worker {
     fn log(&self, id: &str, kind: &str, at: Timestamp, attempt: u32, tried: &Tried) -> Delivery {
         let (outcome, reason) = match &tried.outcome {
             Outcome::Delivered | Outcome::Unwanted => ("delivered", None),
+            Outcome::Refused(reason) => ("refused", Some(reason.clone())),
             Outcome::Gone => ("gone", Some("410 Gone".to_owned())),
             Outcome::Failed { reason, .. } => ("failed", Some(reason.clone())),
         };
@@ -526,12 +549,10 @@ impl Worker {
             return Ok(Step::Rest(Some(at)));
         }
         const KIND: &str = "comanda.subscription.gap";
-        let begin = self.shared.store.feed(FeedStart::Oldest, 0).await?.next;
-        if matches!(Target::of(&self.subscription.url), Target::Archive(_)) {
-            // There is nobody to tell. What can still fail has all its events, so that nothing is missed.
-            self.cursor = begin;
-            self.written.1 = Instant::now();
-            return Ok(Step::Moved);
+        let mut begin = self.shared.store.feed(FeedStart::Oldest, 0).await?.next;
+        if Target::of(&self.subscription.url) == Target::Customer && begin.epoch != self.cursor.epoch {
+            // A store that was restored: its customers have been told, perhaps long ago.
+            begin = self.shared.store.feed(FeedStart::Newest, 0).await?.next;
         }
         let subscription = &self.subscription.id;
         let id = format!("{subscription}:gap:{begin}");
@@ -544,12 +565,14 @@ impl Worker {
             return Ok(Step::Over);
         }
         self.gap.0 += 1;
-        let tried = self
-            .shared
-            .clients
-            .send(&self.subscription, &id, body.to_string(), now)
-            .await;
-        let delivered = matches!(tried.outcome, Outcome::Delivered);
+        let Some(tried) = self.shared.send_own(&self.subscription, &id, &body).await else {
+            // There is nobody to tell. What can still fail has all its events, so that an archive misses nothing.
+            self.cursor = begin;
+            self.written.1 = Instant::now();
+            self.gap = (0, None);
+            return Ok(Step::Moved);
+        };
+        let delivered = matches!(tried.outcome, Outcome::Delivered | Outcome::Refused(_));
         let advance = Advance {
             hold: self.hold,
             cursor: delivered.then_some(begin),
@@ -568,7 +591,7 @@ impl Worker {
         }
         let asked = match tried.outcome {
             Outcome::Failed { retry_after, .. } => retry_after,
-            Outcome::Delivered | Outcome::Unwanted | Outcome::Gone => {
+            Outcome::Delivered | Outcome::Unwanted | Outcome::Refused(_) | Outcome::Gone => {
                 return Ok(Step::Pause(GONE.to_owned()));
             }
         };

@@ -129,6 +129,13 @@ impl Registry {
             .cloned()
     }
 
+    /// Whether something holds of any version of a type that is known here.
+    pub fn any_version(&self, name: &str, holds: impl Fn(&OrderType) -> bool) -> bool {
+        let versions = self.versions.read();
+        let mut types = versions.values().map(|definition| &definition.order_type);
+        types.any(|order_type| &*order_type.name == name && holds(order_type))
+    }
+
     /// The names of the queues of all types, in every version that is known here.
     pub fn queues(&self) -> BTreeSet<Arc<str>> {
         let versions = self.versions.read();

@@ -44,7 +44,7 @@ pub(crate) struct FilterView {
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct SubscriptionBody {
-    /// Where events are sent: `https` or `http`.
+    /// Where events are sent: an `https` or `http` URL, or `mailto:` with an address.
     url: String,
     /// For people.
     #[serde(default)]
@@ -142,7 +142,8 @@ pub(crate) struct SubscriptionView {
     filter: FilterView,
     include: Option<Include>,
     concurrency: u32,
-    signature: Signature,
+    /// What is signed with; null for e-mail.
+    signature: Option<Signature>,
     /// Whether it stands in the server's configuration, where alone it can be changed.
     configured: bool,
     /// `active` or `paused`.
@@ -223,10 +224,10 @@ impl SubscriptionView {
             },
             include: subscription.include_order.then_some(Include::Order),
             concurrency: subscription.concurrency,
-            signature: if is_asymmetric {
-                Signature::Ed25519
-            } else {
-                Signature::Hmac
+            signature: match is_asymmetric {
+                _ if subscription.secrets.is_empty() => None,
+                true => Some(Signature::Ed25519),
+                false => Some(Signature::Hmac),
             },
             configured: subscription.configured,
             state: if paused_at.is_some() { "paused" } else { "active" },
@@ -241,7 +242,7 @@ impl SubscriptionView {
 
     fn told(rotated: Rotated) -> Self {
         Self {
-            secret: Some(rotated.verify_with),
+            secret: rotated.verify_with,
             ..Self::new(rotated.subscription)
         }
     }

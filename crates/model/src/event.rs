@@ -67,7 +67,7 @@ pub enum EventKind {
 
 impl EventKind {
     /// All there are.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 13] = [
         Self::Accepted,
         Self::StatusChanged,
         Self::Edited,
@@ -77,6 +77,10 @@ impl EventKind {
         Self::CancelRequested,
         Self::UndoFailed,
         Self::Undone,
+        Self::Approved,
+        Self::Rejected,
+        Self::HoldLapsed,
+        Self::HoldTaken,
     ];
 
     /// The CloudEvents `type` on the wire.

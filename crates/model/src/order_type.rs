@@ -39,6 +39,17 @@ pub struct OrderType {
     pub steps: IndexMap<Arc<str>, Step>,
     /// Money rules that the data must satisfy.
     pub rules: Vec<SumRule>,
+    /// Where the data says how the customer is told.
+    pub notify: Option<Notify>,
+}
+
+/// Where an order's data says how its customer is told of what `notify` names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notify {
+    /// JSON pointer to the e-mail address.
+    pub email: String,
+    /// JSON pointer to the language (`es`, `pt-BR`); the type's language where it is not set or says nothing.
+    pub language: Option<String>,
 }
 
 /// Where an order begins.
@@ -111,6 +122,8 @@ pub struct Status {
     pub require: Vec<Require>,
     /// The queue that entering puts an item into, for programs outside. It does not hold the order.
     pub queue: Option<StatusQueue>,
+    /// Whether the customer is told when an order enters.
+    pub notifies_customer: bool,
 }
 
 /// A status's queue.
@@ -177,6 +190,8 @@ pub struct Step {
     pub exhausted: Exhausted,
     /// The archive that the whole order is written to each time it becomes a dead letter here.
     pub archive: Option<Arc<str>>,
+    /// Whether the customer is told when it is exhausted.
+    pub notifies_customer: bool,
     /// Asked under the same key before anything is tried again, when an attempt's outcome is unknown.
     pub unknown: Option<Box<HttpCall>>,
     /// What takes it back.
@@ -492,6 +507,18 @@ impl OrderType {
     pub fn status_queues(&self) -> impl Iterator<Item = &Arc<str>> {
         let queues = self.statuses.values().filter_map(|status| status.queue.as_ref());
         queues.map(|queue| &queue.name)
+    }
+
+    /// Whether the customer is told of this: that an order has entered `status`, or that its step `exhausted` has failed
+    /// for good.
+    pub fn notifies_customer(&self, status: Option<&str>, exhausted: Option<&str>) -> bool {
+        self.notify.is_some()
+            && (status
+                .and_then(|name| self.status(name))
+                .is_some_and(|status| status.notifies_customer)
+                || exhausted
+                    .and_then(|name| self.steps.get(name))
+                    .is_some_and(|step| step.notifies_customer))
     }
 
     /// The status of this name.

@@ -29,6 +29,7 @@ pub(crate) fn check(file: &File, schema: Option<&Value>, known: &Known, report: 
     let run = steps_run_before(file);
     read_names(file, &run, schema, known, report);
     archives_are_set_up(file, known, report);
+    notices_have_a_place(file, report);
     effects_without_undo(file, &run, report);
 }
 
@@ -46,6 +47,25 @@ fn archives_are_set_up(file: &File, known: &Known, report: &mut Report<'_>) {
             ),
         };
         report.warning("type/missing-archive", &name.span, message, Some(help));
+    }
+}
+
+fn notices_have_a_place(file: &File, report: &mut Report<'_>) {
+    let of_statuses = file.statuses.iter().filter_map(|status| status.notify.as_ref());
+    let of_steps = file.steps.iter().filter_map(|step| step.notify.as_ref());
+    let mut named = of_statuses.chain(of_steps);
+    match (&file.notify, named.next()) {
+        (None, Some(span)) => {
+            let message = "the customer is to be told, but the type does not say where";
+            let help = "name the e-mail address in the data: [notify] email = \"/email\"".to_owned();
+            report.error("type/no-notify-address", span, message, Some(help));
+        }
+        (Some((_, span)), None) => {
+            let message = "nothing uses [notify]";
+            let help = "a status or `exhausted` says when: notify = [\"customer\"]".to_owned();
+            report.warning("type/unused-notify", span, message, Some(help));
+        }
+        _ => {}
     }
 }
 

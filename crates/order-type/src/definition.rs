@@ -116,6 +116,7 @@ fn read_into(bundle: &Bundle, known: &Known, report: &mut Report<'_>) -> Option<
             .map(|step| (shared(step.name), step.step))
             .collect(),
         rules: file.rules,
+        notify: file.notify.map(|(notify, _)| notify),
     };
     Some(Definition {
         order_type: Arc::new(order_type),
@@ -177,6 +178,7 @@ fn status_of(entry: StatusEntry, language: Language) -> (Arc<str>, Status) {
             name: name.value.into(),
             attempts,
         }),
+        notifies_customer: entry.notify.is_some(),
     };
     (shared(entry.name), status)
 }

@@ -105,7 +105,7 @@ fn each_mistake_has_its_code() {
         (
             "initial = \"A\"",
             "initial = \"A\"\nnotify = [\"x\"]",
-            "type/not-supported",
+            "type/wrong-kind",
         ),
         ("initial = \"A\"", "initial = { from = \"/a/b\" }", "type/bad-pointer"),
         (
@@ -175,7 +175,27 @@ fn each_mistake_has_its_code() {
             "next = \"B\"\ndeadline = { after = \"10\", to = \"C\" }",
             "type/bad-duration",
         ),
-        ("next = \"B\"", "next = \"B\"\nnotify = [\"x\"]", "type/not-supported"),
+        ("next = \"B\"", "next = \"B\"\nnotify = [\"x\"]", "type/unknown-value"),
+        (
+            "next = \"B\"",
+            "next = \"B\"\nnotify = [\"customer\"]",
+            "type/no-notify-address",
+        ),
+        (
+            "[statuses.A]",
+            "[notify]\nemail = \"/x\"\n[statuses.A]",
+            "type/unused-notify",
+        ),
+        (
+            "[statuses.A]",
+            "[notify]\nlanguage = \"/x\"\n[statuses.A]\nnotify = [\"customer\"]",
+            "type/missing-key",
+        ),
+        (
+            "[statuses.A]",
+            "[notify]\nemail = \"/mail\"\n[statuses.A]\nnotify = [\"customer\"]",
+            "type/unknown-field",
+        ),
         (
             "next = \"B\"",
             "next = \"B\"\nqueue = \"Open Repairs\"",
@@ -214,8 +234,8 @@ fn each_mistake_has_its_code() {
         ),
         (
             "{{ data.x }}\"",
-            "\"\nexhausted = { archive = \"x\", notify = [\"customer\"] }",
-            "type/not-supported",
+            "\"\nexhausted = { notify = [\"customer\"] }",
+            "type/no-notify-address",
         ),
         ("{{ data.x }}\"", "\"\nexhausted = {}", "type/missing-key"),
         (

@@ -7,6 +7,7 @@ pub mod archives;
 pub mod calls;
 pub mod intake;
 mod layer;
+pub mod mail;
 mod read;
 pub mod secrets;
 mod show;
@@ -87,6 +88,8 @@ pub struct Config {
     pub allow_private: bool,
     /// Whom events are sent to.
     pub subscriptions: Vec<Subscription>,
+    /// How e-mail is sent; none without a mail server.
+    pub mail: Option<mail::Mail>,
     /// Where failed orders are written, by the archive's name.
     pub archives: BTreeMap<String, archives::Archive>,
     /// Where orders come from besides the API, by name.

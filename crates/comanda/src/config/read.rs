@@ -16,6 +16,7 @@ use super::archives::{Archive, archive};
 use super::calls;
 use super::intake::{Source, source};
 use super::layer::{Layer, Origin, merged, origin};
+use super::mail::{self, Mail, MailSettings};
 use super::subscriptions::{Subscription, subscription};
 use super::{Calls, Config, ConfigError, ConfigFault, Engine, Limits, Log, SecretSource, units};
 
@@ -174,6 +175,7 @@ impl Reader<'_> {
         let subscriptions = self.subscriptions();
         let customers = self.customers();
         let payments = self.payments();
+        let mail = self.mail();
         let archives = self.archives();
         let intake = self.intake();
         let env = self.env();
@@ -212,6 +214,7 @@ impl Reader<'_> {
             final_kept: final_kept?,
             allow_private: allow_private?,
             subscriptions,
+            mail: mail?,
             archives,
             intake,
             env,
@@ -301,6 +304,34 @@ impl Reader<'_> {
             self.fault("payments.authorize", message.to_owned());
         }
         options.map(Some)
+    }
+
+    /// `Some(None)`: there is no mail server.
+    fn mail(&mut self) -> Option<Option<Mail>> {
+        let server = self.parse("mail.server", mail::server);
+        let [from, user, password_env, password_file] =
+            ["from", "user", "password_env", "password_file"].map(|name| self.parse(&format!("mail.{name}"), text));
+        let tls = self.parse("mail.tls", mail::tls);
+        let insecure = self.switch("mail.insecure");
+        let [ca_file, templates] =
+            ["ca_file", "templates"].map(|name| self.parse(&format!("mail.{name}"), optional_path));
+        let connections_max = self.count("mail.connections_max", 1, 64);
+        let language = self.parse("mail.language", mail::language);
+        let settings = MailSettings {
+            server: server?,
+            from: from?,
+            tls: tls?,
+            insecure: insecure?,
+            ca_file: ca_file?,
+            user: user?,
+            password_env: password_env?,
+            password_file: password_file?,
+            connections_max: connections_max?,
+            templates: templates?,
+            language: language?,
+        };
+        let read = settings.read();
+        read.map_err(|(key, message)| self.fault(key, message)).ok()
     }
 
     fn fault(&mut self, key: &str, message: String) {
@@ -519,6 +550,14 @@ fn path(text: &str) -> Result<PathBuf, String> {
     } else {
         Ok(PathBuf::from(text))
     }
+}
+
+fn text(text: &str) -> Result<String, String> {
+    Ok(text.to_owned())
+}
+
+fn optional_path(text: &str) -> Result<Option<PathBuf>, String> {
+    Ok((!text.is_empty()).then(|| PathBuf::from(text)))
 }
 
 fn store(text: &str) -> Result<StoreKind, String> {

@@ -29,14 +29,18 @@ impl fmt::Display for SecretSource {
 pub fn read_all(sources: &BTreeMap<String, SecretSource>) -> Result<BTreeMap<String, String>, ConfigError> {
     let mut secrets = BTreeMap::new();
     for (name, source) in sources {
-        let value = read(source).map_err(|error| ConfigError::Secret {
-            name: name.clone(),
-            place: source.to_string(),
-            source: error,
-        })?;
-        secrets.insert(name.clone(), value);
+        secrets.insert(name.clone(), read_one(name, source)?);
     }
     Ok(secrets)
+}
+
+/// Reads one secret. `name` says which one it is where it cannot be read.
+pub fn read_one(name: &str, source: &SecretSource) -> Result<String, ConfigError> {
+    read(source).map_err(|error| ConfigError::Secret {
+        name: name.to_owned(),
+        place: source.to_string(),
+        source: error,
+    })
 }
 
 fn read(source: &SecretSource) -> Result<String, SecretReadError> {

@@ -13,8 +13,8 @@ pub struct Subscription {
     pub name: String,
     /// What is asked for.
     pub request: Request,
-    /// Where the secret is that is signed with.
-    pub secret: SecretSource,
+    /// Where the secret is that is signed with; none for e-mail.
+    pub secret: Option<SecretSource>,
 }
 
 const MEMBERS: [&str; 10] = [
@@ -54,12 +54,15 @@ pub(super) fn subscription(
     let wrong = |member: &str, wanted: &str| format!("`{name}`: `{member}` must be {wanted}");
     let url = text(members, "url")?.ok_or_else(|| wrong("url", "there: where the events are sent"))?;
     // The value is left out: it may be the secret itself.
-    let secret = members.get("secret").and_then(secret).ok_or_else(|| {
-        wrong(
-            "secret",
-            "named, not written: { env = \"NAME\" } or { file = \"PATH\" }",
-        )
-    })?;
+    let secret = match members.get("secret") {
+        None if url.starts_with("mailto:") => None,
+        given => Some(given.and_then(secret).ok_or_else(|| {
+            wrong(
+                "secret",
+                "named, not written: { env = \"NAME\" } or { file = \"PATH\" }",
+            )
+        })?),
+    };
     let include_order = match text(members, "include")?.as_deref() {
         None => false,
         Some("order") => true,

@@ -193,6 +193,18 @@ fn describe() {
         Unit::Seconds,
         "From an event to its delivery"
     );
+    describe_counter!(
+        "comanda_deliveries_given_up_total",
+        "E-mails that the server put off until the schedule ended"
+    );
+    describe_counter!(
+        "comanda_notices_without_address_total",
+        "Notices to customers whose order names no address"
+    );
+    describe_gauge!(
+        "comanda_order_types_without_notices",
+        "Order types whose customers are not told, because there is no mail server"
+    );
     describe_gauge!("comanda_subscriptions_paused", "Subscriptions to which nothing is sent");
     describe_gauge!("comanda_store_healthy", "1 while the store takes commits");
     describe_gauge!(

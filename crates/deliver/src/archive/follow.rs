@@ -13,7 +13,8 @@ use parking_lot::Mutex;
 
 use super::document::document;
 use super::{Archive, ArchiveError, Archives};
-use crate::service::{DeliverError, Deliveries};
+use crate::error::DeliverError;
+use crate::service::Deliveries;
 use crate::target::{ARCHIVE, Outcome, Tried, chain};
 
 /// The events by which an order becomes a dead letter.
@@ -67,10 +68,7 @@ impl Opened {
         let outcome = match self.write(service, name, order, event).await? {
             Written::Done => Outcome::Delivered,
             Written::Unwanted => Outcome::Unwanted,
-            Written::Failed(reason) => Outcome::Failed {
-                reason,
-                retry_after: None,
-            },
+            Written::Failed(reason) => Outcome::failed(reason),
         };
         Ok(Tried::new(outcome, begun))
     }
@@ -130,7 +128,7 @@ impl Deliveries {
                 created_at: self.engine().now(),
                 paused: None,
             };
-            self.set_up(subscription).await?;
+            self.set_up(subscription, true).await?;
         }
         Ok(())
     }

@@ -38,6 +38,7 @@ fn step(action: Action, attempts: u32) -> Step {
         },
         exhausted: Exhausted::DeadLetter,
         archive: None,
+        notifies_customer: false,
         undo: None,
         batch: 1,
     }
@@ -146,6 +147,7 @@ fn sample(scope: FifoScope, dead_letter: DeadLetterInLane) -> OrderType {
         statuses,
         steps,
         rules: Vec::new(),
+        notify: None,
     }
 }
 

@@ -2,17 +2,18 @@
 
 mod built_in;
 mod call;
+mod notify;
 mod rust;
 mod status;
 mod step;
 
-use comanda_model::order_type::{DeadLetterInLane, FifoScope, SumRule};
+use comanda_model::order_type::{DeadLetterInLane, FifoScope, Notify, SumRule};
 
 pub(crate) use status::StatusEntry;
 pub(crate) use step::{StepEntry, Use, UseIn};
 
 use crate::diagnostic::{Report, did_you_mean};
-use crate::fields::{Fields, is_pointer, not_supported, text_of, wrong_kind};
+use crate::fields::{Fields, is_pointer, text_of, wrong_kind};
 use crate::language::Language;
 use crate::pointer::tokens;
 use crate::tree::{Key, Located, Node, Span, Tree};
@@ -38,6 +39,8 @@ pub(crate) struct File {
     pub cancel: Option<Located<String>>,
     pub schema: SchemaEntry,
     pub rules: Vec<SumRule>,
+    /// `[notify]`, with its place.
+    pub notify: Option<(Notify, Span)>,
     pub statuses: Vec<StatusEntry>,
     pub steps: Vec<StepEntry>,
     pub wire: wire::Parsed,
@@ -106,6 +109,7 @@ pub(crate) fn parse(root: &Node, report: &mut Report<'_>) -> Option<File> {
     let rules = rules(&mut fields, &mut pointers, report);
     let statuses = statuses(&mut fields, &mut pointers, report);
     let steps = steps(&mut fields, &mut pointers, report);
+    let notify = notify::place(&mut fields, &mut pointers, report);
     if let Some(Some(key)) = fifo.as_ref().map(|(_, key)| key) {
         pointers.push(key.clone());
     }
@@ -113,7 +117,7 @@ pub(crate) fn parse(root: &Node, report: &mut Report<'_>) -> Option<File> {
     if !wire.key_is_moved {
         pointers.extend(key.clone());
     }
-    fields.finish(&["notify", "archive", "queue", "auth", "secret", "retention"], report);
+    fields.finish(&["archive", "queue", "auth", "secret", "retention"], report);
     Some(File {
         name,
         language,
@@ -125,6 +129,7 @@ pub(crate) fn parse(root: &Node, report: &mut Report<'_>) -> Option<File> {
         cancel,
         schema,
         rules,
+        notify,
         statuses,
         steps,
         wire,
@@ -388,9 +393,4 @@ fn steps(fields: &mut Fields<'_>, pointers: &mut Vec<Located<String>>, report: &
         .into_iter()
         .map(|(key, node)| step::parse(key, node, pointers, report))
         .collect()
-}
-
-/// A name that later versions give a meaning.
-fn later(what: &str, span: &Span, report: &mut Report<'_>) {
-    not_supported(what, span, report);
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use comanda_model::expression::Expression;
 use comanda_model::order_type::Require;
 
+use super::notify::parties;
 use super::step::{Use, UseIn, expression};
 use crate::diagnostic::Report;
 use crate::fields::{Fields, is_pointer, queue_name, text_of, wrong_kind};
@@ -28,6 +29,7 @@ pub(crate) struct StatusEntry {
     pub deadline: Option<(Duration, Located<String>)>,
     pub require: Vec<Require>,
     pub queue: Option<(Located<String>, u32)>,
+    pub notify: Option<Span>,
     /// Names that the conditions of `next` read.
     pub uses: Vec<Use>,
     /// The first member that leads out of the status or works in it: what a final status must not have.
@@ -59,6 +61,7 @@ pub(super) fn parse(
         deadline: None,
         require: Vec::new(),
         queue: None,
+        notify: None,
         uses: Vec::new(),
         way_out: None,
     };
@@ -99,7 +102,8 @@ pub(super) fn parse(
     }
     require(&mut fields, &mut entry, pointers, report);
     queue(&mut fields, &mut entry, report);
-    fields.finish(&["notify", "archive", "auth"], report);
+    entry.notify = parties(&mut fields, report);
+    fields.finish(&["archive", "auth"], report);
     entry
 }
 

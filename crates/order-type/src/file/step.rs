@@ -5,7 +5,8 @@ use std::time::Duration;
 use comanda_model::expression::{Expression, SyntaxError};
 use comanda_model::order_type::{Action, Exhausted, Retry, Step, WaitFor};
 
-use super::{choice, later};
+use super::choice;
+use super::notify::parties;
 use crate::diagnostic::{Report, did_you_mean};
 use crate::fields::{Fields, kebab_name, queue_name, text_of};
 use crate::tree::{Key, Located, Node, Span, Tree};
@@ -35,6 +36,8 @@ pub(crate) struct StepEntry {
     pub uses: Vec<Use>,
     /// Where its archive is named.
     pub archive: Option<Located<String>>,
+    /// Where it says that the customer is told.
+    pub notify: Option<Span>,
 }
 
 /// A name that a condition or a template reads, with the place of the text that reads it.
@@ -65,7 +68,7 @@ pub(super) fn parse(
     report: &mut Report<'_>,
 ) -> StepEntry {
     let mut uses = Vec::new();
-    let mut archive = None;
+    let mut failed = Failed::default();
     let step = match Fields::of(node, &name.span, format!("[steps.{}]", name.value), report) {
         Some(mut fields) => {
             let mut reader = Reader {
@@ -74,8 +77,8 @@ pub(super) fn parse(
                 within: UseIn::Call,
                 report,
             };
-            let step = reader.step(&mut fields, &mut archive);
-            fields.finish(&["notify", "archive", "secret", "lease", "worker"], report);
+            let step = reader.step(&mut fields, &mut failed);
+            fields.finish(&["archive", "secret", "lease", "worker"], report);
             step
         }
         None => noop(),
@@ -84,7 +87,8 @@ pub(super) fn parse(
         name: name.clone(),
         step,
         uses,
-        archive,
+        archive: failed.archive,
+        notify: failed.notify,
     }
 }
 
@@ -98,9 +102,17 @@ fn noop() -> Step {
         retry: Retry::default(),
         exhausted: Exhausted::DeadLetter,
         archive: None,
+        notifies_customer: false,
         undo: None,
         batch: 1,
     }
+}
+
+/// What is done beside when a step is exhausted, with its places.
+#[derive(Default)]
+struct Failed {
+    archive: Option<Located<String>>,
+    notify: Option<Span>,
 }
 
 pub(super) struct Reader<'r, 'b> {
@@ -111,7 +123,7 @@ pub(super) struct Reader<'r, 'b> {
 }
 
 impl Reader<'_, '_> {
-    fn step(&mut self, fields: &mut Fields<'_>, archive: &mut Option<Located<String>>) -> Step {
+    fn step(&mut self, fields: &mut Fields<'_>, failed: &mut Failed) -> Step {
         let mut step = self.call(fields, Retry::default());
         if let Some((_, node)) = fields.take("when")
             && let Some(text) = text_of("when", node, self.report)
@@ -121,8 +133,9 @@ impl Reader<'_, '_> {
         if let Some((key, node)) = fields.take("exhausted") {
             match &node.value {
                 Tree::Table(_) => {
-                    *archive = self.failed(key, node, fields.owner());
-                    step.archive = archive.as_ref().map(|name| name.value.as_str().into());
+                    *failed = self.failed(key, node, fields.owner()).unwrap_or_default();
+                    step.archive = failed.archive.as_ref().map(|name| name.value.as_str().into());
+                    step.notifies_customer = failed.notify.is_some();
                 }
                 _ => {
                     let words = [("dead-letter", Exhausted::DeadLetter), ("undo", Exhausted::Undo)];
@@ -152,18 +165,18 @@ impl Reader<'_, '_> {
         step
     }
 
-    /// `exhausted = { archive = "failures" }`: a dead letter that is also written elsewhere.
-    fn failed(&mut self, key: &Key, node: &Node, owner: &str) -> Option<Located<String>> {
+    /// `exhausted = { archive = "failures", notify = ["customer"] }`: a dead letter that is also written elsewhere, and
+    /// of which someone is told.
+    fn failed(&mut self, key: &Key, node: &Node, owner: &str) -> Option<Failed> {
         let mut inner = Fields::of(node, &key.span, format!("`exhausted` of {owner}"), self.report)?;
         let archive = inner.take("archive");
-        if let Some((key, _)) = inner.take("notify") {
-            later("`notify`", &key.span, self.report);
-        } else if archive.is_none() {
+        if archive.is_none() && inner.take("notify").is_none() {
             inner.missing("archive", self.report);
         }
+        let notify = parties(&mut inner, self.report);
         inner.finish(&[], self.report);
-        let (_, node) = archive?;
-        kebab_name("archive", "an archive", "failures", node, self.report)
+        let archive = archive.and_then(|(_, node)| kebab_name("archive", "an archive", "failures", node, self.report));
+        Some(Failed { archive, notify })
     }
 
     /// What a step and its undo have in common.

@@ -78,6 +78,7 @@ pub fn named(name: &str) -> OrderType {
             .map(|(name, step)| (Arc::from(name), step))
             .collect(),
         rules: Vec::new(),
+        notify: None,
     }
 }
 
@@ -94,6 +95,7 @@ fn step(attempts: u32) -> Step {
         },
         exhausted: Exhausted::DeadLetter,
         archive: None,
+        notifies_customer: false,
         undo: None,
         batch: 1,
     };

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use comanda_builtin::payments::HttpPaymentsOptions;
+use comanda_deliver::mail::Mail;
 use comanda_deliver::{Configured, DeliverError, Deliveries};
 use comanda_engine::{Breaks, Service};
 use comanda_http::{KeyRing, Server};
@@ -156,14 +157,27 @@ async fn deliveries(config: &Config, service: &Service) -> Result<Deliveries, Fa
     let mut configured = Vec::with_capacity(config.subscriptions.len());
     for subscription in &config.subscriptions {
         let name = subscription.name.clone();
-        let secret = secrets::read_all(&BTreeMap::from([(name.clone(), subscription.secret.clone())]))?;
+        let secret = match &subscription.secret {
+            Some(source) => Some(secrets::read_one(&name, source)?),
+            None => None,
+        };
         configured.push(Configured {
             request: subscription.request.clone(),
-            secret: secret.into_values().next().unwrap_or_default(),
+            secret,
             name,
         });
     }
+    let mail = match &config.mail {
+        Some(mail) => {
+            let mail = Mail::new(mail.options()?);
+            Some(Arc::new(mail.map_err(|error| {
+                Failure::process("e-mail could not be set up", error)
+            })?))
+        }
+        None => None,
+    };
     let options = comanda_deliver::Options {
+        mail,
         user_agent: concat!("comanda/", env!("CARGO_PKG_VERSION")).to_owned(),
         allow_private: config.allow_private,
         wait_scale: if config.fast_retries { FAST } else { 1.0 },

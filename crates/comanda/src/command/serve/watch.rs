@@ -50,6 +50,9 @@ pub(super) async fn run(
                 match service.registry().replace(definitions).await {
                     Ok(change) => {
                         tell(&change);
+                        if let Err(error) = deliveries.notices().await {
+                            eprintln!("Customers are not told what the new types have them told: {}", chain(&error));
+                        }
                         if let Err(error) = deliveries.archive().await {
                             eprintln!("Failed orders of the new types are not archived: {}", chain(&error));
                         }
