@@ -99,6 +99,8 @@ pub enum Command {
     List(List),
     /// Show what happened to one order, or to all
     Events(Events),
+    /// Make a link that shows one order to its customer
+    Link(crate::command::link::Link),
     /// Cancel an order
     Cancel(Cancel),
     /// Say yes to a step that waits for a person

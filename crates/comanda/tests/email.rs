@@ -88,7 +88,10 @@ fn purchase(server: &Server, data: Value) -> String {
 }
 
 fn notices(server: &Server) -> Vec<Value> {
-    let log = server.run(&["subscriptions", "deliveries", "customer-notices", "--output", "json"], "");
+    let log = server.run(
+        &["subscriptions", "deliveries", "customer-notices", "--output", "json"],
+        "",
+    );
     log.ok().json()["items"].as_array().unwrap().clone()
 }
 
@@ -115,12 +118,18 @@ fn customers_are_told_in_their_language_and_one_bad_address_stops_nobody() {
     let mut expected = BTreeMap::new();
     for (language, word) in [("en", "It is now"), ("es", "Ahora está"), ("pt-BR", "Agora está")] {
         let to = format!("ana.{language}@example.com");
-        let order = purchase(&server, json!({"email": to, "language": language, "orderId": format!("<{language}>")}));
+        let order = purchase(
+            &server,
+            json!({"email": to, "language": language, "orderId": format!("<{language}>")}),
+        );
         expected.insert(to, (order, language, word));
     }
     while !expected.is_empty() {
         let message = mail.next();
-        assert_eq!((&message["tls"], &message["authenticated"]), (&json!(true), &json!(true)));
+        assert_eq!(
+            (&message["tls"], &message["authenticated"]),
+            (&json!(true), &json!(true))
+        );
         assert_eq!(message["from"], "shop@example.com");
         let to = message["to"][0].as_str().unwrap();
         if to == "later@example.com" {
@@ -129,7 +138,10 @@ fn customers_are_told_in_their_language_and_one_bad_address_stops_nobody() {
         let (order, language, word) = expected.remove(to).expect("each is told once");
         assert_eq!(message["language"], language.split('-').next().unwrap());
         let id = message["id"].as_str().unwrap();
-        assert!(id.contains(&order) && id.ends_with(".customer-notices@example.com>"), "{id}");
+        assert!(
+            id.contains(&order) && id.ends_with(".customer-notices@example.com>"),
+            "{id}"
+        );
         let (text, html) = (message["text"].as_str().unwrap(), message["html"].as_str().unwrap());
         assert!(text.contains(word) && text.contains("COMPLETED"), "{text}");
         assert!(text.contains(&format!("<{language}>")), "{text}");
@@ -148,7 +160,10 @@ fn customers_are_told_in_their_language_and_one_bad_address_stops_nobody() {
         tries.iter().filter(begins).collect()
     };
     assert_eq!(of(&refused).len(), 1, "a no for good is not asked again: {tries:?}");
-    assert_eq!((&of(&refused)[0]["status"], &of(&refused)[0]["delivered"]), (&json!(550), &json!(false)));
+    assert_eq!(
+        (&of(&refused)[0]["status"], &of(&refused)[0]["delivered"]),
+        (&json!(550), &json!(false))
+    );
     let put_off: Vec<_> = of(&later).iter().map(|one| one["status"].clone()).collect();
     assert_eq!(put_off, [json!(250), json!(451)], "newest first: {tries:?}");
     let shown = server.run(&["subscriptions", "show", "customer-notices", "--output", "json"], "");
@@ -166,14 +181,23 @@ fn customers_are_told_in_their_language_and_one_bad_address_stops_nobody() {
         "/v1/subscriptions",
         &json!({"url": "mailto:ops@example.com", "filter": {"types": ["shop-order"]}, "from": "oldest"}).to_string(),
     );
-    assert_eq!((made.0, &made.1["secret"], &made.1["signature"]), (201, &Value::Null, &Value::Null));
+    assert_eq!(
+        (made.0, &made.1["secret"], &made.1["signature"]),
+        (201, &Value::Null, &Value::Null)
+    );
     let mut told = BTreeSet::new();
     while told.len() < 2 {
         let message = mail.next();
         let to = message["to"][0].as_str().unwrap().to_owned();
-        assert!(!message["headers"].as_array().unwrap().contains(&json!("Bcc")), "{message}");
+        assert!(
+            !message["headers"].as_array().unwrap().contains(&json!("Bcc")),
+            "{message}"
+        );
         if to == "ops@example.com" {
-            assert!(message["subject"].as_str().unwrap().starts_with("comanda.order."), "{message}");
+            assert!(
+                message["subject"].as_str().unwrap().starts_with("comanda.order."),
+                "{message}"
+            );
             told.insert(to);
         } else if to == "ana@example.com" {
             assert_eq!(message["subject"], "No Pen Bcc: all@example.com");
@@ -225,5 +249,8 @@ fn killed_at_any_moment_and_with_its_mail_server_away_it_tells_every_customer_an
         }
         message = mail.next();
     }
-    assert!(ids.values().all(|ids| ids.len() == 1), "one id however often it is sent: {ids:?}");
+    assert!(
+        ids.values().all(|ids| ids.len() == 1),
+        "one id however often it is sent: {ids:?}"
+    );
 }

@@ -28,4 +28,3 @@ pub enum DeliverError {
     #[error(transparent)]
     Store(#[from] StoreError),
 }
-

@@ -22,9 +22,9 @@ mod webhook;
 mod worker;
 
 pub use attempt::AttemptView;
-pub use event::{CloudEvent, EventData};
-pub use schedule::SCHEDULE;
 pub use error::DeliverError;
+pub use event::{CloudEvent, EventData};
 pub use request::{Configured, Request, Rotated, SecretKind};
 pub use resend::{Resend, Resent};
+pub use schedule::SCHEDULE;
 pub use service::{Deliveries, Options};

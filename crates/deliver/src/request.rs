@@ -81,7 +81,9 @@ pub(crate) fn check(request: &Request, options: &Options) -> Result<Url, Deliver
     };
     if let Some(address) = request.url.strip_prefix(MAILTO) {
         if address.parse::<lettre::Address>().is_err() {
-            return invalid(format!("`{address}` is no e-mail address; write mailto:ops@shop.example"));
+            return invalid(format!(
+                "`{address}` is no e-mail address; write mailto:ops@shop.example"
+            ));
         }
         if options.mail.is_none() {
             return invalid("no mail server is set up: [mail] in comanda.toml".to_owned());
@@ -110,4 +112,3 @@ pub(crate) fn check(request: &Request, options: &Options) -> Result<Url, Deliver
     }
     Ok(url)
 }
-

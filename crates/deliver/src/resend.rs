@@ -15,7 +15,6 @@ const RESEND_MAX: usize = 500;
 /// The most events that one call looks at to find those to send again.
 const RESEND_EVENTS_MAX: usize = 100_000;
 
-
 /// What is to be sent again.
 #[derive(Clone, Debug)]
 pub enum Resend {
@@ -106,4 +105,3 @@ fn once(order: OrderId, number: u64, now: Timestamp) -> Exception {
         retry_at: now,
     }
 }
-

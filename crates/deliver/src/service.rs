@@ -247,7 +247,10 @@ impl Deliveries {
             url: request.url.clone(),
             filter: request.filter.clone(),
             include_order: request.include_order,
-            secrets: secret.into_iter().map(|secret| SigningSecret { secret, until: None }).collect(),
+            secrets: secret
+                .into_iter()
+                .map(|secret| SigningSecret { secret, until: None })
+                .collect(),
             allow_private: self.0.options.allow_private,
             concurrency: request.concurrency,
             configured: false,
@@ -429,7 +432,9 @@ impl Deliveries {
             return Err(DeliverError::Configured(id.to_owned()));
         }
         let Some(signing) = current.secrets.first() else {
-            return Err(DeliverError::Invalid(format!("`{id}` is sent by e-mail, which has no secret")));
+            return Err(DeliverError::Invalid(format!(
+                "`{id}` is sent by e-mail, which has no secret"
+            )));
         };
         let is_asymmetric = signing.secret.starts_with("whsk_");
         let kind = if is_asymmetric {

@@ -41,9 +41,7 @@ impl Clients {
     /// Makes one try. `id` is the event's, and the same on every try, so that the receiver can tell a repetition.
     pub(crate) async fn send(&self, to: &Subscription, id: &str, body: String, now: Timestamp) -> Tried {
         let begun = Instant::now();
-        let failed = |reason: String, begun: Instant| {
-            Tried::new(Outcome::failed(reason), begun)
-        };
+        let failed = |reason: String, begun: Instant| Tried::new(Outcome::failed(reason), begun);
         let url = match Url::parse(&to.url) {
             Ok(url) => url,
             Err(error) => return failed(format!("the URL is not valid: {error}"), begun),

@@ -147,6 +147,18 @@ pub const CODES: &[Advice] = &[
         advice: "There is no subscription with this id. `GET /v1/subscriptions` lists those that there are.",
     },
     Advice {
+        code: "unknown-link",
+        status: 404,
+        title: "Unknown link",
+        advice: "The link was not made by this server, was changed, or was made void by a new key. Ask for a new one: `POST /v1/orders/{id}/links`.",
+    },
+    Advice {
+        code: "link-expired",
+        status: 410,
+        title: "The link has expired",
+        advice: "A link is good for as long as was asked for when it was made. Ask for a new one: `POST /v1/orders/{id}/links`.",
+    },
+    Advice {
         code: "subscription-configured",
         status: 409,
         title: "The configuration has made this subscription",

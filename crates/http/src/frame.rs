@@ -110,8 +110,14 @@ fn refusal(mounted: Option<&Mounted>, problem: Problem, origin: Option<&HeaderVa
 fn is_open(route: &str) -> bool {
     matches!(
         route,
-        "/healthz" | "/readyz" | "/docs" | "/docs/problems/{code}" | "/openapi.json" | "/v1/callbacks/{token}"
-            // Its signature is the right to post.
+        "/healthz"
+            | "/readyz"
+            | "/docs"
+            | "/docs/problems/{code}"
+            | "/openapi.json"
+            // The token, or the signature, is the right.
+            | "/v1/callbacks/{token}"
+            | "/v1/links/{token}"
             | "/v1/intake/{name}"
     )
 }

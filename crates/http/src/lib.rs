@@ -15,6 +15,7 @@ mod frame;
 mod intake;
 mod inventory;
 mod keys;
+mod links;
 mod listing;
 mod meter;
 mod mount;
@@ -91,6 +92,8 @@ pub struct Options {
     pub intake: Option<Intake>,
     /// Renders `/metrics`.
     pub metrics: Option<Arc<dyn Fn() -> String + Send + Sync>>,
+    /// Where others reach this server, without a slash at the end: links begin with it.
+    pub public_url: String,
     /// The program's version, for OpenAPI.
     pub version: String,
 }
@@ -261,6 +264,9 @@ impl App {
             .route("/v1/orders/{id}/approve", post(callbacks::approve))
             .route("/v1/orders/{id}/reject", post(callbacks::reject))
             .route("/v1/callbacks/{token}", post(callbacks::take))
+            .route("/v1/orders/{id}/links", post(links::create))
+            .route("/v1/links/rotate-key", post(links::rotate))
+            .route("/v1/links/{token}", get(links::open))
             .route("/v1/orders/{id}/events", get(streams::of_order))
             .route("/v1/orders/{id}/attempts", get(orders::attempts))
             .route("/v1/orders/{id}/holds", get(inventory::holds))

@@ -70,6 +70,15 @@ impl Problem {
         }
     }
 
+    /// Whether it is that a link for one order is void.
+    pub(crate) fn is_about_a_link(&self) -> bool {
+        matches!(self.code, "unknown-link" | "link-expired")
+    }
+
+    pub(crate) fn status(&self) -> StatusCode {
+        self.status
+    }
+
     /// Says when to try again.
     pub(crate) fn after(self, after: Duration) -> Self {
         let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);

@@ -57,7 +57,7 @@ fn wanted(filter: &EventFilter, event: &FeedEvent) -> bool {
     filter.matches(&event.order_type, event.customer.as_deref(), &event.event)
 }
 
-fn wants_stream(headers: &HeaderMap) -> bool {
+pub(crate) fn wants_stream(headers: &HeaderMap) -> bool {
     let accepted = headers.get_all(ACCEPT).iter().filter_map(|accept| accept.to_str().ok());
     let mut kinds = accepted.flat_map(|accept| accept.split(','));
     kinds.any(|kind| {
@@ -74,7 +74,7 @@ fn resume(query: &mut Query, headers: &HeaderMap) -> Option<String> {
 }
 
 impl App {
-    fn stream_permit(&self) -> Result<OwnedSemaphorePermit, Problem> {
+    pub(crate) fn stream_permit(&self) -> Result<OwnedSemaphorePermit, Problem> {
         self.streams.clone().try_acquire_owned().map_err(|_| {
             let detail = format!("{} live streams are open", self.options.streams_max);
             Problem::new("too-many-streams", detail).after(Duration::from_secs(5))
@@ -82,7 +82,7 @@ impl App {
     }
 
     /// Ends when the server, or the engine below it, begins to stop.
-    async fn stops(&self) {
+    pub(crate) async fn stops(&self) {
         tokio::select! {
             () = self.stopping.cancelled() => {}
             () = self.service.stopped() => {}

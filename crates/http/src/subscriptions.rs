@@ -269,7 +269,8 @@ impl App {
     }
 }
 
-async fn read<T: serde::de::DeserializeOwned>(app: &App, request: Request) -> Result<T, Problem> {
+/// Reads a body that may be left out.
+pub(crate) async fn read<T: serde::de::DeserializeOwned>(app: &App, request: Request) -> Result<T, Problem> {
     let (parts, body) = request.into_parts();
     body::is_json(&parts.headers)?;
     let bytes = body::read(body, &app.options).await?;

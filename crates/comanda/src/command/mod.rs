@@ -14,6 +14,7 @@ mod get;
 mod import;
 mod intake;
 mod keys;
+pub(crate) mod link;
 mod list;
 mod migrate;
 mod new;
@@ -62,6 +63,7 @@ pub fn run(cli: Cli, steps: RustSteps) -> Result<(), Failure> {
         Command::Get(args) => remotely(&global, async |remote| get::run(&remote, args, output).await),
         Command::List(args) => remotely(&global, async |remote| list::run(&remote, args, output).await),
         Command::Events(args) => remotely(&global, async |remote| events::run(remote, args, output).await),
+        Command::Link(args) => remotely(&global, async |remote| link::run(&remote, args, output).await),
         Command::Approve(args) => remotely(&global, async |remote| approval::approve(&remote, args, output).await),
         Command::Reject(args) => remotely(&global, async |remote| approval::reject(&remote, args, output).await),
         Command::Cancel(args) => remotely(&global, async |remote| cancel::run(&remote, args, output).await),

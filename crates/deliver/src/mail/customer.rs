@@ -3,8 +3,10 @@
 
 use comanda_model::order_type::{Action, BuiltInKind, OrderType};
 use comanda_model::{Event, EventKind};
+use serde_json::Value;
 
 use super::notices::step_of;
+use super::templates::Templates;
 
 /// An event, as its customer may know it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +52,16 @@ impl Told {
             step: step.filter(|_| failed).map(str::to_owned),
         }
     }
+}
+
+/// The language that an order's customer reads: what the data says, as far as there are messages in it, or else the
+/// type's.
+pub fn language<'a>(order_type: &'a OrderType, data: &'a Value) -> &'a str {
+    let pointer = order_type.notify.as_ref().and_then(|notify| notify.language.as_deref());
+    let tag = pointer
+        .and_then(|pointer| data.pointer(pointer))
+        .and_then(Value::as_str);
+    Templates::language(tag.unwrap_or(&order_type.language), &order_type.language)
 }
 
 /// Whether a change was asked for through the API.

@@ -36,9 +36,11 @@ impl Letter<'_> {
             .message_id(Some(id));
         let plain = SinglePart::plain(self.rendered.text);
         let mut message = match self.rendered.html {
-            Some(html) => {
-                builder.multipart(MultiPart::alternative().singlepart(plain).singlepart(SinglePart::html(html)))?
-            }
+            Some(html) => builder.multipart(
+                MultiPart::alternative()
+                    .singlepart(plain)
+                    .singlepart(SinglePart::html(html)),
+            )?,
             None => builder.singlepart(plain)?,
         };
         // Nobody's holiday notice is to be sent in answer (RFC 3834).
@@ -58,7 +60,13 @@ impl Letter<'_> {
 
 /// What may stand in a `Message-ID` (RFC 5322, dot-atom): all else becomes a dot.
 fn token(text: &str) -> String {
-    let plain = |c: char| if c.is_ascii_alphanumeric() || c == '-' || c == '_' { c } else { '.' };
+    let plain = |c: char| {
+        if c.is_ascii_alphanumeric() || c == '-' || c == '_' {
+            c
+        } else {
+            '.'
+        }
+    };
     text.chars().map(plain).collect()
 }
 

@@ -19,7 +19,7 @@ use comanda_model::{Event, OrderId};
 use lettre::Address;
 use serde_json::json;
 
-pub use customer::Told;
+pub use customer::{Told, language};
 pub(crate) use notices::wants as notifies;
 pub use options::{MailError, MailOptions, MailTls};
 
@@ -72,7 +72,16 @@ impl Mail {
         let view = service.find(order).await?.map(|found| found.view(service.now()));
         let context = json!({"event": event, "order": view});
         let names = [event.kind.to_owned(), "event".to_owned()];
-        Ok(self.post(address, &names, &self.language, &context, (&event.id, subscription), begun).await)
+        Ok(self
+            .post(
+                address,
+                &names,
+                &self.language,
+                &context,
+                (&event.id, subscription),
+                begun,
+            )
+            .await)
     }
 
     /// Sends an event that is about a subscription itself.
@@ -85,16 +94,12 @@ impl Mail {
         let context = json!({"event": event, "order": null});
         let id = event["id"].as_str().unwrap_or_default();
         let names = ["event".to_owned()];
-        self.post(address, &names, &self.language, &context, (id, subscription), begun).await
+        self.post(address, &names, &self.language, &context, (id, subscription), begun)
+            .await
     }
 
     /// Tells an order's customer of an event, if the type says so and the data says where.
-    pub(crate) async fn notify(
-        &self,
-        service: &Service,
-        order: OrderId,
-        event: &Event,
-    ) -> Result<Tried, CommandError> {
+    pub(crate) async fn notify(&self, service: &Service, order: OrderId, event: &Event) -> Result<Tried, CommandError> {
         let begun = Instant::now();
         let unwanted = || Ok(Tried::new(Outcome::Unwanted, begun));
         let Some(found) = service.find(order).await? else {
@@ -116,8 +121,7 @@ impl Mail {
             let reason = format!("{} holds no e-mail address", place.email);
             return Ok(Tried::new(Outcome::Refused(reason), begun));
         };
-        let language = place.language.as_deref().and_then(text);
-        let language = Templates::language(language.unwrap_or(&order_type.language), &order_type.language);
+        let language = language(order_type, &data);
         let told = Told::new(order_type, event, language);
         let context = json!({
             "order": {
@@ -133,7 +137,9 @@ impl Mail {
             names.insert(0, format!("{}.{status}", order_type.name));
         }
         let id = format!("{order}:{}", event.number);
-        Ok(self.post(address, &names, language, &context, (&id, NOTICES), begun).await)
+        Ok(self
+            .post(address, &names, language, &context, (&id, NOTICES), begun)
+            .await)
     }
 
     async fn post(

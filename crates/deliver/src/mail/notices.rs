@@ -37,7 +37,11 @@ pub(super) fn template(event: &Event) -> &'static str {
 impl Shared {
     /// Whether any type has its customers told of anything.
     pub(crate) fn notifies(&self) -> bool {
-        self.service.registry().all().iter().any(|definition| has_notices(&definition.order_type))
+        self.service
+            .registry()
+            .all()
+            .iter()
+            .any(|definition| has_notices(&definition.order_type))
     }
 }
 
@@ -72,7 +76,11 @@ impl Deliveries {
                 None => "no mail server is set up: [mail] in comanda.toml",
                 Some(_) => "this store keeps no subscriptions",
             };
-            tracing::warn!(order_types = named.join(", "), why, "customers are not told of their orders");
+            tracing::warn!(
+                order_types = named.join(", "),
+                why,
+                "customers are not told of their orders"
+            );
             return Ok(());
         }
         let subscription = Subscription {

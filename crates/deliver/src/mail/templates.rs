@@ -24,11 +24,30 @@ macro_rules! shipped {
 }
 
 const SHIPPED: [(&str, &str); 24] = shipped![
-    "accepted.en.txt", "accepted.en.html", "accepted.es.txt", "accepted.es.html", "accepted.pt.txt", "accepted.pt.html",
-    "status-changed.en.txt", "status-changed.en.html", "status-changed.es.txt", "status-changed.es.html",
-    "status-changed.pt.txt", "status-changed.pt.html", "dead-lettered.en.txt", "dead-lettered.en.html",
-    "dead-lettered.es.txt", "dead-lettered.es.html", "dead-lettered.pt.txt", "dead-lettered.pt.html",
-    "event.en.txt", "event.en.html", "event.es.txt", "event.es.html", "event.pt.txt", "event.pt.html"
+    "accepted.en.txt",
+    "accepted.en.html",
+    "accepted.es.txt",
+    "accepted.es.html",
+    "accepted.pt.txt",
+    "accepted.pt.html",
+    "status-changed.en.txt",
+    "status-changed.en.html",
+    "status-changed.es.txt",
+    "status-changed.es.html",
+    "status-changed.pt.txt",
+    "status-changed.pt.html",
+    "dead-lettered.en.txt",
+    "dead-lettered.en.html",
+    "dead-lettered.es.txt",
+    "dead-lettered.es.html",
+    "dead-lettered.pt.txt",
+    "dead-lettered.pt.html",
+    "event.en.txt",
+    "event.en.html",
+    "event.es.txt",
+    "event.es.html",
+    "event.pt.txt",
+    "event.pt.html"
 ];
 
 /// The templates.
@@ -105,11 +124,20 @@ impl Templates {
     ) -> Result<Rendered, minijinja::Error> {
         let context = comanda_model::template::from_json(context);
         let there = |base: &String| self.environment.get_template(&format!("{base}.txt")).is_ok();
-        let of = |language: &str| names.iter().map(|name| format!("{name}.{language}")).collect::<Vec<_>>();
+        let of = |language: &str| {
+            names
+                .iter()
+                .map(|name| format!("{name}.{language}"))
+                .collect::<Vec<_>>()
+        };
         let bases = [of(language), of("en")].concat();
         let base = bases.iter().find(|base| there(base)).cloned().unwrap_or_default();
-        let text = self.environment.get_template(&format!("{base}.txt"))?.render(context.clone())?;
-        let (subject, text) = text.split_once('\n').unwrap_or((&text, ""));
+        let text = self
+            .environment
+            .get_template(&format!("{base}.txt"))?
+            .render(context.clone())?;
+        let subject = self.environment.get_template(&format!("{base}.subject"))?;
+        let subject = subject.render(context.clone())?;
         let html_name = format!("{base}.html");
         // Our HTML does not go with a text of the operator's own.
         let fits = self.own.contains(&html_name) || !self.own.contains(&format!("{base}.txt"));
@@ -118,18 +146,28 @@ impl Templates {
             _ => None,
         };
         Ok(Rendered {
-            subject: subject.trim_start_matches("Subject:").trim().to_owned(),
+            subject: subject.trim().to_owned(),
             text: text.trim_start().to_owned(),
             html,
         })
     }
 }
 
+/// Adds a template. The subject, a text's first line, is one of its own: no value can reach from it into the text.
 fn add(environment: &mut Environment<'static>, name: String, text: String) -> Result<(), MailError> {
-    environment
-        .add_template_owned(name.clone(), text)
-        .map_err(|error| MailError::Template {
-            name,
-            message: error.to_string(),
-        })
+    let mut parts = vec![(name.clone(), text.clone())];
+    if let Some(base) = name.strip_suffix(".txt") {
+        let (subject, rest) = text.split_once('\n').unwrap_or((&text, ""));
+        let subject = subject.trim_start_matches("Subject:").to_owned();
+        parts = vec![(format!("{base}.subject"), subject), (name.clone(), rest.to_owned())];
+    }
+    for (part, text) in parts {
+        environment
+            .add_template_owned(part, text)
+            .map_err(|error| MailError::Template {
+                name: name.clone(),
+                message: error.to_string(),
+            })?;
+    }
+    Ok(())
 }

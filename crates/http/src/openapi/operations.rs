@@ -467,6 +467,34 @@ pub(super) const OPERATIONS: &[Operation] = &[
         ..SUBSCRIPTION
     },
     Operation {
+        method: "post",
+        path: "/v1/orders/{id}/links",
+        summary: "Make a link that shows one order to its customer, without a key, until it expires.",
+        body: Body::Optional("LinkBody"),
+        success: "201",
+        answer: Answer::Json("LinkView"),
+        refusals: &["400", "404", "413", "415", "501", "503"],
+        ..BASE
+    },
+    Operation {
+        method: "post",
+        path: "/v1/links/rotate-key",
+        summary: "Make a new key: all links from before are void.",
+        scope: Some("operate"),
+        success: "204",
+        answer: Answer::Nothing,
+        refusals: &["501", "503"],
+        ..BASE
+    },
+    Operation {
+        path: "/v1/links/{token}",
+        summary: "An order as its customer sees it: a page, JSON, or server-sent events, by `Accept`. The token is the right to look; no key is needed.",
+        scope: None,
+        answer: Answer::Json("TrackedOrder"),
+        refusals: &["404", "410", "429", "501", "503"],
+        ..BASE
+    },
+    Operation {
         path: "/v1/orders/{id}/holds",
         summary: "What an order holds of the stock, and until when.",
         refusals: &["400", "404", "503"],

@@ -17,6 +17,7 @@ use crate::intake::{
     WhichBody,
 };
 use crate::inventory::{CountBody, ReceiveBody, StockView};
+use crate::links::{LinkBody, LinkView, Moment, TrackedOrder};
 use crate::orders::{CancelBody, SubmitBody, TransitionBody};
 use crate::queues::{DeadItemPage, DeadItemView, DeadItemsBody, DeadItemsMoved, QueueView};
 use crate::subscriptions::{
@@ -382,6 +383,10 @@ struct Fault {
         HeartbeatItem,
         ClaimOutcome,
         ClaimAnswer,
+        LinkBody,
+        LinkView,
+        TrackedOrder,
+        Moment,
         SubscriptionBody,
         SubscriptionView,
         SubscriptionList,

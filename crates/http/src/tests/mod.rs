@@ -7,6 +7,7 @@ mod description;
 mod fuzz;
 mod guard;
 mod inventory;
+mod links;
 mod mounts;
 mod orders;
 mod problems;
@@ -254,6 +255,7 @@ fn options(home: &TempDir) -> Options {
         deliveries: None,
         intake: None,
         metrics: Some(Arc::new(|| "up 1\n".to_owned())),
+        public_url: "https://orders.example".to_owned(),
         version: "1.2.3".to_owned(),
     }
 }

@@ -347,6 +347,7 @@ fn http_options(
         deliveries: Some(deliveries),
         intake: Some(intake),
         metrics: Some(metrics),
+        public_url: config.public_url.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     }
 }

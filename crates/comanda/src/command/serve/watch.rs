@@ -51,7 +51,10 @@ pub(super) async fn run(
                     Ok(change) => {
                         tell(&change);
                         if let Err(error) = deliveries.notices().await {
-                            eprintln!("Customers are not told what the new types have them told: {}", chain(&error));
+                            eprintln!(
+                                "Customers are not told what the new types have them told: {}",
+                                chain(&error)
+                            );
                         }
                         if let Err(error) = deliveries.archive().await {
                             eprintln!("Failed orders of the new types are not archived: {}", chain(&error));
