@@ -22,6 +22,9 @@ pub fn all() -> Result<(), String> {
     if !is_there("node") {
         install_package("nodejs")?;
     }
+    if !is_there("openssl") {
+        install_package("openssl")?;
+    }
     python_tool("schemathesis", "", "4.32.5")?;
     if !is_there("openssl") {
         install_package("openssl")?;

@@ -2,6 +2,7 @@
 //! [`crate::command`].
 
 mod intake;
+mod migrate;
 mod queues;
 
 use std::path::PathBuf;
@@ -10,6 +11,7 @@ use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use intake::{IntakeChoice, IntakeCommand};
+pub use migrate::{Migrate, MigrateFormat, MigratePlace};
 pub use queues::{QueueChoice, QueueClaim, QueueCommand, QueueDeadLetters, QueueFail, Queues};
 
 const STYLES: Styles = Styles::styled()
@@ -139,8 +141,7 @@ pub enum Command {
     Restore(Restore),
     /// Check the whole store for damage
     Verify(Verify),
-    /// Bring a PostgreSQL database up to date, or see where it stands
-    #[command(subcommand)]
+    /// Move an embedded store's orders to PostgreSQL; bring a database up to date, or see where it stands
     Migrate(Migrate),
     /// Measure a running server over real HTTP, and check every order that it accepted
     Bench(Bench),
@@ -674,23 +675,6 @@ pub struct Restore {
     /// The data directory to make; it must hold no store yet [default: the configured one]
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
-}
-
-/// `migrate`.
-#[derive(Debug, Subcommand)]
-pub enum Migrate {
-    /// Show the database's format and the newest one; changes nothing
-    Status(MigratePlace),
-    /// Bring the database up to date. Nodes of the version before go on working
-    Up(MigratePlace),
-}
-
-/// Which database is meant.
-#[derive(Debug, Args)]
-pub struct MigratePlace {
-    /// The database, postgres://… [default: the configured one]
-    #[arg(long, value_name = "STORE")]
-    pub store: Option<String>,
 }
 
 /// `verify`.

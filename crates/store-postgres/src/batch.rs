@@ -10,36 +10,10 @@ use tokio_postgres::types::{ToSql, Type};
 use uuid::Uuid;
 
 use crate::column::{due_time, micros, place, signed, small};
+use crate::columns::columns;
 use crate::ledger::Lines;
 use crate::server::Parameter;
 use crate::text::to_column;
-
-/// Declares the columns of one kind of rows once: their names, what is in them, and PostgreSQL's type. A row is given
-/// whole, so that no column falls behind the others.
-macro_rules! columns {
-    ($(#[$doc:meta])* $rows:ident of $row:ident: $($name:ident: $element:ty = $kind:ident,)*) => {
-        #[derive(Debug)]
-        struct $row {
-            $($name: $element,)*
-        }
-
-        $(#[$doc])*
-        #[derive(Debug, Default)]
-        struct $rows {
-            $($name: Vec<$element>,)*
-        }
-
-        impl $rows {
-            fn push(&mut self, row: $row) {
-                $(self.$name.push(row.$name);)*
-            }
-
-            fn parameters(&self) -> impl Iterator<Item = Parameter<'_>> {
-                [$((&self.$name as &(dyn ToSql + Sync), Type::$kind),)*].into_iter()
-            }
-        }
-    };
-}
 
 columns! { Heads of HeadRow:
     id: Uuid = UUID_ARRAY,

@@ -8,9 +8,12 @@
 mod batch;
 mod clock;
 mod column;
+mod columns;
 mod committer;
+mod export;
 mod failure;
 mod follow;
+mod import;
 mod item;
 mod ledger;
 mod migrate;
@@ -31,6 +34,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+pub use import::{Compared, Import, Moved};
 pub use migrate::MigrationStatus;
 pub use server::AddressError;
 pub use verify::{Fault, Report};
@@ -96,20 +100,8 @@ impl PostgresStore {
         if status.found < migrate::FORMAT && options.migrate {
             status = migrate::up(&server).await?;
         }
-        if status.found < migrate::FORMAT {
-            let cause = std::io::Error::other(format!(
-                "it has format {}, and this program needs format {}. Run `comanda migrate up` first",
-                status.found,
-                migrate::FORMAT
-            ));
-            return Err(StoreError::failed("use this database", cause));
-        }
-        if status.usable_by > migrate::FORMAT {
-            return Err(StoreError::Newer {
-                found: status.found,
-                known: migrate::FORMAT,
-            });
-        }
+        migrate::check(status)?;
+        migrate::check_not_moving(&server).await?;
         let rows = server
             .ask(
                 "read the database's clock",

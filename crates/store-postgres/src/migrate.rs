@@ -23,11 +23,38 @@ const FUNCTIONS: &[&str] = &[
     include_str!("functions/retain.sql"),
     include_str!("functions/read.sql"),
 ];
-/// The oldest program that can still use the newest format.
-const USABLE_BY: u32 = 1;
+/// The oldest program that can still use the newest format, where the functions that it calls were made once.
+const OLDEST: u32 = 1;
 
 /// The newest format that this program knows.
 pub(crate) const FORMAT: u32 = TABLES.len() as u32;
+
+/// The oldest program that can use a database that has come from a format (0: an empty one) to the newest.
+const fn usable_by(came_from: u32) -> u32 {
+    if came_from == 0 { FORMAT } else { OLDEST }
+}
+
+/// Whether a program that knows formats up to `known` may use a database.
+///
+/// # Errors
+/// [`StoreError::Newer`] if the database has gone too far for it; another error if it has not come far enough.
+pub(crate) fn check(status: MigrationStatus) -> Result<(), StoreError> {
+    let MigrationStatus {
+        found,
+        newest: known,
+        usable_by,
+    } = status;
+    if found < known {
+        let cause = std::io::Error::other(format!(
+            "it has format {found}, and this program needs format {known}. Run `comanda migrate up` first"
+        ));
+        return Err(StoreError::failed("use this database", cause));
+    }
+    if usable_by > known {
+        return Err(StoreError::Newer { found, known });
+    }
+    Ok(())
+}
 
 /// The lock under which only one migrates at a time.
 const LOCK: &str = "SELECT pg_advisory_xact_lock(x'636f6d616e6463'::bigint)";
@@ -97,6 +124,22 @@ pub(crate) async fn status(server: &Server) -> Result<MigrationStatus, StoreErro
     Ok(status)
 }
 
+/// Refuses a database that orders are still being moved into.
+pub(crate) async fn check_not_moving(server: &Server) -> Result<(), StoreError> {
+    let statement = "SELECT 1 FROM comanda.meta WHERE name = 'moving_from'";
+    let rows = server
+        .ask("read how far a move has come", statement, &[])
+        .await
+        .map_err(Failure::into_error)?;
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let cause = std::io::Error::other(
+        "orders are being moved into it. Run `comanda migrate --from …` until it says that they are moved",
+    );
+    Err(StoreError::failed("use this database", cause))
+}
+
 /// Brings the database up to date. Whoever comes second waits, and finds nothing to do.
 pub(crate) async fn up(server: &Server) -> Result<MigrationStatus, StoreError> {
     const WHAT: &str = "migrate the database";
@@ -122,8 +165,9 @@ async fn migrate(connection: &mut Object) -> Result<(), tokio_postgres::Error> {
         }
         transaction
             .batch_execute(&format!(
-                "INSERT INTO comanda.meta VALUES ('format', {FORMAT}), ('usable_by', {USABLE_BY}) \
-                 ON CONFLICT (name) DO UPDATE SET value = EXCLUDED.value"
+                "INSERT INTO comanda.meta VALUES ('format', {FORMAT}), ('usable_by', {}) \
+                 ON CONFLICT (name) DO UPDATE SET value = EXCLUDED.value",
+                usable_by(found)
             ))
             .await?;
     }
@@ -143,4 +187,47 @@ async fn format(transaction: &Transaction<'_>) -> Result<u32, tokio_postgres::Er
     Ok(rows
         .first()
         .map_or(0, |row| u32::try_from(row.get::<_, i64>(0)).unwrap_or(u32::MAX)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(found: u32, newest: u32, usable_by: u32) -> MigrationStatus {
+        MigrationStatus {
+            found,
+            newest,
+            usable_by,
+        }
+    }
+
+    #[test]
+    fn the_version_before_goes_on_beside_a_wider_format_and_no_further() {
+        assert!(check(status(2, 2, 1)).is_ok(), "its own format");
+        assert!(check(status(2, 1, 1)).is_ok(), "one that was widened under it");
+        assert!(matches!(
+            check(status(2, 1, 2)),
+            Err(StoreError::Newer { found: 2, known: 1 })
+        ));
+        assert!(
+            matches!(check(status(3, 1, 2)), Err(StoreError::Newer { .. })),
+            "two versions apart"
+        );
+        assert!(
+            matches!(check(status(1, 2, 1)), Err(StoreError::Failed { .. })),
+            "not yet widened"
+        );
+    }
+
+    #[test]
+    fn a_database_made_new_lacks_what_older_programs_call() {
+        assert_eq!(usable_by(0), FORMAT);
+        assert_eq!(usable_by(FORMAT - 1), OLDEST);
+        const {
+            assert!(
+                OLDEST + 1 >= FORMAT,
+                "a format is narrowed one version after it was widened"
+            );
+        }
+    }
 }

@@ -367,6 +367,35 @@ async fn a_subscription_is_one_nodes_at_a_time() {
     other.close().await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_of_the_first_format_is_widened_and_older_nodes_go_on() {
+    let cluster = shared().await;
+    let database = cluster.empty_database().await;
+    let first = include_str!("../src/formats/1.sql");
+    cluster.execute(&database, first).await;
+    let known = "INSERT INTO comanda.meta VALUES ('format', 1), ('usable_by', 1)";
+    cluster.execute(&database, known).await;
+    let options = Options::new(&cluster.address(&database)).unwrap();
+    let mut strict = options.clone();
+    strict.migrate = false;
+    let refused = PostgresStore::open(strict).await;
+    assert!(
+        refused.is_err_and(|error| error.is_passing()),
+        "it is not migrated unasked"
+    );
+    let store = open(&cluster.address(&database)).await;
+    Shop::new(&store, plain()).accept("{}").await;
+    let status = PostgresStore::migration_status(&options).await.unwrap();
+    assert_eq!((status.found, status.usable_by), (status.newest, 1));
+    store.close().await.unwrap();
+    let made = Options::new(&cluster.address(&cluster.database().await)).unwrap();
+    let status = PostgresStore::migration_status(&made).await.unwrap();
+    assert_eq!(
+        status.usable_by, status.newest,
+        "one that was made new lacks what older nodes call"
+    );
+}
+
 /// The grants are those of `docs/postgresql.md`, read from there.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_role_that_only_serves_is_enough() {

@@ -3,13 +3,15 @@
 //! Of each lane one item at a time is its *head*: the first of those that stand in it. Who claims looks only at heads, so
 //! that a long lane costs one entry. Claims and answers are written with the writer's batch, and survive the process.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use comanda_model::decision::Enqueue;
 use comanda_model::{Head, OrderId};
+use comanda_store::piece::WholeItem;
 use comanda_store::{DeadItem, DeadItemMove, ItemClaim, ItemClaims, ItemOutcome, ItemToken, QueueClaim, StoreError};
 use jiff::Timestamp;
-use rusqlite::{OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 use uuid::Uuid;
 
 use crate::Inner;
@@ -30,9 +32,9 @@ const COLUMNS: &str = "position, queue, seq, status, version, at, lane, parks, a
 #[derive(Clone, Debug)]
 pub(crate) struct Item {
     position: i64,
-    queue: i64,
+    pub(crate) queue: i64,
     pub(crate) seq: i64,
-    status: i64,
+    pub(crate) status: i64,
     version: i64,
     at: i64,
     lane: String,
@@ -93,10 +95,41 @@ impl Item {
         Ok(item)
     }
 
+    /// It in a form that other stores know, with the names of its queue and its status.
+    pub(crate) fn whole(self, queue: Arc<str>, status: Arc<str>) -> WholeItem {
+        let died = self.died_at.and_then(time).zip(self.reason);
+        WholeItem {
+            position: self.position.max(0) as u64,
+            queue,
+            status,
+            version: self.version.max(0) as u64,
+            at: time(self.at).unwrap_or_default(),
+            lane: self.lane,
+            parks: self.parks,
+            attempts_max: self.attempts_max,
+            attempt: self.attempt,
+            due_at: time(self.due_at).unwrap_or_default(),
+            lease: self.secret.map(Uuid::from_bytes).zip(self.worker),
+            died,
+        }
+    }
+
     /// Whether it stands in its lane: dead letters do if the type parks them.
     fn holds(&self) -> bool {
         self.died_at.is_none() || self.parks
     }
+}
+
+/// The items of an order, by position.
+pub(crate) fn of_order(connection: &Connection, seq: i64) -> Result<Vec<Item>, Failure> {
+    let sql = format!("SELECT {COLUMNS} FROM items WHERE seq = ?1 ORDER BY position");
+    let mut statement = connection.prepare_cached(&sql)?;
+    let mut rows = statement.query([seq])?;
+    let mut items = Vec::new();
+    while let Some(row) = rows.next()? {
+        items.push(Item::read(row)?);
+    }
+    Ok(items)
 }
 
 impl Inner {
@@ -252,7 +285,7 @@ impl Writer<'_> {
         Ok(item.filter(|item| item.secret.as_ref() == Some(token.secret.as_bytes())))
     }
 
-    fn queue_name(&self, queue: i64) -> Result<std::sync::Arc<str>, Failure> {
+    fn queue_name(&self, queue: i64) -> Result<Arc<str>, Failure> {
         let name = self.tally.queue_name(queue);
         Ok(name.ok_or_else(|| corrupt("an item", format!("there is no queue {queue}")))?)
     }

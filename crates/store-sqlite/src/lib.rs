@@ -23,6 +23,7 @@ mod ledger;
 mod list;
 mod lock;
 mod log;
+mod pieces;
 mod queue;
 mod read;
 mod readers;
@@ -55,6 +56,7 @@ use crate::schema::Use;
 use crate::writer::{CommitCounters, Shared};
 
 pub use backup::{backup, restore};
+pub use pieces::Pieces;
 pub use verify::{FAULTS_MAX, Fault, Report, verify};
 
 /// How a store is opened.

@@ -238,6 +238,18 @@ impl Reader {
         Ok(())
     }
 
+    /// All events of an order, each with its position.
+    pub(crate) fn events_of(&mut self, seq: i64, id: OrderId) -> Result<Vec<(u64, Event)>, Failure> {
+        let mut statement = self.connection.prepare_cached(EVENTS_AFTER)?;
+        let mut rows = statement.query(params![seq, 0, i64::MAX])?;
+        let mut events = Vec::new();
+        while let Some(row) = rows.next()? {
+            let (position, _, event) = row::event(&self.connection, &mut self.dictionary, row, id)?;
+            events.push((position as u64, event));
+        }
+        Ok(events)
+    }
+
     /// A part of an order's attempts.
     pub(crate) fn attempts(&mut self, id: OrderId, after: u64, max: usize) -> Result<Vec<Attempt>, Failure> {
         let Some(seq) = self.seq_of(id)? else {

@@ -3,6 +3,7 @@
 
 use async_trait::async_trait;
 use comanda_model::OrderId;
+use comanda_store::piece::WholeSubscription;
 use comanda_store::subscription::{
     Advance, DELIVERIES_KEPT, Delivery, Exception, Progress, SUBSCRIPTIONS_MAX, Subscription, SubscriptionStore,
 };
@@ -242,4 +243,47 @@ fn apply(connection: &Connection, id: &str, advance: &Advance) -> Result<bool, F
             .execute(params![id, number - DELIVERIES_KEPT as i64])?;
     }
     Ok(true)
+}
+
+/// Every subscription in one piece, by id. A cursor counts only if it is one of this epoch.
+pub(crate) fn whole(connection: &Connection, epoch: u64) -> Result<Vec<WholeSubscription>, Failure> {
+    let mut statement = connection.prepare("SELECT id, spec, crc, delivery FROM subscriptions ORDER BY id")?;
+    let mut rows = statement.query([])?;
+    let mut all = Vec::new();
+    while let Some(row) = rows.next()? {
+        let (id, spec): (String, String) = (row.get(0)?, row.get(1)?);
+        let what = format!("the subscription {id}");
+        let subscription = parse(&what, &spec, row.get(2)?, sum(b'S', &id, 0, &spec))?;
+        let progress = progress(connection, &id)?;
+        let mut exceptions = Vec::new();
+        let position = progress.map(|progress| {
+            exceptions = progress.exceptions;
+            (progress.cursor.epoch == epoch).then_some(progress.cursor.position)
+        });
+        exceptions.sort_by_key(|exception| exception.order);
+        all.push(WholeSubscription {
+            subscription,
+            position,
+            exceptions,
+            deliveries_count: row.get::<_, i64>(3)?.max(0) as u64,
+        });
+    }
+    Ok(all)
+}
+
+/// Reads the log of every subscription, by id and number.
+pub(crate) fn each_delivery(
+    connection: &Connection,
+    mut each: impl FnMut(String, Delivery) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let sql = "SELECT subscription, number, delivery, crc FROM deliveries ORDER BY subscription, number";
+    let mut statement = connection.prepare(sql)?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let (id, number, text): (String, i64, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        let what = format!("delivery {number} of the subscription {id}");
+        let delivery = parse(&what, &text, row.get(3)?, sum(b'D', &id, number, &text))?;
+        each(id, delivery)?;
+    }
+    Ok(())
 }

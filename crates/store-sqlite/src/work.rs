@@ -372,13 +372,31 @@ fn claim_sum(seq: i64, token: &Token, outside: &Outside) -> i64 {
 /// Reads the claims of workers from outside. `each` is given the order's number, or what is wrong with a row.
 pub(crate) fn each_claim(
     connection: &Connection,
+    each: impl FnMut(Result<(i64, Token, Outside), Failure>),
+) -> Result<(), Failure> {
+    claims_where(connection, None, each)
+}
+
+/// Reads the claim of one order, if there is one.
+pub(crate) fn claim_of(
+    connection: &Connection,
+    seq: i64,
+    each: impl FnMut(Result<(i64, Token, Outside), Failure>),
+) -> Result<(), Failure> {
+    claims_where(connection, Some(seq), each)
+}
+
+fn claims_where(
+    connection: &Connection,
+    seq: Option<i64>,
     mut each: impl FnMut(Result<(i64, Token, Outside), Failure>),
 ) -> Result<(), Failure> {
-    let mut statement = connection.prepare(
+    let of = if seq.is_some() { "c.seq = ?1" } else { "?1 IS NULL" };
+    let mut statement = connection.prepare_cached(&format!(
         "SELECT c.seq, o.id, c.visit, c.attempt, c.secret, c.queue, c.worker, c.since, c.lease_until, c.crc \
-         FROM claims c LEFT JOIN orders o ON o.seq = c.seq ORDER BY c.seq",
-    )?;
-    let mut rows = statement.query([])?;
+         FROM claims c LEFT JOIN orders o ON o.seq = c.seq WHERE {of} ORDER BY c.seq"
+    ))?;
+    let mut rows = statement.query([seq])?;
     while let Some(row) = rows.next()? {
         let seq: i64 = row.get(0)?;
         let damaged = |detail: &str| -> Failure { corrupt(row::of_order("the claim", seq), detail).into() };

@@ -11,6 +11,7 @@ pub mod error;
 pub mod ledger;
 pub mod memory;
 pub mod number;
+pub mod piece;
 pub mod query;
 pub mod queue;
 pub mod record;

@@ -12,6 +12,8 @@
     reason = "a test's panic is its failure, and not every test needs all of it"
 )]
 
+pub mod proxy;
+
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -119,23 +121,29 @@ pub fn free_port() -> u16 {
     listener.local_addr().expect("it has an address").port()
 }
 
+/// A directory of the server's own, in memory where there is such a file system.
+fn empty_directory() -> PathBuf {
+    let memory = Path::new("/dev/shm");
+    let parent = if memory.is_dir() {
+        memory.to_owned()
+    } else {
+        std::env::temp_dir()
+    };
+    let directory = tempfile::Builder::new()
+        .prefix("comanda-postgres-")
+        .tempdir_in(parent)
+        .expect("a directory can be made")
+        .keep();
+    if is_root() {
+        run(Command::new("chown").arg("postgres:postgres").arg(&directory));
+    }
+    directory
+}
+
 impl Cluster {
     /// Makes and starts a server with further settings, such as `fsync=off`.
     pub fn start(settings: &[&str]) -> Self {
-        let memory = Path::new("/dev/shm");
-        let parent = if memory.is_dir() {
-            memory.to_owned()
-        } else {
-            std::env::temp_dir()
-        };
-        let directory = tempfile::Builder::new()
-            .prefix("comanda-postgres-")
-            .tempdir_in(parent)
-            .expect("a directory can be made")
-            .keep();
-        if is_root() {
-            run(Command::new("chown").arg("postgres:postgres").arg(&directory));
-        }
+        let directory = empty_directory();
         let data = directory.join("data");
         run(as_server("initdb").arg("-D").arg(&data).args([
             "-U",
@@ -148,6 +156,11 @@ impl Cluster {
             "--data-checksums",
             "--no-sync",
         ]));
+        Self::started(directory, settings)
+    }
+
+    /// Starts the server whose data stands in a directory, and sees to it that it ends with this process.
+    fn started(directory: PathBuf, settings: &[&str]) -> Self {
         // Other processes look for free ports too; whoever loses the race looks again.
         let port = (0..5)
             .find_map(|_| {
@@ -158,7 +171,7 @@ impl Cluster {
         let script = format!(
             "cat > /dev/null; '{}' -D '{}' -m fast stop > /dev/null 2>&1; rm -rf '{}'",
             program("pg_ctl").display(),
-            data.display(),
+            directory.join("data").display(),
             directory.display()
         );
         let mut watchdog = shell_as_server(&script);
@@ -174,6 +187,47 @@ impl Cluster {
             databases: AtomicU32::new(0),
             template: OnceCell::new(),
             _watchdog: watchdog,
+        }
+    }
+
+    /// A server that follows this one, and can take its place.
+    pub fn standby(&self) -> Self {
+        let directory = empty_directory();
+        run(as_server("pg_basebackup")
+            .args([
+                "-h",
+                "127.0.0.1",
+                "-U",
+                "postgres",
+                "-c",
+                "fast",
+                "-R",
+                "--no-sync",
+                "-p",
+            ])
+            .arg(self.port.to_string())
+            .arg("-D")
+            .arg(directory.join("data")));
+        Self::started(directory, &[])
+    }
+
+    /// Has a standby take the place of the server that it follows.
+    pub fn promote(&self) {
+        run(as_server("pg_ctl")
+            .arg("-D")
+            .arg(self.directory.join("data"))
+            .args(["-w", "promote"]));
+    }
+
+    /// Gives the server a certificate and its key, for `ssl = on`.
+    pub fn give_certificate(&self, certificate: &Path, key: &Path) {
+        for (from, name) in [(certificate, "server.crt"), (key, "server.key")] {
+            let to = self.directory.join("data").join(name);
+            std::fs::copy(from, &to).expect("the file can be copied");
+            run(Command::new("chmod").arg("600").arg(&to));
+            if is_root() {
+                run(Command::new("chown").arg("postgres:postgres").arg(&to));
+            }
         }
     }
 
