@@ -336,7 +336,7 @@ impl Core {
 }
 
 /// Whether the work that an order has is that which the token was given for.
-fn is_about(order: &Order, token: &Token) -> bool {
+pub(crate) fn is_about(order: &Order, token: &Token) -> bool {
     let work = order.head.work.as_ref();
     work.is_some_and(|work| (work.visit, work.attempt) == (token.visit, token.attempt))
 }

@@ -7,6 +7,7 @@ use comanda_model::decision::{self, Command, Input, Report, StepOutcome};
 use comanda_model::{OrderId, Token};
 use comanda_store::{CommitError, Expect, Stored};
 
+use crate::attempt::is_about;
 use crate::command::{Change, Precondition};
 use crate::commit::Taking;
 use crate::error::CommandError;
@@ -49,10 +50,23 @@ enum Standing {
     Awaited,
     /// The call that it answers is still under way here.
     InFlight,
+    /// The attempt that it answers is the order's next or present one, and nobody's claim can be seen: a lease that is over
+    /// does not end a claim, so that only the store can tell whether the token still counts.
+    Present,
     /// It is late or repeated. Whether that is to be written down.
     Over(bool),
     /// Nobody was ever told this token.
     Unknown,
+}
+
+/// What became of one try to commit a callback.
+enum Tried {
+    /// It counts.
+    Counted(Box<Found>),
+    /// The order had moved.
+    Moved,
+    /// Its token does not hold the order.
+    Stale,
 }
 
 fn standing(stored: &Stored, token: &Token) -> Standing {
@@ -67,6 +81,7 @@ fn standing(stored: &Stored, token: &Token) -> Standing {
     }
     match head.past_callbacks.iter().find(|past| past.secret == token.secret) {
         Some(past) => Standing::Over(!past.recorded),
+        None if is_about(&stored.order, token) => Standing::Present,
         None => Standing::Unknown,
     }
 }
@@ -77,6 +92,7 @@ impl Service {
     pub async fn callback(&self, callback: Callback) -> Result<Found, CallbackError> {
         let core = &self.0;
         let token = callback.token;
+        let mut is_stale = false;
         for _ in 0..ROUNDS_MAX {
             let stored = core.reload(token.order).await.map_err(CommandError::from)?;
             let stored = stored.ok_or(CallbackError::Unknown)?;
@@ -87,14 +103,17 @@ impl Service {
             let expect = match standing(&stored, &token) {
                 Standing::Awaited => expect(None),
                 Standing::InFlight => expect(Some(token)),
+                Standing::Present if !is_stale => expect(Some(token)),
                 Standing::Over(record) => {
                     core.late(&stored, token, record).await?;
                     return Err(CallbackError::Over { order: token.order });
                 }
-                Standing::Unknown => return Err(CallbackError::Unknown),
+                Standing::Present | Standing::Unknown => return Err(CallbackError::Unknown),
             };
-            if let Some(found) = core.answer_callback(stored, expect, &callback).await? {
-                return Ok(found);
+            match core.answer_callback(stored, expect, &callback).await? {
+                Tried::Counted(found) => return Ok(*found),
+                Tried::Moved => {}
+                Tried::Stale => is_stale = true,
             }
         }
         Err(CommandError::Busy {
@@ -105,13 +124,13 @@ impl Service {
 }
 
 impl Core {
-    /// Commits what a callback makes of its order; `None` if the order had moved.
+    /// Commits what a callback makes of its order.
     async fn answer_callback(
         &self,
         stored: Stored,
         expect: Expect,
         callback: &Callback,
-    ) -> Result<Option<Found>, CommandError> {
+    ) -> Result<Tried, CommandError> {
         let definition = self.definition(&stored.order).await?;
         let input = Input {
             now: self.store.now(),
@@ -159,9 +178,10 @@ impl Core {
                     place,
                     worker: None,
                 };
-                Ok(Some(Found { stored, definition }))
+                Ok(Tried::Counted(Box::new(Found { stored, definition })))
             }
-            Err(CommitError::VersionMoved { .. } | CommitError::TokenStale) => Ok(None),
+            Err(CommitError::VersionMoved { .. }) => Ok(Tried::Moved),
+            Err(CommitError::TokenStale) => Ok(Tried::Stale),
             Err(CommitError::Busy { after }) => Err(CommandError::Busy { after }),
             Err(CommitError::Store(error)) => Err(error.into()),
             Err(CommitError::TooLarge { what, bytes_max }) => Err(CommandError::TooLarge { what, bytes_max }),

@@ -418,7 +418,7 @@ impl Core {
             let step = order.head.work.as_ref().and_then(|work| work.kind.step().cloned());
             let since = stored.worker.as_ref().map(|worker| worker.since);
             let (Some(started_at), Some(step)) = (since, step) else {
-                self.came_late(&order, token).await;
+                self.came_late(&order, token, &outcome).await;
                 return Ok(Answered::Stale);
             };
             let report = Report {
@@ -444,7 +444,7 @@ impl Core {
                     return Ok(Answered::Done);
                 }
                 Err(CommitError::TokenStale) => {
-                    self.came_late(&order, token).await;
+                    self.came_late(&order, token, &outcome).await;
                     return Ok(Answered::Stale);
                 }
                 Err(CommitError::VersionMoved { .. }) => {}
@@ -482,14 +482,27 @@ impl Core {
 
     /// Counts an answer that came too late, and writes it down unless its attempt has one already: a worker that
     /// repeats an answer must not fill the history.
-    async fn came_late(&self, order: &Order, token: Token) {
+    async fn came_late(&self, order: &Order, token: Token, outcome: &StepOutcome) {
+        // That a worker was lost is told by who claims next. Two may tell it, and neither is the worker's answer.
+        if matches!(outcome, StepOutcome::Lost { .. }) {
+            return;
+        }
         self.meters.stale(&order.accepted.order_type);
         let after = order.head.attempts.saturating_sub(ATTEMPTS_LOOKED_AT as u64);
         let attempts = match self.store.attempts(order.id(), after, ATTEMPTS_LOOKED_AT).await {
             Ok(attempts) => attempts,
             Err(error) => return tracing::warn!(order = %order.id(), %error, "attempts could not be read"),
         };
-        let same = |attempt: &&Attempt| (attempt.visit, attempt.attempt) == (token.visit, token.attempt);
+        // An undo's attempts are written down under the visit that it takes back, its token under the undo's own.
+        let (visit, undo) = match &order.head.work {
+            Some(work) if work.visit == token.visit => match &work.kind {
+                WorkKind::Undo(at) => (at.index, true),
+                _ => (token.visit, false),
+            },
+            _ => (token.visit, false),
+        };
+        let of_token = (visit, token.attempt, undo);
+        let same = |attempt: &&Attempt| (attempt.visit, attempt.attempt, attempt.undo) == of_token;
         let known: Vec<&Attempt> = attempts.iter().filter(same).collect();
         // Only what was lost was ever in flight without an answer.
         let Some(lost) = known.iter().find(|attempt| attempt.outcome == Outcome::Lost) else {

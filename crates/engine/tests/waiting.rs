@@ -10,13 +10,16 @@
 mod support;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
-use comanda_engine::{Callback, CallbackError, CommandError, StepCall, WorkState};
+use comanda_engine::{Callback, CallbackError, CommandError, Options, StepCall, WorkState};
 use comanda_model::decision::{Rejection, StepOutcome};
 use comanda_model::order::DoneState;
 use comanda_model::{Attempt, EventKind, Json, OrderId, Outcome, Phase};
 use comanda_store::Store;
 use comanda_store::memory::MemoryStore;
+use jiff::{SignedDuration, Timestamp};
 use support::*;
 use tokio::sync::mpsc;
 
@@ -118,7 +121,7 @@ async fn until(bench: &Bench, id: OrderId, holds: impl Fn(&comanda_model::Head) 
             .wait(
                 id,
                 comanda_engine::WaitFor::VersionAfter(version),
-                std::time::Duration::from_secs(20),
+                Duration::from_secs(20),
             )
             .await
             .unwrap()
@@ -188,6 +191,36 @@ async fn a_callback_may_be_quicker_than_the_answer() {
         Err(CallbackError::Over { .. })
     ));
     assert_eq!(outcomes(&bench, id).await, [Outcome::Done, Outcome::Stale]);
+}
+
+/// The clock has jumped past the lease, and nobody else has taken the order: its token still counts, and so does the
+/// callback. One that was made up does not.
+#[tokio::test]
+async fn a_callback_counts_until_another_takes_the_order() {
+    let ahead = Arc::new(AtomicI64::new(0));
+    let clock = {
+        let ahead = ahead.clone();
+        move || Timestamp::now() + SignedDuration::from_secs(ahead.load(Ordering::SeqCst))
+    };
+    let (sender, calls) = mpsc::unbounded_channel();
+    let store = Arc::new(MemoryStore::with_clock(Arc::new(clock)));
+    let patient = Options {
+        sweep: Duration::from_secs(3600),
+        ..options()
+    };
+    let bench = Bench::with(patient, store, Arc::new(Manual(sender)), &[&booking("2h")], calls).await;
+    let id = bench.submit("booking", "{}").await.found.stored.order.id();
+    let call = bench.call().await;
+    ahead.store(3600, Ordering::SeqCst);
+    let mut made_up = call.token;
+    made_up.secret = uuid::Uuid::new_v4();
+    let answer = |token| Callback { token, outcome: done() };
+    assert!(matches!(
+        bench.service.callback(answer(made_up)).await,
+        Err(CallbackError::Unknown)
+    ));
+    bench.service.callback(answer(call.token)).await.unwrap();
+    assert_eq!(&*bench.rest(id).await.stored.order.head.status, "done");
 }
 
 #[tokio::test]
@@ -288,7 +321,7 @@ async fn an_attempt_that_a_lost_worker_may_have_begun_is_asked_about() {
     let begun = first.call().await;
     assert!(!begun.uncertain);
     // The worker gives up with the call under way.
-    first.service.stop(std::time::Duration::ZERO).await;
+    first.service.stop(Duration::ZERO).await;
     drop(begun);
     let (sender, calls) = mpsc::unbounded_channel();
     let second = Bench::over(store, Arc::new(Manual(sender)), &[&booking("2h")], calls).await;
@@ -312,10 +345,10 @@ async fn a_target_that_takes_no_calls_uses_up_no_attempt() {
             _: &comanda_model::Order,
             _: &comanda_model::order_type::Step,
         ) -> Result<comanda_engine::Admission, comanda_engine::Postponed> {
-            if self.0.fetch_add(1, std::sync::atomic::Ordering::SeqCst) < 5 {
+            if self.0.fetch_add(1, Ordering::SeqCst) < 5 {
                 return Err(comanda_engine::Postponed {
                     reason: "held back".to_owned(),
-                    after: std::time::Duration::from_millis(1),
+                    after: Duration::from_millis(1),
                 });
             }
             Ok(comanda_engine::Admission::default())

@@ -9,11 +9,11 @@ use comanda_engine::{
 };
 use comanda_model::decision::RedriveFrom;
 use comanda_model::{Json, Phase};
-use comanda_store::Store;
+use comanda_store::{DeadItemMove, Store};
 use jiff::SignedDuration;
 
 use crate::plan::{Action, What};
-use crate::types::{self, NAMES};
+use crate::types::{self, NAMES, QUEUES};
 use crate::world::{Process, World};
 
 /// Numbers of orders that are sent under another's key begin here.
@@ -61,6 +61,7 @@ pub async fn act(world: Arc<World>, action: Action) {
             told(&world, &format!("cancel of #{n}"), answer);
         }
         What::Transition { n } => transition(&world, n, number).await,
+        What::Approval { n, yes } => approval(&world, n, number, yes).await,
         What::Redrive { start, current, edit } => {
             let redrive = Redrive {
                 from: if start {
@@ -139,6 +140,35 @@ pub async fn transition(world: &Arc<World>, n: u64, number: u64) {
     let process = world.process(number).await;
     let answer = asked(&process, process.service.transition(id, &to, patch, change(None))).await;
     told(world, &format!("transition of #{n} to {to}"), answer);
+}
+
+/// Says yes or no to an order, whether or not it waits for that.
+async fn approval(world: &Arc<World>, n: u64, number: u64, yes: bool) {
+    let Some(id) = world.judge.lock().by_number(n) else {
+        return;
+    };
+    let process = world.process(number).await;
+    let answer = match yes {
+        true => asked(&process, process.service.approve(id, change(None))).await,
+        false => asked(&process, process.service.reject(id, "no".to_owned(), change(None))).await,
+    };
+    told(world, &format!("approval of #{n} ({yes})"), answer);
+}
+
+/// Takes away what is dead in the statuses' queues.
+pub async fn discard_items(world: &Arc<World>, number: u64) {
+    for queue in QUEUES {
+        let process = world.process((queue, number)).await;
+        let Some(Ok(dead)) = asked(&process, process.service.dead_items(queue, 0, 1000)).await else {
+            continue;
+        };
+        let positions: Vec<u64> = dead.iter().map(|item| item.position).collect();
+        let to = DeadItemMove::Discard;
+        let moved = asked(&process, process.service.move_dead_items(queue, &positions, to)).await;
+        if let Some(Ok(_)) = moved {
+            world.judge.lock().items_discarded(&dead);
+        }
+    }
 }
 
 async fn edit(world: &Arc<World>, n: u64, number: u64) {
@@ -226,7 +256,7 @@ async fn submit(world: &Arc<World>, key: u64, submission: Submission, name: (u64
 }
 
 /// What a process answers; `None` if it dies over it.
-async fn asked<T>(process: &Process, question: impl Future<Output = T>) -> Option<T> {
+pub async fn asked<T>(process: &Process, question: impl Future<Output = T>) -> Option<T> {
     tokio::select! {
         biased;
         () = process.life.died() => None,

@@ -2,6 +2,7 @@
 //! ports allow, with a judge who checks the promises after every event. One seed is one run, and always the same one.
 //! `docs/simulation.md` says what is checked and what is not.
 
+mod callbacks;
 mod clients;
 mod clock;
 mod dice;
@@ -14,7 +15,9 @@ mod plant;
 mod run;
 mod shrink;
 mod store;
+mod target;
 mod types;
+mod workers;
 mod world;
 
 pub use plan::{Action, Fault, Plan, What};

@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::dice::Dice;
 use crate::plant::Plant;
-use crate::types::NAMES;
+use crate::types::{NAMES, PICKING};
 
 /// A kind of thing that goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -45,11 +45,25 @@ pub enum Fault {
     StepOversized,
     /// An undo fails, or is refused.
     UndoFails,
+    /// A worker from outside takes work and is never heard of again.
+    WorkerDies,
+    /// A worker from outside answers when its lease has ended.
+    WorkerLate,
+    /// A worker from outside answers twice.
+    WorkerRepeats,
+    /// A callback never comes.
+    CallbackLost,
+    /// A callback comes when its time is over.
+    CallbackLate,
+    /// A callback comes twice.
+    CallbackTwice,
+    /// Somebody sends a callback under a token that was never given.
+    CallbackMadeUp,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 25] = [
         Self::CommitFails,
         Self::CommitBusy,
         Self::AnswerLost,
@@ -68,6 +82,13 @@ impl Fault {
         Self::StepRefuses,
         Self::StepOversized,
         Self::UndoFails,
+        Self::WorkerDies,
+        Self::WorkerLate,
+        Self::WorkerRepeats,
+        Self::CallbackLost,
+        Self::CallbackLate,
+        Self::CallbackTwice,
+        Self::CallbackMadeUp,
     ];
 }
 
@@ -78,6 +99,8 @@ pub struct Plan {
     pub seed: u64,
     /// Processes that share the store: 1 (as embedded: claims die with the process) or 2 (claims end with their lease).
     pub nodes: usize,
+    /// Programs outside that claim work from queues.
+    pub workers: usize,
     /// How often due work is looked for, in milliseconds.
     pub sweep_millis: u64,
     /// How long a claim lasts, in milliseconds.
@@ -141,6 +164,13 @@ pub enum What {
     Transition {
         /// The order.
         n: u64,
+    },
+    /// A person answers an order that waits for one.
+    Approval {
+        /// The order.
+        n: u64,
+        /// Whether it is a yes.
+        yes: bool,
     },
     /// Dead letters are put back to work.
     Redrive {
@@ -212,8 +242,12 @@ impl Plan {
             // Orders are touched where it hurts: while a step is running.
             for _ in 0..rolls.below(4) {
                 let at = at + rolls.one(&[0, 1, 5, 50, 500, 3000, 10_000, 30_000]) + rolls.below(40);
-                let what = match rolls.below(6) {
+                let what = match rolls.below(9) {
                     0..=2 => What::Edit { n },
+                    6..=8 => What::Approval {
+                        n,
+                        yes: rolls.permille(700),
+                    },
                     3 => What::Cancel { n },
                     _ => What::Transition { n },
                 };
@@ -253,6 +287,12 @@ impl Plan {
         Self {
             seed,
             nodes: if rolls.permille(350) { 2 } else { 1 },
+            // Where nothing waits in a queue, nobody needs to look.
+            workers: if kinds.contains(&PICKING) {
+                rolls.one(&[1, 2, 3])
+            } else {
+                0
+            },
             sweep_millis: rolls.one(&[1000, 5000, 15_000]),
             lease_millis: rolls.one(&[5000, 20_000, 60_000]),
             concurrency: rolls.one(&[1, 2, 8]),
@@ -286,6 +326,8 @@ fn rate(fault: Fault, intensity: u64) -> u64 {
         // A target may well fail more often than not.
         Fault::StepFails | Fault::StepLosesAnswer | Fault::UndoFails => intensity * 3,
         Fault::StepRefuses | Fault::StepHangs => intensity * 2,
+        Fault::WorkerDies | Fault::WorkerLate | Fault::WorkerRepeats => intensity * 3,
+        Fault::CallbackLost | Fault::CallbackLate | Fault::CallbackTwice | Fault::CallbackMadeUp => intensity * 4,
         Fault::WakeLost => 400,
         _ => intensity,
     }
@@ -295,9 +337,10 @@ impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "seed {}: {} node(s), sweep {} ms, lease {} ms, concurrency {}, outstanding {}, tick {} µs",
+            "seed {}: {} node(s), {} worker(s), sweep {} ms, lease {} ms, concurrency {}, outstanding {}, tick {} µs",
             self.seed,
             self.nodes,
+            self.workers,
             self.sweep_millis,
             self.lease_millis,
             self.concurrency,

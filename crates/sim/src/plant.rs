@@ -27,11 +27,27 @@ pub enum Plant {
     LeaseIgnored,
     /// What a step did is forgotten, so that an undo leaves it behind.
     EffectForgotten,
+    /// A worker's claim is given to the next before its lease is over.
+    WorkerLeaseIgnored,
+    /// An answer counts though its token does not any more.
+    StaleAnswerCounts,
+    /// An item of a status's queue is not put in.
+    ItemMissing,
+    /// Items of one lane are handed out side by side.
+    ItemsUnordered,
+    /// An item that is done is handed out again.
+    ItemRepeats,
+    /// A step is called again without its question.
+    QuestionNotAsked,
+    /// A callback that is waited for is turned away.
+    CallbackTurnedAway,
+    /// A step goes on without the yes that it waits for.
+    ApprovalSkipped,
 }
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 20] = [
         Self::ResultDroppedAfterEdit,
         Self::OwnCommitTakenForStale,
         Self::StepBeforeDurable,
@@ -44,5 +60,13 @@ impl Plant {
         Self::KeyUnchecked,
         Self::LeaseIgnored,
         Self::EffectForgotten,
+        Self::WorkerLeaseIgnored,
+        Self::StaleAnswerCounts,
+        Self::ItemMissing,
+        Self::ItemsUnordered,
+        Self::ItemRepeats,
+        Self::QuestionNotAsked,
+        Self::CallbackTurnedAway,
+        Self::ApprovalSkipped,
     ];
 }

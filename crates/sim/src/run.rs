@@ -11,10 +11,13 @@ use tokio::task::JoinSet;
 use crate::clients;
 use crate::nodes;
 use crate::plan::Plan;
+use crate::workers;
 use crate::world::World;
 
 /// How long all may take to come to rest once nothing goes wrong any more.
 const REST_MAX: Duration = Duration::from_secs(30 * 60);
+/// How long until every lease of a worker has ended.
+const LEASES_END: Duration = Duration::from_secs(60);
 /// How often the operator clears up before what is left counts as stuck.
 const CLEARINGS_MAX: u64 = 12;
 
@@ -83,6 +86,9 @@ async fn stages(world: &Arc<World>) {
     for node in 0..plan.nodes {
         tokio::spawn(nodes::keep_running(world.clone(), node));
     }
+    for worker in 0..plan.workers {
+        tokio::spawn(workers::keep_working(world.clone(), worker));
+    }
     let mut acting = JoinSet::new();
     for action in plan.actions.clone() {
         acting.spawn(clients::act(world.clone(), action));
@@ -103,15 +109,22 @@ async fn stages(world: &Arc<World>) {
     }
     for clearing in 0..CLEARINGS_MAX {
         clients::discard(world, clearing).await;
+        clients::discard_items(world, clearing).await;
         for n in clients::waiting(world) {
             clients::transition(world, n, u64::MAX - clearing).await;
         }
         if !rests(world).await {
             return;
         }
-        if world.judge.lock().all_are_final() {
+        let clear = {
+            let judge = world.judge.lock();
+            judge.all_are_final() && judge.all_are_told()
+        };
+        if clear {
             break;
         }
+        // Who took an item for the last time and was lost is dead only when the lease has ended and somebody looks.
+        tokio::time::sleep(LEASES_END).await;
     }
     last_look(world).await;
 }
@@ -153,7 +166,8 @@ async fn last_look(world: &Arc<World>) {
         .feed_is_whole(&events)
         .and_then(|()| judge.counters_are_true(&counters))
         .and_then(|()| judge.outside_is_clean())
-        .and_then(|()| judge.end_is_reached());
+        .and_then(|()| judge.end_is_reached())
+        .and_then(|()| judge.items_are_done());
     drop(judge);
     world.check(verdict);
 }

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use comanda_model::order::DoneState;
-use comanda_model::{Attempt, Event, OrderId, Token, TypeHash};
+use comanda_model::order::{DoneState, StepAt};
+use comanda_model::{Attempt, Event, OrderId, Token, TypeHash, WorkKind};
 use comanda_store::{
-    Capabilities, Cause, ClaimMove, Claims, Commit, CommitError, Counters, Expect, FeedPage, FeedStart, ItemClaims,
-    ListQuery, OrderPage, QueueClaim, QueueCount, Receipt, Store, StoreError, Stored, Ticket, TypeSource, WorkClaims,
+    Capabilities, Cause, ClaimMove, Claims, Commit, CommitError, Counters, DeadItem, DeadItemMove, Expect, FeedPage,
+    FeedStart, ItemClaims, ItemOutcome, ItemToken, ListQuery, OrderPage, QueueClaim, QueueCount, Receipt, Store,
+    StoreError, Stored, Ticket, TypeSource, WorkClaims,
 };
 use jiff::Timestamp;
 use parking_lot::Mutex;
@@ -20,6 +21,7 @@ use crate::judge::number_in;
 use crate::life::Life;
 use crate::plan::Fault;
 use crate::plant::Plant;
+use crate::types;
 use crate::world::World;
 
 type Answer = oneshot::Sender<Result<Receipt, CommitError>>;
@@ -68,6 +70,9 @@ impl FaultyStore {
         world.deed();
         if world.has(Plant::EffectForgotten) {
             commit.order.head.done.retain(|done| done.state != DoneState::Unknown);
+        }
+        if world.has(Plant::ApprovalSkipped) {
+            skip_approval(&mut commit);
         }
         let n = number_in(commit.order.data.as_str(), "n").unwrap_or(u64::MAX);
         let version = commit.order.head.version;
@@ -213,6 +218,17 @@ impl FaultyStore {
             Some(Plant::TwoHeads) => commit.lane.enter = None,
             Some(Plant::NoHead) => commit.lane.leave = None,
             Some(Plant::KeyUnchecked) => commit.keys.clear(),
+            Some(Plant::ItemMissing) => commit.enqueue = None,
+            Some(Plant::ItemsUnordered) => {
+                if let Some(entry) = &mut commit.enqueue {
+                    entry.lane = commit.order.id().to_string();
+                }
+            }
+            Some(Plant::StaleAnswerCounts) => {
+                if let Expect::At { version, .. } = commit.expect {
+                    commit.expect = Expect::At { version, token: None };
+                }
+            }
             _ => {}
         }
         commit
@@ -249,6 +265,27 @@ impl FaultyStore {
             return Err(broken(what));
         }
         Ok(())
+    }
+}
+
+/// Puts the step after it in the place of a wait for a person.
+fn skip_approval(commit: &mut Commit) {
+    let head = &mut commit.order.head;
+    let order_type = types::by_hash(head.type_hash);
+    let status = order_type
+        .as_ref()
+        .and_then(|order_type| order_type.status(&head.status));
+    if let (Some(status), Some(work)) = (status, &mut head.work)
+        && let WorkKind::Approval(at) = &work.kind
+        && let Some(next) = status.steps.get(at.index as usize + 1)
+    {
+        work.kind = WorkKind::Step(StepAt {
+            index: at.index + 1,
+            name: next.clone(),
+        });
+        work.due_at = Some(head.updated_at);
+        head.visits += 1;
+        work.visit = head.visits;
     }
 }
 
@@ -325,12 +362,55 @@ impl Store for FaultyStore {
 
     async fn claim_items(&self, asked: &QueueClaim) -> Result<ItemClaims, StoreError> {
         self.way("claim_items").await?;
-        self.world.memory.claim_items(asked).await
+        let world = &self.world;
+        let claims = world.memory.claim_items(asked).await?;
+        let verdict = world.judge.lock().items_claimed(world.memory.now(), &claims);
+        world.check(verdict);
+        let name = ("items", self.life.number, world.nth(("items", self.life.number)));
+        if world.goes_wrong(Fault::ReadFails, name) {
+            world.trace(|| format!("process {}: the answer to a claim of items is lost", self.life.number));
+            return Err(broken("claim_items"));
+        }
+        self.life.gate().await;
+        Ok(claims)
+    }
+
+    async fn settle_item(&self, token: &ItemToken, outcome: &ItemOutcome) -> Result<Option<String>, StoreError> {
+        self.way("settle_item").await?;
+        let world = &self.world;
+        let settled = match world.has(Plant::ItemRepeats) {
+            true => Some("finished".to_owned()),
+            false => world.memory.settle_item(token, outcome).await?,
+        };
+        if settled.is_some() {
+            world.judge.lock().item_settled(world.memory.now(), token, outcome);
+        }
+        self.life.gate().await;
+        Ok(settled)
+    }
+
+    async fn renew_item(&self, token: &ItemToken, lease: Duration) -> Result<Option<Timestamp>, StoreError> {
+        self.way("renew_item").await?;
+        self.world.memory.renew_item(token, lease).await
+    }
+
+    async fn dead_items(&self, queue: &str, after: u64, max: usize) -> Result<Vec<DeadItem>, StoreError> {
+        self.way("dead_items").await?;
+        self.world.memory.dead_items(queue, after, max).await
+    }
+
+    async fn move_dead_items(&self, queue: &str, positions: &[u64], to: DeadItemMove) -> Result<u64, StoreError> {
+        self.way("move_dead_items").await?;
+        self.world.memory.move_dead_items(queue, positions, to).await
     }
 
     async fn claim_work(&self, asked: &QueueClaim) -> Result<WorkClaims, StoreError> {
         self.way("claim_work").await?;
         let world = &self.world;
+        if world.has(Plant::WorkerLeaseIgnored) {
+            let held: Vec<Token> = world.judge.lock().held_by_workers();
+            world.memory.release(&held).await?;
+        }
         let mut claims = world.memory.claim_work(asked).await?;
         let verdict = world.judge.lock().pulled(world.memory.now(), &claims);
         world.check(verdict);
@@ -388,7 +468,13 @@ impl Store for FaultyStore {
 
     async fn order(&self, id: OrderId) -> Result<Option<Stored>, StoreError> {
         self.way("order").await?;
-        let answer = self.world.memory.order(id).await;
+        let mut answer = self.world.memory.order(id).await;
+        if self.world.has(Plant::CallbackTurnedAway)
+            && let Ok(Some(stored)) = &mut answer
+            && let Some(work) = &mut stored.order.head.work
+        {
+            work.awaiting = None;
+        }
         self.life.gate().await;
         answer
     }

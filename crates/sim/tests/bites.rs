@@ -105,6 +105,46 @@ fn an_effect_that_is_forgotten() {
 }
 
 #[test]
+fn a_workers_lease_that_is_ignored() {
+    bites(Plant::WorkerLeaseIgnored, &["one at a time", "and it holds the work"]);
+}
+
+#[test]
+fn a_stale_answer_that_counts() {
+    bites(Plant::StaleAnswerCounts, &["a stale token's result"]);
+}
+
+#[test]
+fn an_item_that_is_missing() {
+    bites(Plant::ItemMissing, &["silently stuck"]);
+}
+
+#[test]
+fn items_side_by_side() {
+    bites(Plant::ItemsUnordered, &["first in, first out: an item"]);
+}
+
+#[test]
+fn an_item_that_comes_again() {
+    bites(Plant::ItemRepeats, &["an item of"]);
+}
+
+#[test]
+fn a_question_that_is_not_asked() {
+    bites(Plant::QuestionNotAsked, &["as if it were known"]);
+}
+
+#[test]
+fn a_callback_that_is_turned_away() {
+    bites(Plant::CallbackTurnedAway, &["turned away while it is waited for"]);
+}
+
+#[test]
+fn an_approval_that_is_skipped() {
+    bites(Plant::ApprovalSkipped, &["nobody has said yes"]);
+}
+
+#[test]
 fn a_failing_plan_is_shrunk_and_still_fails() {
     let (plan, _) = found(Plant::NoHead);
     let small = shrink(&plan, 300);

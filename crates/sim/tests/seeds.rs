@@ -40,17 +40,6 @@ fn the_fixed_seeds_keep_all_promises() {
     );
 }
 
-/// Seeds that once broke a promise: an edit taken for another's, and orders that came to the head of their lane as they
-/// were cancelled.
-const MENDED: [u64; 3] = [7_012_724_350_247_109, 7_012_724_350_271_106, 7_012_724_350_262_093];
-
-#[test]
-fn what_was_mended_stays_so() {
-    for seed in MENDED {
-        assert_eq!(run(&Plan::of(seed), false).failure, None, "seed {seed}");
-    }
-}
-
 #[test]
 fn a_seed_is_always_the_same_run() {
     for seed in 0..12 {

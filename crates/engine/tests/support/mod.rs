@@ -113,8 +113,18 @@ impl Bench {
         types: &[&str],
         calls: mpsc::UnboundedReceiver<Call>,
     ) -> Self {
+        Self::with(options(), store, steps, types, calls).await
+    }
+
+    pub async fn with(
+        options: Options,
+        store: Arc<MemoryStore>,
+        steps: Arc<dyn StepRunner>,
+        types: &[&str],
+        calls: mpsc::UnboundedReceiver<Call>,
+    ) -> Self {
         let types = types.iter().map(|toml| definition(toml)).collect();
-        let service = Service::start(options(), store.clone() as Arc<dyn Store>, steps, types)
+        let service = Service::start(options, store.clone() as Arc<dyn Store>, steps, types)
             .await
             .unwrap();
         Self {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use comanda_model::order::{AfterUndo, DoneState};
-use comanda_model::{EventKind, Order, OrderId, Outcome, Phase, WorkKind};
+use comanda_model::{Event, EventKind, Order, OrderId, Outcome, Phase, WorkKind};
 use comanda_store::{ClaimMove, Commit, Expect, Receipt};
 use jiff::Timestamp;
 
@@ -34,6 +34,7 @@ impl Judge {
         self.attempts_recorded(id, before.as_ref(), commit)?;
         let order_type = Self::type_of(&commit.order)?;
         status::follows(before.as_ref(), commit, &order_type, now)?;
+        self.item_put_in(before.as_ref(), commit, &order_type)?;
         self.move_lane(now, before.as_ref(), commit, receipt)?;
         self.move_claim(now, before.as_ref(), commit, receipt)
     }
@@ -73,6 +74,7 @@ impl Judge {
                 commits: Vec::new(),
                 edits: BTreeSet::new(),
                 held: None,
+                held_by_worker: false,
                 left_lane: false,
                 discarded: false,
             },
@@ -132,8 +134,20 @@ impl Judge {
             .attempts
             .iter()
             .filter(|attempt| attempt.outcome != Outcome::Stale);
+        let answers_person = |event: &Event| matches!(event.kind, EventKind::Approved | EventKind::Rejected);
+        let by_person = commit.events.iter().any(answers_person);
+        let asked = matches!(
+            before.head.work.as_ref().map(|work| &work.kind),
+            Some(WorkKind::Approval(_))
+        );
         hold!(
-            token.is_some() || counted.count() == 0,
+            asked || !by_person,
+            "#{n} was approved or rejected, and did not wait for that"
+        );
+        let awaited = before.head.work.as_ref().and_then(|work| work.awaiting);
+        let called_back = awaited.is_some_and(|awaited| self.callbacks.contains(&awaited.secret));
+        hold!(
+            token.is_some() || called_back || by_person || counted.count() == 0,
             "an attempt of #{n} was recorded without its token"
         );
         visits(n, before, commit)?;
@@ -288,6 +302,7 @@ impl Judge {
             );
             let until = now.checked_add(jiff::SignedDuration::try_from(*lease).unwrap_or_default());
             known.held = Some((*token, until.unwrap_or(Timestamp::MAX)));
+            known.held_by_worker = false;
             self.issue(*token)?;
         }
         Ok(())
@@ -298,7 +313,7 @@ impl Judge {
 fn visits(n: u64, before: &Order, commit: &Commit) -> Verdict {
     let (old, new) = (&before.head, &commit.order.head);
     hold!(new.visits >= old.visits, "#{n} counts its visits back");
-    let numbered = |kind: &WorkKind| matches!(kind, WorkKind::Step(_) | WorkKind::Wait(_) | WorkKind::Undo(_));
+    let numbered = |kind: &WorkKind| !matches!(kind, WorkKind::Begin | WorkKind::Advance);
     let Some(work) = new.work.as_ref().filter(|work| numbered(&work.kind)) else {
         return Ok(());
     };

@@ -2,8 +2,10 @@
 //! that reaches the outside and of every answer. It shares no code with the engine or a store, and says the first thing
 //! that it finds wrong.
 
+mod answers;
 mod claims;
 mod commits;
+mod items;
 mod lanes;
 mod outcome;
 mod rest;
@@ -17,6 +19,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::types;
+use items::Items;
 use lanes::Lanes;
 
 /// What was found wrong.
@@ -48,6 +51,8 @@ pub struct Known {
     pub edits: BTreeSet<u64>,
     /// The claim, if it has not been ended, and until when it lasts.
     pub held: Option<(Token, Timestamp)>,
+    /// Whether a worker from outside has it: then it outlives the processes.
+    pub held_by_worker: bool,
     /// A dead letter that has left its lane, and was not redriven since.
     pub left_lane: bool,
     /// Given up: what it did is to be taken back.
@@ -65,9 +70,10 @@ enum Fate {
     Ended,
 }
 
-/// One call that has reached the outside.
+/// One call that has reached the outside, or one piece of work that was handed to a worker.
 struct Run {
-    life: u32,
+    /// The process that called; none for a worker from outside, which has no part in what befalls processes.
+    life: Option<u32>,
     order: OrderId,
     step: String,
     visit: u32,
@@ -103,6 +109,9 @@ pub struct Judge {
     /// The token that a life has last made ready for a call, by order.
     renewed: HashMap<(u32, OrderId), Token>,
     effects: BTreeMap<String, Effect>,
+    /// The secrets that callbacks were sent with.
+    callbacks: BTreeSet<Uuid>,
+    items: Items,
     acknowledged: BTreeMap<String, OrderId>,
     dead_lives: BTreeSet<u32>,
     /// Durable commits.
@@ -136,7 +145,7 @@ impl Judge {
     pub fn life_ended(&mut self, life: u32, claims_too: bool) {
         self.dead_lives.insert(life);
         if claims_too {
-            for known in self.orders.values_mut() {
+            for known in self.orders.values_mut().filter(|known| !known.held_by_worker) {
                 if let Some((token, _)) = known.held.take() {
                     self.tokens.insert(token.secret, Fate::Ended);
                 }

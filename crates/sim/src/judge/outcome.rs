@@ -1,7 +1,7 @@
 //! What an attempt's outcome may lead to. Refused and exhausted are never mixed.
 
 use comanda_model::order::DoneState;
-use comanda_model::order_type::Exhausted;
+use comanda_model::order_type::{Action, Exhausted};
 use comanda_model::{Attempt, Order, Outcome, Phase};
 use comanda_store::Commit;
 
@@ -34,7 +34,9 @@ pub fn follows(before: &Order, commit: &Commit, attempt: &Attempt) -> Verdict {
     } else {
         step
     };
-    let last = rule.is_none_or(|rule| tries >= rule.retry.attempts);
+    // A person is asked once.
+    let asks = step.is_some_and(|step| matches!(step.action, Action::Approval { .. }));
+    let last = asks || rule.is_none_or(|rule| tries >= rule.retry.attempts);
     let intent = before.head.intent.is_some();
     let moved = after.status != before.head.status;
     let outcome = match attempt.outcome {

@@ -12,10 +12,11 @@ impl Judge {
     /// The orders that the engine still has something to do for.
     pub fn restless(&self) -> Vec<String> {
         let restless = self.orders.iter().filter(|(id, known)| {
-            let due = known.order.head.due_at(self.lanes.is_active(**id)).is_some();
-            due || known.held.is_some()
+            let (head, active) = (&known.order.head, self.lanes.is_active(**id));
+            head.due_at(active).is_some() || head.queued_at(active).is_some() || known.held.is_some()
         });
-        restless.map(|(id, known)| self.describe(*id, known)).collect()
+        let restless = restless.map(|(id, known)| self.describe(*id, known));
+        restless.chain(self.items.restless()).collect()
     }
 
     fn describe(&self, id: OrderId, known: &super::Known) -> String {
@@ -81,7 +82,7 @@ impl Judge {
         for run in self
             .runs
             .iter()
-            .filter(|run| run.answered && !self.dead_lives.contains(&run.life))
+            .filter(|run| run.answered && run.life.is_none_or(|life| !self.dead_lives.contains(&life)))
         {
             let known = self.orders.get(&run.order).ok_or("an order vanished")?;
             let written = known
