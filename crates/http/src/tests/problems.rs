@@ -150,7 +150,7 @@ fn errors_become_problems() {
         what: "an order".into(),
         detail: "a checksum".into(),
     };
-    assert_eq!(seen(corrupt.into()), (500, "internal"));
+    assert_eq!(seen(corrupt.into()), (500, "data-damaged"));
 }
 
 #[tokio::test]
