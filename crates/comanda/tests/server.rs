@@ -371,15 +371,15 @@ fn logs_for_programs_are_json_from_the_first_line() {
     ]);
     let mut child = serve.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let lines = support::lines(child.stderr.take().unwrap());
-    let ready = lines.recv_timeout(support::PATIENCE).unwrap();
-    let ready: Value = serde_json::from_str(&ready).unwrap_or_else(|error| panic!("{error}: {ready}"));
-    assert!(
-        ready["fields"]["url"]
-            .as_str()
-            .unwrap()
-            .starts_with("http://127.0.0.1:"),
-        "{ready}"
-    );
+    // Warnings may come before it; they are JSON as well.
+    let url = loop {
+        let line = lines.recv_timeout(support::PATIENCE).unwrap();
+        let line: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        if let Some(url) = line["fields"]["url"].as_str() {
+            break url.to_owned();
+        }
+    };
+    assert!(url.starts_with("http://127.0.0.1:"), "{url}");
     child.kill().unwrap();
     child.wait().unwrap();
 }
