@@ -26,8 +26,8 @@ const QUEUES: [(&str, &str); 4] = [
     ("cancelada", "ordenes-canceladas"),
 ];
 const ORDERS: usize = 240;
-/// Shows the item, and cannot do one that says so until the file `repaired` is there.
-const HANDLER: &str = r#"read -r item; printf '%s\n' "$item"
+/// Shows the item, unless the worker was killed before it had said which; cannot do one that says so until the file `repaired` is there.
+const HANDLER: &str = r#"read -r item || exit 1; printf '%s\n' "$item"
 case "$item" in *imposible*) test -e repaired;; esac"#;
 
 /// One place in a queue: the order, and the version of the change that put it in.
