@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use crate::{Unanswered, refused};
 
 /// The kind of the records of customers.
-const CUSTOMER: &str = "customer";
+const CUSTOMER: &str = comanda_engine::CUSTOMER_RECORDS;
 /// How often a change that others make at the same moment is decided again.
 const TRIES_MAX: u32 = 16;
 /// The longest name, in bytes.

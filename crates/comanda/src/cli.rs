@@ -5,6 +5,7 @@ mod bench;
 mod built_in;
 mod dead_letters;
 mod intake;
+mod jobs;
 mod keys;
 mod migrate;
 mod orders;
@@ -23,6 +24,7 @@ pub use bench::*;
 pub use built_in::*;
 pub use dead_letters::*;
 pub use intake::{IntakeChoice, IntakeCommand};
+pub use jobs::{Erase, Jobs};
 pub use keys::*;
 pub use migrate::{Migrate, MigrateFormat, MigratePlace};
 pub use orders::*;
@@ -151,6 +153,11 @@ pub enum Command {
     /// Fill in what the shipped order types need to be tried out
     #[command(subcommand)]
     Demo(DemoCommand),
+    /// Erase what a final order, or all of a customer's, know of the customer
+    Erase(Erase),
+    /// Changes to many orders that go on in the background: erasures, redrives at a bounded rate
+    #[command(subcommand)]
+    Jobs(Jobs),
     /// Write all orders as NDJSON
     Export(Export),
     /// Copy the whole store to a file

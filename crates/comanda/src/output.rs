@@ -51,6 +51,11 @@ impl Output {
         Ok(writeln!(self.stdout, "{line}")?)
     }
 
+    /// Prints bytes as they are.
+    pub fn bytes(&mut self, bytes: &[u8]) -> Result<(), OutputError> {
+        Ok(self.stdout.write_all(bytes)?)
+    }
+
     /// Sends on what is buffered.
     pub fn flush(&mut self) -> Result<(), OutputError> {
         Ok(self.stdout.flush()?)

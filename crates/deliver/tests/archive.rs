@@ -174,7 +174,6 @@ async fn a_place_that_is_down_is_tried_by_the_schedule_and_only_what_is_asked_fo
         from: RedriveFrom::FailedStep,
         current_version: false,
         patch: None,
-        rate_per_second: None,
         dry_run: false,
     };
     assert_eq!(

@@ -99,16 +99,7 @@ impl Service {
 
     /// Cancels an order: at once, or when the attempt in flight has ended.
     pub async fn cancel(&self, id: OrderId, change: Change) -> Result<Found, CommandError> {
-        let reason = change.reason.clone();
-        self.0
-            .command(id, &change, &|_, found| {
-                Ok(Command::Cancel {
-                    reason: reason.clone(),
-                    in_flight: in_flight(&found.stored),
-                    begun: may_have_begun(&found.stored),
-                })
-            })
-            .await
+        self.0.cancel(id, &change).await
     }
 
     /// Says yes to the step that waits for a person.
@@ -131,6 +122,17 @@ impl Service {
 pub(crate) type Decide<'a> = dyn Fn(&Core, &mut Found) -> Result<Command, CommandError> + Send + Sync + 'a;
 
 impl Core {
+    pub(crate) async fn cancel(&self, id: OrderId, change: &Change) -> Result<Found, CommandError> {
+        self.command(id, change, &|_, found| {
+            Ok(Command::Cancel {
+                reason: change.reason.clone(),
+                in_flight: in_flight(&found.stored),
+                begun: may_have_begun(&found.stored),
+            })
+        })
+        .await
+    }
+
     /// Gives a command to an order and answers with the order afterwards. `decide` may put another version of the type
     /// in the place of the one that the order lives on.
     pub(crate) async fn command(

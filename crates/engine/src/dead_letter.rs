@@ -3,13 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use comanda_model::decision::{Command, RedriveFrom};
-use comanda_model::{Json, OrderId, Phase};
-use comanda_store::ListQuery;
+use comanda_model::decision::{Command, RedriveFrom, Rejection};
+use comanda_model::{Json, Order, OrderId, Phase};
+use comanda_store::{ListQuery, StoreError};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use crate::command::{Change, Precondition, edit};
 use crate::error::CommandError;
+use crate::job::{HeldJob, Interrupted, Task};
 use crate::service::{Core, Service};
+use crate::view::Found;
 
 /// The most orders that one call handles.
 const SWEEP_MAX: usize = 1000;
@@ -17,7 +21,8 @@ const SWEEP_MAX: usize = 1000;
 const LOOKED_AT_MAX: usize = 100_000;
 
 /// Which dead letters. All that is set must hold; nothing set means all.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct DeadLetterFilter {
     /// These orders.
     pub order_ids: Option<Vec<OrderId>>,
@@ -36,8 +41,6 @@ pub struct Redrive {
     pub current_version: bool,
     /// A merge patch of the data.
     pub patch: Option<Json>,
-    /// At most so many orders per second.
-    pub rate_per_second: Option<u32>,
     /// Only tell what would be done.
     pub dry_run: bool,
 }
@@ -74,28 +77,22 @@ impl Service {
         redrive: Redrive,
         by: Arc<str>,
     ) -> Result<Sweep, CommandError> {
-        let pace = redrive.rate_per_second.map(|rate| Duration::from_secs(1) / rate.max(1));
         let dry_run = redrive.dry_run;
-        let decide = |core: &Core, found: &mut crate::view::Found| {
-            if redrive.current_version {
-                let name = &found.stored.order.accepted.order_type;
-                if let Some(current) = core.registry.current(name) {
-                    found.definition = current;
-                }
-            }
-            let edit = redrive.patch.as_ref().map(|patch| edit(found, patch)).transpose()?;
-            Ok(Command::Redrive {
-                from: redrive.from,
-                edit,
-            })
-        };
-        self.sweep(filter, by, None, pace, dry_run, &decide).await
+        let decide = |core: &Core, found: &mut Found| redrive.command(core, found);
+        self.sweep(filter, by, None, dry_run, &decide).await
     }
 
     /// Gives dead letters up: what their steps did is taken back, and they end.
-    pub async fn discard(&self, filter: DeadLetterFilter, reason: String, by: Arc<str>) -> Result<Sweep, CommandError> {
-        let decide = |_: &Core, _: &mut crate::view::Found| Ok(Command::Discard { reason: reason.clone() });
-        self.sweep(filter, by, Some(reason.clone()), None, false, &decide).await
+    /// A dry run only tells what would be done.
+    pub async fn discard(
+        &self,
+        filter: DeadLetterFilter,
+        reason: String,
+        dry_run: bool,
+        by: Arc<str>,
+    ) -> Result<Sweep, CommandError> {
+        let decide = |_: &Core, _: &mut Found| Ok(Command::Discard { reason: reason.clone() });
+        self.sweep(filter, by, Some(reason.clone()), dry_run, &decide).await
     }
 
     async fn sweep(
@@ -103,11 +100,10 @@ impl Service {
         filter: DeadLetterFilter,
         by: Arc<str>,
         reason: Option<String>,
-        pace: Option<Duration>,
         dry_run: bool,
         decide: &crate::command::Decide<'_>,
     ) -> Result<Sweep, CommandError> {
-        let ids = self.dead_letters(&filter).await?;
+        let ids = self.0.dead_letters(&filter, Timestamp::MAX).await?;
         let mut sweep = Sweep {
             matched: ids.len() as u64,
             more: ids.len() > SWEEP_MAX,
@@ -119,9 +115,6 @@ impl Service {
             precondition: Precondition::None,
         };
         for (index, (order, order_type)) in ids.into_iter().take(SWEEP_MAX).enumerate() {
-            if let (Some(pace), true) = (pace, index > 0) {
-                tokio::time::sleep(pace).await;
-            }
             let outcome = if dry_run {
                 self.0.rehearse(order, decide).await
             } else {
@@ -145,10 +138,30 @@ impl Service {
         }
         Ok(sweep)
     }
+}
 
-    /// The dead letters that a filter names, oldest first.
-    async fn dead_letters(&self, filter: &DeadLetterFilter) -> Result<Vec<(OrderId, Arc<str>)>, CommandError> {
-        let store = &self.0.store;
+impl Redrive {
+    /// The command that puts one dead letter back to work.
+    fn command(&self, core: &Core, found: &mut Found) -> Result<Command, CommandError> {
+        if self.current_version {
+            let name = &found.stored.order.accepted.order_type;
+            if let Some(current) = core.registry.current(name) {
+                found.definition = current;
+            }
+        }
+        let edit = self.patch.as_ref().map(|patch| edit(found, patch)).transpose()?;
+        Ok(Command::Redrive { from: self.from, edit })
+    }
+}
+
+impl Core {
+    /// The dead letters that a filter names and that died before a moment, oldest first.
+    async fn dead_letters(
+        &self,
+        filter: &DeadLetterFilter,
+        before: Timestamp,
+    ) -> Result<Vec<(OrderId, Arc<str>)>, StoreError> {
+        let store = &self.store;
         if let Some(ids) = &filter.order_ids {
             let mut found = Vec::with_capacity(ids.len().min(LOOKED_AT_MAX));
             for id in ids.iter().take(LOOKED_AT_MAX) {
@@ -174,6 +187,7 @@ impl Service {
             ids.extend(
                 page.orders
                     .iter()
+                    .filter(|stored| died_before(&stored.order, before))
                     .map(|stored| (stored.order.id(), stored.order.accepted.order_type.clone())),
             );
             match page.next {
@@ -186,7 +200,11 @@ impl Service {
     }
 }
 
-fn matches(filter: &DeadLetterFilter, order: &comanda_model::Order) -> bool {
+fn died_before(order: &Order, moment: Timestamp) -> bool {
+    order.head.dead.as_ref().is_some_and(|dead| dead.at <= moment)
+}
+
+fn matches(filter: &DeadLetterFilter, order: &Order) -> bool {
     let type_fits = filter
         .order_type
         .as_deref()
@@ -196,13 +214,64 @@ fn matches(filter: &DeadLetterFilter, order: &comanda_model::Order) -> bool {
 }
 
 impl Core {
+    /// Redrives what died before the job was made, oldest first, at the rate that was asked for. What has been seen to
+    /// since is passed over: the order says so itself.
+    pub(crate) async fn redrive_in_background(&self, held: &mut HeldJob) -> Result<(), Interrupted> {
+        let Task::Redrive {
+            filter,
+            from_start,
+            current_version,
+            patch,
+            rate_per_second,
+        } = held.job.task.clone()
+        else {
+            return Ok(());
+        };
+        let redrive = Redrive {
+            from: if from_start {
+                RedriveFrom::Start
+            } else {
+                RedriveFrom::FailedStep
+            },
+            current_version,
+            patch,
+            dry_run: false,
+        };
+        let (asked_at, by) = (held.job.created_at, held.job.by.clone());
+        let pace = rate_per_second.map(|rate| Duration::from_secs(1) / rate.max(1));
+        let decide = |core: &Self, found: &mut Found| {
+            if !died_before(&found.stored.order, asked_at) {
+                return Err(Rejection::NotDead.into());
+            }
+            redrive.command(core, found)
+        };
+        let change = Change {
+            by,
+            reason: None,
+            precondition: Precondition::None,
+        };
+        let ids = self.dead_letters(&filter, asked_at).await?;
+        held.job.matched = held.job.matched.max(held.job.changed + ids.len() as u64);
+        for (order, _) in ids {
+            match self.insist(held, || self.command(order, &change, &decide)).await? {
+                Ok(_) => held.job.changed += 1,
+                Err(error) => held.job.skip(order, error.to_string()),
+            }
+            match pace {
+                Some(pace) => self.pause_job(held, pace).await?,
+                None => self.progress(held).await?,
+            }
+        }
+        Ok(())
+    }
+
     /// Decides a command and throws the decision away: whether it would be taken.
     async fn rehearse(&self, id: OrderId, decide: &crate::command::Decide<'_>) -> Result<(), CommandError> {
         let Some(stored) = self.store.order(id).await? else {
             return Err(CommandError::UnknownOrder(id));
         };
         let definition = self.definition(&stored.order).await?;
-        let mut found = crate::view::Found { stored, definition };
+        let mut found = Found { stored, definition };
         let command = decide(self, &mut found)?;
         let input = comanda_model::decision::Input {
             now: self.store.now(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use comanda_model::OrderId;
 use comanda_model::decision::Rejection;
 use comanda_order_type::Fault;
-use comanda_store::StoreError;
+use comanda_store::{PutError, StoreError};
 
 /// Why a submission was not accepted. Nothing is stored then.
 #[derive(Debug, thiserror::Error)]
@@ -109,6 +109,18 @@ pub enum CommandError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl From<PutError> for CommandError {
+    fn from(error: PutError) -> Self {
+        match error {
+            PutError::Store(error) => Self::Store(error),
+            PutError::TooLarge { what, bytes_max } => Self::TooLarge { what, bytes_max },
+            PutError::VersionMoved { .. } => Self::Busy {
+                after: Duration::from_secs(1),
+            },
+        }
+    }
 }
 
 /// Why the engine could not start, or not take other order types.

@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::chance::{Chance, SystemChance};
 use crate::error::{CommandError, StartError};
+use crate::job::{self, Jobs};
 use crate::meter::Meters;
 use crate::pull::Waiters;
 use crate::registry::Registry;
@@ -95,6 +96,7 @@ pub(crate) struct Core {
     pub(crate) aborting: CancellationToken,
     pub(crate) tasks: TaskTracker,
     pub(crate) meters: Meters,
+    pub(crate) jobs: Jobs,
 }
 
 impl Service {
@@ -127,9 +129,13 @@ impl Service {
             aborting: CancellationToken::new(),
             tasks: TaskTracker::new(),
             meters: Meters::default(),
+            jobs: Jobs::default(),
         });
         core.tasks.spawn(worker::claim_loop(core.clone()));
         core.tasks.spawn(worker::dispatch_loop(core.clone(), receiver));
+        if core.store.capabilities().ledger {
+            core.tasks.spawn(job::job_loop(core.clone()));
+        }
         Ok(Self(core))
     }
 

@@ -53,6 +53,9 @@ pub struct OrderView {
     pub accepted_at: Timestamp,
     /// When it last changed.
     pub updated_at: Timestamp,
+    /// When what it knew of its customer was erased.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub erased_at: Option<Timestamp>,
 }
 
 /// What an order is about to do, or waits for.
@@ -178,6 +181,7 @@ impl Found {
             }),
             accepted_at: order.accepted.at,
             updated_at: head.updated_at,
+            erased_at: head.erased_at,
         }
     }
 

@@ -306,14 +306,13 @@ async fn balances(definition: &Definition, plans: Vec<Plan>) {
                 from: comanda_model::decision::RedriveFrom::FailedStep,
                 current_version: false,
                 patch: None,
-                rate_per_second: None,
                 dry_run: false,
             };
             world.service().redrive(by_id, redrive, "local".into()).await.unwrap();
         } else {
             world
                 .service()
-                .discard(by_id, "given up".to_owned(), "local".into())
+                .discard(by_id, "given up".to_owned(), false, "local".into())
                 .await
                 .unwrap();
         }

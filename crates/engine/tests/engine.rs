@@ -126,7 +126,6 @@ async fn a_failing_step_dies_and_a_redrive_takes_it_up_under_the_same_key() {
         from: RedriveFrom::FailedStep,
         current_version: false,
         patch: None,
-        rate_per_second: None,
         dry_run: true,
     };
     let rehearsed = bench
@@ -307,7 +306,6 @@ async fn a_lane_is_worked_in_the_order_of_acceptance_also_through_failures() {
         from: RedriveFrom::FailedStep,
         current_version: false,
         patch: None,
-        rate_per_second: None,
         dry_run: false,
     };
     let filter = DeadLetterFilter {

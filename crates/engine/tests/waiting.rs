@@ -454,7 +454,6 @@ async fn no_answer_in_time_is_a_dead_letter_that_a_redrive_asks_about_again() {
         from: comanda_model::decision::RedriveFrom::FailedStep,
         current_version: false,
         patch: None,
-        rate_per_second: None,
         dry_run: false,
     };
     bench

@@ -63,6 +63,18 @@ pub const CODES: &[Advice] = &[
         advice: "No order has this id. It may belong to another server, or retention has removed it.",
     },
     Advice {
+        code: "unknown-job",
+        status: 404,
+        title: "Unknown job",
+        advice: "No job has this id. Jobs that have ended are kept for a while: the newest 200. `GET /v1/jobs` lists them.",
+    },
+    Advice {
+        code: "order-not-final",
+        status: 409,
+        title: "The order is not final",
+        advice: "Only what is final can be erased: an order at work still needs its data. Wait, or cancel it first. For a customer, `cancelFirst` cancels all of them. Nothing was changed.",
+    },
+    Advice {
         code: "unknown-sku",
         status: 404,
         title: "Unknown SKU",
@@ -177,7 +189,7 @@ pub const CODES: &[Advice] = &[
         code: "not-supported",
         status: 501,
         title: "This server cannot do that",
-        advice: "The store that it runs on keeps no subscriptions. The embedded store does.",
+        advice: "The store that it runs on has no such feature: the detail says which. The embedded store has all of them.",
     },
     Advice {
         code: "not-a-dead-letter",

@@ -6,7 +6,7 @@ use axum::extract::{Extension, Path, Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use comanda_deliver::AttemptView;
-use comanda_engine::{DeadLetterFilter, DeadLetterView, Found, Redrive, Sweep, SweepItem};
+use comanda_engine::{DeadLetterFilter, DeadLetterView, Found, Redrive, Sweep, SweepItem, Task};
 use comanda_model::decision::RedriveFrom;
 use comanda_model::{Json, OrderId, Phase};
 use serde::{Deserialize, Serialize};
@@ -24,6 +24,8 @@ use crate::{App, body};
 
 /// The most causes that are listed.
 const CAUSES_MAX: usize = 500;
+/// The most orders that a job can be given by their ids: what is kept of it is bounded.
+const JOB_IDS_MAX: usize = 300;
 /// The most attempts that are shown with a dead letter.
 const ATTEMPTS_MAX: usize = 1000;
 
@@ -69,8 +71,9 @@ pub(crate) struct RedriveBody {
     #[serde(default)]
     #[schema(value_type = Option<Object>)]
     data: Option<Box<RawValue>>,
-    /// At most so many per second.
+    /// At most so many per second. Then it is a job: it goes on in the background, and the answer is 202 with the job.
     #[serde(default)]
+    #[schema(minimum = 1)]
     rate_per_second: Option<u32>,
     /// Only tell what would be done.
     #[serde(default)]
@@ -107,6 +110,10 @@ pub(crate) struct DiscardBody {
     filter: FilterBody,
     /// Why.
     reason: String,
+    /// Only tell what would be done.
+    #[serde(default)]
+    #[serde(rename = "dryRun")]
+    dry_run: bool,
 }
 
 fn view(app: &App, found: &Found) -> Value {
@@ -184,14 +191,34 @@ pub(crate) async fn redrive(
     if body.rate_per_second == Some(0) {
         return Err(Problem::new("invalid-request", "`ratePerSecond` must be at least 1"));
     }
+    let current_version = body.type_version == Version::Current;
+    let patch = body.data.map(|data| Json::from_valid(data.get()));
+    if body.rate_per_second.is_some() && !body.dry_run {
+        if body
+            .filter
+            .order_ids
+            .as_ref()
+            .is_some_and(|ids| ids.len() > JOB_IDS_MAX)
+        {
+            let detail = format!("with `ratePerSecond`, `orderIds` names at most {JOB_IDS_MAX}");
+            return Err(Problem::new("invalid-request", detail));
+        }
+        let task = Task::Redrive {
+            filter: body.filter.into(),
+            from_start: matches!(body.from, RedriveStart::Start),
+            current_version,
+            patch,
+            rate_per_second: body.rate_per_second,
+        };
+        return app.start_job(task, caller.by).await;
+    }
     let redrive = Redrive {
         from: match body.from {
             RedriveStart::FailedStep => RedriveFrom::FailedStep,
             RedriveStart::Start => RedriveFrom::Start,
         },
-        current_version: body.type_version == Version::Current,
-        patch: body.data.map(|data| Json::from_valid(data.get())),
-        rate_per_second: body.rate_per_second,
+        current_version,
+        patch,
         dry_run: body.dry_run,
     };
     let sweep = app.service.redrive(body.filter.into(), redrive, caller.by).await?;
@@ -208,8 +235,11 @@ pub(crate) async fn discard(
     body::is_json(&parts.headers)?;
     let bytes = body::read(body, &app.options).await?;
     let body: DiscardBody = body::parse(&bytes)?;
-    let sweep = app.service.discard(body.filter.into(), body.reason, caller.by).await?;
-    Ok(sweep_response(sweep, false))
+    let sweep = app
+        .service
+        .discard(body.filter.into(), body.reason, body.dry_run, caller.by)
+        .await?;
+    Ok(sweep_response(sweep, body.dry_run))
 }
 
 /// What a call did.

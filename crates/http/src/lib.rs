@@ -11,9 +11,11 @@ mod claims;
 mod codes;
 mod customers;
 mod dead_letters;
+mod erasure;
 mod frame;
 mod intake;
 mod inventory;
+mod jobs;
 mod keys;
 mod links;
 mod listing;
@@ -263,6 +265,12 @@ impl App {
             .route("/v1/orders/{id}/cancel", post(orders::cancel))
             .route("/v1/orders/{id}/approve", post(callbacks::approve))
             .route("/v1/orders/{id}/reject", post(callbacks::reject))
+            .route("/v1/orders/{id}/erase", post(erasure::order))
+            .route("/v1/customers/{id}/erase", post(erasure::customer))
+            .route("/v1/customers/{id}/export", get(erasure::export))
+            .route("/v1/jobs", get(jobs::list))
+            .route("/v1/jobs/{id}", get(jobs::one))
+            .route("/v1/jobs/{id}/stop", post(jobs::stop))
             .route("/v1/callbacks/{token}", post(callbacks::take))
             .route("/v1/orders/{id}/links", post(links::create))
             .route("/v1/links/rotate-key", post(links::rotate))

@@ -229,6 +229,7 @@ impl From<Rejection> for Problem {
             Rejection::UnknownStatus { known, .. } => Self::new("unknown-status", detail).allowing(known),
             Rejection::IllegalTransition { allowed, .. } => Self::new("illegal-transition", detail).allowing(allowed),
             Rejection::Final { .. } => Self::new("order-final", detail).allowing(Vec::new()),
+            Rejection::NotFinal { .. } => Self::new("order-not-final", detail),
             Rejection::Undoing => Self::new("undoing", detail),
             Rejection::NotCancellable { allowed, .. } => Self::new("not-cancellable", detail).allowing(allowed),
             Rejection::NoApproval { .. } => Self::new("no-approval", detail),

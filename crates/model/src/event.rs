@@ -63,11 +63,14 @@ pub enum EventKind {
     HoldLapsed,
     /// A hold that had lapsed was taken again.
     HoldTaken,
+    /// What the order knew of its customer was erased: a store that applies this event empties with it what stands
+    /// outside the head and the data.
+    Erased,
 }
 
 impl EventKind {
     /// All there are.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Accepted,
         Self::StatusChanged,
         Self::Edited,
@@ -81,6 +84,7 @@ impl EventKind {
         Self::Rejected,
         Self::HoldLapsed,
         Self::HoldTaken,
+        Self::Erased,
     ];
 
     /// The CloudEvents `type` on the wire.
@@ -99,6 +103,7 @@ impl EventKind {
             Self::Rejected => "comanda.order.rejected",
             Self::HoldLapsed => "comanda.order.hold-lapsed",
             Self::HoldTaken => "comanda.order.hold-taken",
+            Self::Erased => "comanda.order.erased",
         }
     }
 }

@@ -116,6 +116,9 @@ pub struct Head {
     /// such a commit finds it here, however far the order has gone since.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub past_commands: Vec<u64>,
+    /// When what the order knew of its customer was erased.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub erased_at: Option<Timestamp>,
 }
 
 /// The lane that an order belongs to.

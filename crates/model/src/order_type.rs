@@ -39,6 +39,8 @@ pub struct OrderType {
     pub steps: IndexMap<Arc<str>, Step>,
     /// Money rules that the data must satisfy.
     pub rules: Vec<SumRule>,
+    /// What stays of the data when an order is erased: JSON pointers in which `*` stands for every item of an array.
+    pub erase_keep: Vec<String>,
     /// Where the data says how the customer is told.
     pub notify: Option<Notify>,
 }

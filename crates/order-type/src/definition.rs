@@ -115,6 +115,7 @@ fn read_into(bundle: &Bundle, known: &Known, report: &mut Report<'_>) -> Option<
             .into_iter()
             .map(|step| (shared(step.name), step.step))
             .collect(),
+        erase_keep: file.erase_keep.unwrap_or_else(|| schema.money()),
         rules: file.rules,
         notify: file.notify.map(|(notify, _)| notify),
     };

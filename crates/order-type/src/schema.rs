@@ -63,6 +63,14 @@ impl Schema {
         &self.json
     }
 
+    /// Where amounts of money and their currencies stand in the data: pointers in which `*` stands for every item of an
+    /// array. What stands behind a `$ref` or in a choice (`anyOf`) is not found.
+    pub(crate) fn money(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        find_money(&self.json, &mut String::new(), &mut found);
+        found
+    }
+
     /// Compiles a schema, or says everything that is wrong with it.
     pub(crate) fn compile(json: Value) -> Result<Self, Vec<SchemaFault>> {
         let mut compiled = json.clone();
@@ -268,6 +276,29 @@ fn each_schema(value: &Value, pointer: &mut String, call: &mut impl FnMut(&str, 
             }
         }
         _ => {}
+    }
+}
+
+fn find_money(schema: &Value, at: &mut String, found: &mut Vec<String>) {
+    let format = schema.get("format").and_then(Value::as_str);
+    if matches!(format, Some("money" | "iso4217")) {
+        found.push(at.clone());
+    }
+    let length = at.len();
+    for (name, member) in schema
+        .get("properties")
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+    {
+        at.push_str(&token(name));
+        find_money(member, at, found);
+        at.truncate(length);
+    }
+    if let Some(items) = schema.get("items") {
+        at.push_str("/*");
+        find_money(items, at, found);
+        at.truncate(length);
     }
 }
 

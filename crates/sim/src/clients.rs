@@ -71,7 +71,6 @@ pub async fn act(world: Arc<World>, action: Action) {
                 },
                 current_version: current,
                 patch: edit.then(|| datum(number)),
-                rate_per_second: None,
                 dry_run: false,
             };
             let process = world.process(number).await;
@@ -113,9 +112,12 @@ pub async fn act(world: Arc<World>, action: Action) {
 /// Gives up every dead letter.
 pub async fn discard(world: &Arc<World>, number: u64) {
     let process = world.process(number).await;
-    let discard = process
-        .service
-        .discard(DeadLetterFilter::default(), "given up".to_owned(), "local".into());
+    let discard = process.service.discard(
+        DeadLetterFilter::default(),
+        "given up".to_owned(),
+        false,
+        "local".into(),
+    );
     let answer = asked(&process, discard).await;
     swept(world, "discard", answer);
 }

@@ -270,4 +270,12 @@ impl PostgresStore {
             Err(PutError::VersionMoved { actual })
         }
     }
+    /// Removes records of a kind.
+    pub(crate) async fn delete_records(&self, kind: &str, keys: &[String]) -> Result<usize, StoreError> {
+        let kind = to_column(kind);
+        let keys: Vec<String> = keys.iter().map(|key| to_column(key).into_owned()).collect();
+        let parameters: [Parameter<'_>; 2] = [(&kind, Type::TEXT), (&keys, Type::TEXT_ARRAY)];
+        let statement = "DELETE FROM comanda.records WHERE kind = $1 AND key = ANY ($2) RETURNING 1";
+        Ok(self.ask_again("remove records", statement, &parameters).await?.len())
+    }
 }

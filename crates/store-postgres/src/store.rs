@@ -233,6 +233,10 @@ impl Store for PostgresStore {
         self.write_record(record).await
     }
 
+    async fn remove_records(&self, kind: &str, keys: &[String]) -> Result<usize, StoreError> {
+        self.delete_records(kind, keys).await
+    }
+
     fn subscriptions(&self) -> Option<&dyn SubscriptionStore> {
         Some(self)
     }
@@ -511,6 +515,7 @@ impl Store for PostgresStore {
             queues: true,
             ledger: true,
             status_queues: true,
+            erasure: false,
         }
     }
 

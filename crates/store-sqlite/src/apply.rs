@@ -63,6 +63,9 @@ impl Writer<'_> {
         if commit.claim != ClaimMove::Keep && before.as_ref().is_some_and(|before| before.for_worker) {
             self.statements.delete_claim.execute([seq])?;
         }
+        if commit.erases() {
+            self.empty(&commit.order.accepted, &mut current)?;
+        }
         current.state = state;
         current.type_row = type_row;
         self.count(before.as_ref(), &mut current, commit, order_type)?;
@@ -369,7 +372,7 @@ impl Writer<'_> {
     }
 
     /// What was accepted under a number, and the list of its keys.
-    fn acceptance(&mut self, seq: i64) -> Result<(comanda_model::Acceptance, Option<String>), Failure> {
+    pub(crate) fn acceptance(&mut self, seq: i64) -> Result<(comanda_model::Acceptance, Option<String>), Failure> {
         let mut statement = self.connection.prepare_cached(ACCEPTANCE_OF_SEQ)?;
         let mut rows = statement.query([seq])?;
         let row = rows

@@ -449,6 +449,26 @@ impl Writer<'_> {
     }
 }
 
+impl Writer<'_> {
+    /// Takes the reasons out of an erased order's dead letters.
+    pub(crate) fn empty_items(&mut self, seq: i64) -> Result<(), Failure> {
+        let mut items = Vec::new();
+        {
+            let sql = format!("SELECT {COLUMNS} FROM items WHERE seq = ?1 AND reason IS NOT NULL");
+            let mut statement = self.connection.prepare_cached(&sql)?;
+            let mut rows = statement.query([seq])?;
+            while let Some(row) = rows.next()? {
+                items.push(Item::read(row)?);
+            }
+        }
+        for mut item in items {
+            item.reason = None;
+            self.write_item(&item)?;
+        }
+        Ok(())
+    }
+}
+
 impl Reader {
     /// Reads the orders of items that were claimed. One that cannot be read is left out: its lease ends.
     fn claimed_items(&mut self, items: &[Item]) -> Result<Vec<ItemClaim>, Failure> {

@@ -16,6 +16,7 @@ mod clock;
 mod column;
 mod current;
 mod dictionary;
+mod erase;
 mod failure;
 mod items;
 mod lanes;

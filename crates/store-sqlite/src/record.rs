@@ -1,7 +1,7 @@
 //! Records: small documents that belong to no order.
 
 use comanda_model::Json;
-use comanda_store::{PutError, Record};
+use comanda_store::{PutError, Record, StoreError};
 use rusqlite::{OptionalExtension, Row, params};
 
 use crate::column::Sum;
@@ -55,6 +55,23 @@ impl Reader {
 }
 
 impl Writer<'_> {
+    /// Removes records of a kind, in a transaction of its own.
+    pub(crate) fn remove_records(&mut self, kind: &str, keys: &[String]) -> Result<usize, StoreError> {
+        let removed = self.within_transaction(|writer| {
+            let mut removed = 0;
+            for key in keys {
+                removed += writer
+                    .connection
+                    .prepare_cached("DELETE FROM records WHERE kind = ?1 AND key = ?2")?
+                    .execute((kind, key))?;
+            }
+            Ok((removed, removed > 0))
+        });
+        removed.map_err(|aborted| match aborted {
+            Aborted::Failed(failure) | Aborted::Unknown(failure) => failure.into_store_error("remove records"),
+        })
+    }
+
     /// Writes a record, in a transaction of its own.
     pub(crate) fn put_record(&mut self, record: &Record) -> Result<(), PutError> {
         let put = self.within_transaction(|writer| {

@@ -160,6 +160,8 @@ struct RestOut<'a> {
     past_callbacks: &'a [PastCallback],
     #[serde(skip_serializing_if = "<[u64]>::is_empty")]
     past_commands: &'a [u64],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    erased_at: &'a Option<Timestamp>,
 }
 
 #[derive(Default, Deserialize)]
@@ -175,6 +177,7 @@ struct RestIn {
     dead: Option<DeadLetter>,
     past_callbacks: Vec<PastCallback>,
     past_commands: Vec<u64>,
+    erased_at: Option<Timestamp>,
 }
 
 /// The parts of a head that have no column of their own, if it has any.
@@ -190,6 +193,7 @@ pub(crate) fn rest_of(head: &Head) -> Result<Option<String>, serde_json::Error> 
         dead,
         past_callbacks,
         past_commands,
+        erased_at,
         ..
     } = head;
     if work.is_none()
@@ -202,6 +206,7 @@ pub(crate) fn rest_of(head: &Head) -> Result<Option<String>, serde_json::Error> 
         && dead.is_none()
         && past_callbacks.is_empty()
         && past_commands.is_empty()
+        && erased_at.is_none()
     {
         return Ok(None);
     }
@@ -216,6 +221,7 @@ pub(crate) fn rest_of(head: &Head) -> Result<Option<String>, serde_json::Error> 
         dead,
         past_callbacks,
         past_commands,
+        erased_at,
     })
     .map(Some)
 }
@@ -300,6 +306,7 @@ pub(crate) fn head(
             dead: None,
             past_callbacks: Vec::new(),
             past_commands: Vec::new(),
+            erased_at: None,
         };
         let lane_position: Option<i64> = row.get(at + 9)?;
         let sum: i64 = row.get(at + 10)?;
@@ -328,6 +335,7 @@ pub(crate) fn head(
             head.dead = rest.dead;
             head.past_callbacks = rest.past_callbacks;
             head.past_commands = rest.past_commands;
+            head.erased_at = rest.erased_at;
         }
         Ok(HeadRow {
             head,

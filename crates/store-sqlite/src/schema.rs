@@ -263,6 +263,10 @@ pub(crate) fn connect(path: &Path, purpose: Use, cache_kib: u32) -> Result<Conne
     if matches!(purpose, Use::Write | Use::Copy) {
         connection.pragma_update(None, "synchronous", "FULL").context(WHAT)?;
         connection.pragma_update(None, "wal_autocheckpoint", 0).context(WHAT)?;
+        // What is freed is overwritten, so that what was erased is not found in the file's free room.
+        connection
+            .pragma_update_and_check(None, "secure_delete", true, |_| Ok(()))
+            .context(WHAT)?;
     }
     if matches!(purpose, Use::Copy) {
         // It never is the one to throw the log away: `log` decides when that may be.

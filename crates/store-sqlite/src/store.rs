@@ -369,6 +369,13 @@ impl Store for SqliteStore {
             .await?
     }
 
+    async fn remove_records(&self, kind: &str, keys: &[String]) -> Result<usize, StoreError> {
+        let (kind, keys) = (kind.to_owned(), keys.to_vec());
+        self.inner
+            .write("remove records", move |writer| writer.remove_records(&kind, &keys))
+            .await
+    }
+
     async fn retain(&self, before: Timestamp, max: usize) -> Result<usize, StoreError> {
         let before = before.as_microsecond();
         let mut removed = 0;
@@ -429,6 +436,7 @@ impl Store for SqliteStore {
             queues: true,
             ledger: true,
             status_queues: true,
+            erasure: true,
         }
     }
 

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use comanda_model::decision::{Enqueue, LaneMove};
-use comanda_model::{Attempt, Event, LedgerLine, Order, OrderId, Token};
+use comanda_model::{Attempt, Event, EventKind, LedgerLine, Order, OrderId, Token};
 use jiff::Timestamp;
 use tokio::sync::oneshot;
 
@@ -26,7 +26,11 @@ pub struct Commit {
     pub order: Order,
     /// Whether `order.data` is to be written. A new order's always is.
     pub data_changed: bool,
-    /// What happened, numbered on from the order's last event.
+    /// What happened, numbered on from the order's last event. [`EventKind::Erased`](comanda_model::EventKind::Erased)
+    /// among them also empties what stands outside the head and the data, in the same act: the reasons of all earlier
+    /// events and the reasons and results of all attempts go, the acceptance is written again without what
+    /// `order.accepted` lacks (the order is no longer found by its customer or group), and dead letters of queues lose
+    /// their reasons. A store without [`Capabilities::erasure`](crate::Capabilities::erasure) is given no such event.
     pub events: Vec<Event>,
     /// The attempts that ended, numbered on from the order's last attempt.
     pub attempts: Vec<Attempt>,
@@ -42,6 +46,13 @@ pub struct Commit {
     pub ledger: Vec<LedgerLine>,
     /// What becomes of a claim on the order.
     pub claim: ClaimMove,
+}
+
+impl Commit {
+    /// Whether it erases its order.
+    pub fn erases(&self) -> bool {
+        self.events.iter().any(|event| event.kind == EventKind::Erased)
+    }
 }
 
 /// What must be so for a commit to be applied.

@@ -205,6 +205,12 @@ pub trait Store: Send + Sync + 'static {
         Err(self.lacks("keep records").into())
     }
 
+    /// Removes records of a kind. Answers how many there were; the answer comes when it is durable. A record that is
+    /// written again afterwards begins at version 1.
+    async fn remove_records(&self, _kind: &str, _keys: &[String]) -> Result<usize, StoreError> {
+        Err(self.lacks("keep records"))
+    }
+
     /// The error of a store that cannot do what it was asked to.
     fn lacks(&self, what: &'static str) -> StoreError {
         StoreError::Unsupported {
@@ -283,4 +289,6 @@ pub struct Capabilities {
     pub ledger: bool,
     /// Whether it keeps queues of statuses.
     pub status_queues: bool,
+    /// Whether it can erase an order: see [`Commit::events`].
+    pub erasure: bool,
 }

@@ -77,6 +77,7 @@ numbered! { EventKind, "a kind of event":
     Rejected = 10,
     HoldLapsed = 11,
     HoldTaken = 12,
+    Erased = 13,
 }
 
 #[cfg(test)]
@@ -128,6 +129,7 @@ mod tests {
             E::Rejected,
             E::HoldLapsed,
             E::HoldTaken,
+            E::Erased,
         ]);
     }
 }

@@ -13,6 +13,9 @@ pub struct Export {
     /// Of this type
     #[arg(long = "type", value_name = "TYPE")]
     pub order_type: Option<String>,
+    /// Everything that is known of this customer: orders, events and attempts
+    #[arg(long, conflicts_with_all = ["data", "order_type"])]
+    pub customer: Option<String>,
 }
 
 /// `backup`.

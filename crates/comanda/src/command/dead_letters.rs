@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use super::get::{attempts_table, show};
+use super::jobs::follow;
 use super::list::pages;
 use crate::cli::{DeadLetterChoice, DeadLetterList, DeadLetters, Discard, Redrive};
 use crate::failure::Failure;
@@ -13,6 +14,8 @@ use crate::remote::{Remote, segment};
 
 /// How many orders one request names; a request handles at most a thousand.
 const IDS_PER_REQUEST: usize = 1000;
+/// How many orders one job names.
+const IDS_PER_JOB: usize = 300;
 /// How many refusals are listed.
 const LISTED_MAX: usize = 100;
 
@@ -138,6 +141,9 @@ async fn redrive(remote: &Remote, args: Redrive, output: &mut Output) -> Result<
     }
     if let Some(rate) = args.rate {
         body.insert("ratePerSecond".to_owned(), Value::from(rate));
+        if !args.choice.dry_run {
+            return at_a_rate(remote, &args.choice, body, output).await;
+        }
     }
     sweep(
         remote,
@@ -150,13 +156,30 @@ async fn redrive(remote: &Remote, args: Redrive, output: &mut Output) -> Result<
     .await
 }
 
-async fn discard(remote: &Remote, args: Discard, output: &mut Output) -> Result<(), Failure> {
-    if args.choice.dry_run {
-        // The route has no dry run of its own: counting what it would take is the same answer.
-        return would_discard(remote, &args.choice, output).await;
+/// A bounded rate makes a job of it, which the server goes on with when this program is gone.
+async fn at_a_rate(
+    remote: &Remote,
+    choice: &DeadLetterChoice,
+    mut body: Map<String, Value>,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    for filter in filters(choice, IDS_PER_JOB)? {
+        body.insert("filter".to_owned(), filter);
+        let path = "/v1/dead-letters/redrive";
+        let job = remote.post(path, &Value::Object(body.clone()), &[]).await?.body;
+        eprintln!(
+            "It goes on without this program too: comanda jobs show {}",
+            cell(&job["id"])
+        );
+        follow(remote, job, output).await?;
     }
+    Ok(())
+}
+
+async fn discard(remote: &Remote, args: Discard, output: &mut Output) -> Result<(), Failure> {
     let mut body = Map::new();
     body.insert("reason".to_owned(), Value::from(args.reason));
+    body.insert("dryRun".to_owned(), Value::from(args.choice.dry_run));
     sweep(
         remote,
         "/v1/dead-letters/discard",
@@ -166,14 +189,6 @@ async fn discard(remote: &Remote, args: Discard, output: &mut Output) -> Result<
         output,
     )
     .await
-}
-
-async fn would_discard(remote: &Remote, choice: &DeadLetterChoice, output: &mut Output) -> Result<(), Failure> {
-    let mut body = Map::new();
-    body.insert("from".to_owned(), Value::from("failedStep"));
-    body.insert("typeVersion".to_owned(), Value::from("accepted"));
-    body.insert("dryRun".to_owned(), Value::from(true));
-    sweep(remote, "/v1/dead-letters/redrive", choice, body, "discarded", output).await
 }
 
 /// Asks again and again while there is more: each request handles a bounded number of orders.
@@ -186,7 +201,7 @@ async fn sweep(
     output: &mut Output,
 ) -> Result<(), Failure> {
     let mut total = Total::default();
-    for filter in filters(choice)? {
+    for filter in filters(choice, IDS_PER_REQUEST)? {
         let mut body = body.clone();
         body.insert("filter".to_owned(), filter);
         for round in 0.. {
@@ -209,11 +224,11 @@ async fn sweep(
 }
 
 /// What to choose by: one filter, or several where more orders are named than one request takes.
-fn filters(choice: &DeadLetterChoice) -> Result<Vec<Value>, Failure> {
+fn filters(choice: &DeadLetterChoice, ids_max: usize) -> Result<Vec<Value>, Failure> {
     if !choice.ids.is_empty() {
         return Ok(choice
             .ids
-            .chunks(IDS_PER_REQUEST)
+            .chunks(ids_max)
             .map(|ids| filter(choice, Some(ids)))
             .collect());
     }

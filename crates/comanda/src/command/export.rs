@@ -11,9 +11,13 @@ use super::list::PAGE_MAX;
 use crate::cli::Export;
 use crate::failure::Failure;
 use crate::output::{Output, progress};
-use crate::remote::Remote;
+use crate::remote::{Remote, segment};
 
 pub(super) async fn from_server(remote: &Remote, args: Export, output: &mut Output) -> Result<(), Failure> {
+    if let Some(customer) = &args.customer {
+        let path = format!("/v1/customers/{}/export", segment(customer));
+        return remote.copy(&path, output).await;
+    }
     let bar = progress(0, "exporting");
     let mut cursor = None;
     loop {

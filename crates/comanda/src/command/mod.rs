@@ -13,6 +13,7 @@ mod export;
 mod get;
 mod import;
 mod intake;
+mod jobs;
 mod keys;
 pub(crate) mod link;
 mod list;
@@ -92,6 +93,8 @@ pub fn run(cli: Cli, steps: RustSteps) -> Result<(), Failure> {
             built_in::payments(&remote, command, output).await
         }),
         Command::Demo(command) => remotely(&global, async |remote| built_in::demo(&remote, command, output).await),
+        Command::Erase(args) => remotely(&global, async |remote| jobs::erase(&remote, args, output).await),
+        Command::Jobs(command) => remotely(&global, async |remote| jobs::run(&remote, command, output).await),
         Command::Export(args) => match args.data.clone() {
             Some(data) => on_runtime(export::from_data(&data, args, output)),
             None => remotely(&global, async |remote| export::from_server(&remote, args, output).await),

@@ -12,6 +12,8 @@ use reqwest::{Client, Method, RequestBuilder, Response, Url};
 use serde_json::Value;
 
 use crate::cli::Global;
+use crate::failure::Failure;
+use crate::output::Output;
 
 pub use live::LiveEvents;
 pub use problem::Problem;
@@ -140,6 +142,17 @@ impl Remote {
     pub async fn get(&self, path: &str, query: &[(&str, Option<String>)]) -> Result<Answer, RemoteError> {
         let request = self.request(Method::GET, path, query)?.timeout(ANSWER_WITHIN);
         self.answer(request).await
+    }
+
+    /// Copies a text of any length to the output as it comes.
+    pub async fn copy(&self, path: &str, output: &mut Output) -> Result<(), Failure> {
+        let request = self.request(Method::GET, path, &[])?;
+        let response = request.send().await.map_err(|error| self.lost(error))?;
+        let mut response = self.accepted(response).await?;
+        while let Some(chunk) = response.chunk().await.map_err(|error| self.lost(error))? {
+            output.bytes(&chunk)?;
+        }
+        Ok(output.flush()?)
     }
 
     /// Removes something.

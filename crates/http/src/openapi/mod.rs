@@ -10,14 +10,14 @@ use comanda_order_type::Definition;
 use serde_json::{Map, Value, json};
 use utoipa::OpenApi;
 
-use self::operations::{Answer, Body, OPERATIONS, Operation};
+use self::operations::{Answer, Body, Operation};
 use self::shapes::Shapes;
 use crate::App;
 
 static DOCUMENT: LazyLock<Value> = LazyLock::new(|| {
     let mut document = serde_json::to_value(Shapes::openapi()).unwrap_or_default();
     let mut paths = Map::new();
-    for entry in OPERATIONS {
+    for entry in operations::operations() {
         let methods = paths.entry(entry.path.to_owned()).or_insert_with(|| json!({}));
         methods[entry.method] = operation(entry);
     }
@@ -111,6 +111,7 @@ fn responses(operation: &Operation) -> Value {
             "text/event-stream": {"schema": {"type": "string", "description": "One `CloudEvent` per event."}},
         }),
         Answer::Text => text("text/plain"),
+        Answer::Lines => text("application/x-ndjson"),
         Answer::Html => text("text/html"),
         Answer::Document => json!({"application/json": {"schema": {"type": "object"}}}),
         Answer::Nothing => Value::Null,
@@ -125,6 +126,13 @@ fn responses(operation: &Operation) -> Value {
         let description = "Final within the time that `Prefer: wait` gave.";
         responses.insert(
             "200".to_owned(),
+            json!({"description": description, "content": content}),
+        );
+    }
+    if let Some((status, description, schema)) = operation.or_else {
+        let content = json!({"application/json": {"schema": reference(schema)}});
+        responses.insert(
+            status.to_owned(),
             json!({"description": description, "content": content}),
         );
     }

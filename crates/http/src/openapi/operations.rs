@@ -1,5 +1,7 @@
 //! The operations: what each route is for, what it takes, and what it answers.
 
+mod erasure;
+
 /// One operation.
 pub(super) struct Operation {
     pub(super) method: &'static str,
@@ -11,6 +13,8 @@ pub(super) struct Operation {
     pub(super) body: Body,
     pub(super) success: &'static str,
     pub(super) answer: Answer,
+    /// Another success: its status, when that is, and the schema of its answer.
+    pub(super) or_else: Option<(&'static str, &'static str, &'static str)>,
     /// The statuses of problems, besides those that any guarded route has.
     pub(super) refusals: &'static [&'static str],
     /// Query parameters: name, type, what for.
@@ -36,6 +40,8 @@ pub(super) enum Answer {
     /// A page, or a live stream.
     Events,
     Text,
+    /// NDJSON.
+    Lines,
     Html,
     /// A JSON document of no schema of ours.
     Document,
@@ -72,6 +78,7 @@ const BASE: Operation = Operation {
     body: Body::None,
     success: "200",
     answer: Answer::Document,
+    or_else: None,
     refusals: &[],
     query: &[],
     headers: &[],
@@ -86,7 +93,12 @@ const SUBSCRIPTION: Operation = Operation {
     ..BASE
 };
 
-pub(super) const OPERATIONS: &[Operation] = &[
+/// All operations, in the order of the description.
+pub(super) fn operations() -> impl Iterator<Item = &'static Operation> {
+    OPERATIONS.iter().chain(erasure::OPERATIONS)
+}
+
+const OPERATIONS: &[Operation] = &[
     Operation {
         method: "post",
         path: "/v1/orders",
@@ -303,6 +315,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         scope: Some("operate"),
         body: Body::Needed("RedriveBody"),
         answer: Answer::Json("SweepView"),
+        or_else: Some(("202", "With `ratePerSecond`: it goes on in the background.", "JobView")),
         refusals: &["400", "413", "415", "503"],
         ..BASE
     },

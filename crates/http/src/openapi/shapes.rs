@@ -12,11 +12,13 @@ use crate::claims::{
 };
 use crate::customers::{CustomerBody, CustomerView};
 use crate::dead_letters::{DiscardBody, FilterBody, RedriveBody, RedriveStart, SweepItemView, SweepView, Version};
+use crate::erasure::{ErasableView, EraseBody, NotFinalView};
 use crate::intake::{
     DiscardedView, MessageTaken, RejectedList, RejectedView, RetriedView, SourceList, SourceView, StillRejected,
     WhichBody,
 };
 use crate::inventory::{CountBody, ReceiveBody, StockView};
+use crate::jobs::{JobFailureView, JobList, JobView};
 use crate::links::{LinkBody, LinkView, Moment, TrackedOrder};
 use crate::orders::{CancelBody, SubmitBody, TransitionBody};
 use crate::queues::{DeadItemPage, DeadItemView, DeadItemsBody, DeadItemsMoved, QueueView};
@@ -74,6 +76,9 @@ struct Order {
     accepted_at: String,
     #[schema(format = DateTime)]
     updated_at: String,
+    /// When what it knew of its customer was erased; left out for others.
+    #[schema(format = DateTime, required = false)]
+    erased_at: Option<String>,
 }
 
 /// Why an order is not moving.
@@ -369,6 +374,12 @@ struct Fault {
         DiscardBody,
         SweepView,
         SweepItemView,
+        EraseBody,
+        ErasableView,
+        NotFinalView,
+        JobView,
+        JobFailureView,
+        JobList,
         QueueView,
         QueueList,
         ClaimBody,

@@ -4,6 +4,7 @@ mod callbacks;
 mod changes;
 mod dead_letters;
 mod description;
+mod erasure;
 mod fuzz;
 mod guard;
 mod inventory;

@@ -75,6 +75,7 @@ pub fn accept(order_type: &OrderType, submission: Submission<'_>, input: &Input)
         dead: None,
         past_callbacks: Vec::new(),
         past_commands: Vec::new(),
+        erased_at: None,
     };
     let order = Order {
         accepted: Arc::new(accepted),

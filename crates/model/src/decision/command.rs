@@ -41,6 +41,7 @@ pub(super) fn decide(
         Command::RecordLateCallback(secret) => draft.record_late_callback(secret),
         Command::Approve { reason } => draft.approve(reason)?,
         Command::Reject { reason } => draft.reject(reason)?,
+        Command::Erase => draft.erase()?,
     }
     Ok(draft.finish())
 }

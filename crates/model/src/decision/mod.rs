@@ -9,6 +9,7 @@ mod accept;
 mod callback;
 mod command;
 mod draft;
+mod erase;
 mod hold;
 mod work;
 
@@ -149,6 +150,8 @@ pub enum Command {
         /// Why.
         reason: String,
     },
+    /// Erase what the order knows of its customer. An order that is erased already stays as it is.
+    Erase,
 }
 
 /// New data, already validated against the schema.
@@ -281,6 +284,12 @@ pub enum Rejection {
     /// The order is final.
     #[error("the order is final in `{status}`")]
     Final {
+        /// Its status.
+        status: Arc<str>,
+    },
+    /// Only a final order is erased: one that is at work still needs its data.
+    #[error("the order is not final: it stands in `{status}`")]
+    NotFinal {
         /// Its status.
         status: Arc<str>,
     },

@@ -148,6 +148,7 @@ fn sample(scope: FifoScope, dead_letter: DeadLetterInLane) -> OrderType {
         steps,
         rules: Vec::new(),
         notify: None,
+        erase_keep: vec!["/amount".into()],
     }
 }
 

@@ -41,6 +41,8 @@ pub(crate) struct File {
     pub rules: Vec<SumRule>,
     /// `[notify]`, with its place.
     pub notify: Option<(Notify, Span)>,
+    /// `erase.keep`, if the file says it.
+    pub erase_keep: Option<Vec<String>>,
     pub statuses: Vec<StatusEntry>,
     pub steps: Vec<StepEntry>,
     pub wire: wire::Parsed,
@@ -107,6 +109,7 @@ pub(crate) fn parse(root: &Node, report: &mut Report<'_>) -> Option<File> {
     let wire = wire::parse(fields.take("wire"), &around, report);
     let mut pointers = Vec::new();
     let rules = rules(&mut fields, &mut pointers, report);
+    let erase_keep = erase_keep(&mut fields, &mut pointers, report);
     let statuses = statuses(&mut fields, &mut pointers, report);
     let steps = steps(&mut fields, &mut pointers, report);
     let notify = notify::place(&mut fields, &mut pointers, report);
@@ -130,6 +133,7 @@ pub(crate) fn parse(root: &Node, report: &mut Report<'_>) -> Option<File> {
         schema,
         rules,
         notify,
+        erase_keep,
         statuses,
         steps,
         wire,
@@ -342,6 +346,31 @@ fn rules(fields: &mut Fields<'_>, pointers: &mut Vec<Located<String>>, report: &
         fields.finish(&[], report);
     }
     rules
+}
+
+/// `erase.keep`: pointers in which `*` stands for every item of an array.
+fn erase_keep(
+    fields: &mut Fields<'_>,
+    pointers: &mut Vec<Located<String>>,
+    report: &mut Report<'_>,
+) -> Option<Vec<String>> {
+    let (key, node) = fields.take("erase")?;
+    let mut inner = Fields::of(node, &key.span, "`erase`", report)?;
+    if inner.take("keep").is_none() {
+        inner.missing("keep", report);
+    }
+    let keep = inner.texts("keep", report);
+    inner.finish(&[], report);
+    let mut kept = Vec::with_capacity(keep.len());
+    for pointer in keep.into_iter().filter(|pointer| is_pointer(pointer, report)) {
+        pointers.push(Located {
+            // Whether the schema has it is asked of the first item.
+            value: pointer.value.replace("/*", "/0"),
+            span: pointer.span.clone(),
+        });
+        kept.push(pointer.value);
+    }
+    Some(kept)
 }
 
 /// The tables of a section, by name.

@@ -117,6 +117,7 @@ pub fn accepted(now: Timestamp, due_at: Timestamp, group: Option<&str>) -> Commi
             dead: None,
             past_callbacks: Vec::new(),
             past_commands: Vec::new(),
+            erased_at: None,
         },
         data: Json::from_valid(r#"{"amount":12.50,"currency":"EUR","lines":[{"sku":"A-1","quantity":2}]}"#),
         results: Vec::new(),

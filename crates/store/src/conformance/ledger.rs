@@ -353,4 +353,13 @@ pub async fn records_are_versioned(store: Arc<dyn Store>) {
     let page = store.records_after("customer", Some("u-1"), 10).await.unwrap();
     assert_eq!(page.iter().map(|one| one.key.as_str()).collect::<Vec<_>>(), ["u-2"]);
     assert_eq!(store.records_after("customer", None, 1).await.unwrap().len(), 1);
+    let gone = ["u-1".to_owned(), "u-3".to_owned()];
+    assert_eq!(store.remove_records("customer", &gone).await.unwrap(), 1);
+    assert_eq!(
+        store.remove_records("sku", &["u-2".to_owned()]).await.unwrap(),
+        0,
+        "kinds are apart"
+    );
+    assert!(store.record("customer", "u-1").await.unwrap().is_none());
+    store.put_record(&record("u-1", 1, "{}")).await.unwrap();
 }

@@ -26,6 +26,7 @@
 pub mod claims;
 pub mod commits;
 pub mod counts;
+pub mod erasure;
 pub mod feed;
 pub mod history;
 pub mod items;
@@ -143,6 +144,7 @@ macro_rules! each_conformance_check {
             lanes::a_lane_is_worked_in_the_order_of_acceptance
             history::events_and_attempts_come_in_pages
             history::results_are_those_that_stand
+            erasure::an_erased_order_tells_nothing
             feed::the_feed_is_in_commit_order
             feed::a_reader_gets_every_event_once
             feed::a_foreign_cursor_is_reset

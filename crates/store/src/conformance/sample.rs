@@ -79,6 +79,7 @@ pub fn named(name: &str) -> OrderType {
             .collect(),
         rules: Vec::new(),
         notify: None,
+        erase_keep: vec!["/amount".to_owned()],
     }
 }
 

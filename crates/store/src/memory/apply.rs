@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use comanda_model::bounds::{DATA_BYTES_MAX, EVENTS_PER_COMMIT_MAX, RESULT_BYTES_MAX};
-use comanda_model::{Attempt, Head, Json, Order, OrderId, Outcome, Phase};
+use comanda_model::{Acceptance, Attempt, Head, Json, Order, OrderId, Outcome, Phase};
 use jiff::Timestamp;
 
 use super::later;
@@ -122,6 +122,9 @@ impl State {
                 queued: None,
             },
         };
+        if commit.erases() {
+            self.empty(seq, &mut row, commit.order.accepted.clone());
+        }
         for event in commit.events {
             self.last_position += 1;
             self.feed.insert(self.last_position, (seq, row.events.len()));
@@ -173,6 +176,20 @@ impl State {
             promoted,
             position: self.last_position,
         }
+    }
+
+    /// Takes out of a row, and out of its items, what an erased order does not keep.
+    fn empty(&mut self, seq: u64, row: &mut Row, accepted: Arc<Acceptance>) {
+        row.order.accepted = accepted;
+        row.order.results.clear();
+        for (_, event) in &mut row.events {
+            event.reason = None;
+        }
+        for attempt in &mut row.attempts {
+            attempt.reason = None;
+            attempt.result = None;
+        }
+        self.empty_items(seq);
     }
 
     fn put_key(&mut self, seq: u64, row: &mut Row, claim: KeyClaim) {

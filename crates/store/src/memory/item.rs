@@ -52,6 +52,14 @@ impl State {
         self.items.insert(self.last_lane_position, item);
     }
 
+    /// Takes the reasons out of an erased order's dead letters.
+    pub(super) fn empty_items(&mut self, seq: u64) {
+        let dead = self.items.values_mut().filter(|item| item.seq == seq);
+        for (_, reason) in dead.filter_map(|item| item.died.as_mut()) {
+            reason.clear();
+        }
+    }
+
     pub(super) fn has_items(&self, seq: u64) -> bool {
         self.items.values().any(|item| item.seq == seq)
     }

@@ -69,6 +69,14 @@ impl Ledger {
             .collect()
     }
 
+    pub(super) fn remove_records(&mut self, kind: &str, keys: &[String]) -> usize {
+        let there = keys.iter().filter(|key| {
+            let name = (kind.to_owned(), (*key).clone());
+            self.records.remove(&name).is_some()
+        });
+        there.count()
+    }
+
     /// Forgets postings from before a moment.
     pub(super) fn retain(&mut self, before: Timestamp) {
         self.postings.retain(|_, (_, at)| *at >= before);

@@ -234,6 +234,10 @@ impl Store for MemoryStore {
         self.shared.inner.lock().state.put_record(record)
     }
 
+    async fn remove_records(&self, kind: &str, keys: &[String]) -> Result<usize, StoreError> {
+        Ok(self.shared.inner.lock().state.ledger.remove_records(kind, keys))
+    }
+
     async fn retain(&self, before: Timestamp, max: usize) -> Result<usize, StoreError> {
         Ok(self.shared.inner.lock().state.retain(before, max))
     }
@@ -262,6 +266,7 @@ impl Store for MemoryStore {
             queues: true,
             ledger: true,
             status_queues: true,
+            erasure: true,
         }
     }
 
