@@ -26,10 +26,8 @@ pub fn all() -> Result<(), String> {
         install_package("openssl")?;
     }
     python_tool("schemathesis", "", "4.32.5")?;
-    if !is_there("openssl") {
-        install_package("openssl")?;
-    }
     python_tool("aiosmtpd", "", "1.4.6")?;
+    python_tool("standardwebhooks", "", "1.0.0")?;
     python_tool("moto", "[s3,server]", "5.2.5")
 }
 

@@ -19,9 +19,10 @@ use crate::archive::{Archives, Opened};
 use crate::error::DeliverError;
 use crate::mail::Mail;
 use crate::request::{Configured, Request, Rotated, SecretKind, check, make_secret};
+use crate::schedule::SCHEDULE;
 use crate::tail::Tail;
 use crate::target::Target;
-use crate::webhook::Clients;
+use crate::webhook::{Clients, TIMEOUT};
 use crate::worker::{Worker, later};
 
 /// How long a secret that was replaced goes on signing, unless something else is asked for.
@@ -38,6 +39,11 @@ pub struct Options {
     pub allow_private: bool,
     /// Multiplies the waits between tries; below 1 to try out failure quickly.
     pub wait_scale: f64,
+    /// The waits after the first, second, … failed try, each drawn up to a fifth longer. After the last one the subscription
+    /// is paused.
+    pub schedule: Vec<Duration>,
+    /// How long a receiver of webhooks may take to answer.
+    pub timeout: Duration,
     /// Where failed orders are written.
     pub archives: Archives,
     /// What sends e-mail, where a mail server is set up.
@@ -50,6 +56,8 @@ impl Default for Options {
             user_agent: "comanda".to_owned(),
             allow_private: false,
             wait_scale: 1.0,
+            schedule: SCHEDULE.to_vec(),
+            timeout: TIMEOUT,
             archives: Archives::default(),
             mail: None,
         }
@@ -109,7 +117,7 @@ impl Deliveries {
     pub async fn start(options: Options, service: Service, configured: Vec<Configured>) -> Result<Self, DeliverError> {
         let (pauses, asked) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
-            clients: Clients::new(&options.user_agent)?,
+            clients: Clients::new(&options.user_agent, options.timeout)?,
             archives: Opened::new(options.archives.clone()),
             store: service.store().clone(),
             is_shared: service.store().capabilities().many_nodes,

@@ -10,7 +10,7 @@ use reqwest::{Client, Response, StatusCode, Url};
 
 use crate::target::{Outcome, Tried, chain};
 
-/// How long a receiver may take to answer.
+/// How long a receiver may take to answer, unless something else is set.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(15);
 /// The longest `Retry-After` that is believed.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 60 * 60);
@@ -23,13 +23,13 @@ pub(crate) struct Clients {
 }
 
 impl Clients {
-    pub(crate) fn new(user_agent: &str) -> Result<Self, reqwest::Error> {
+    pub(crate) fn new(user_agent: &str, timeout: Duration) -> Result<Self, reqwest::Error> {
         let builder = || {
             Client::builder()
                 .user_agent(user_agent.to_owned())
                 .redirect(reqwest::redirect::Policy::none())
-                .connect_timeout(Duration::from_secs(10))
-                .timeout(TIMEOUT)
+                .connect_timeout(timeout.min(Duration::from_secs(10)))
+                .timeout(timeout)
                 .pool_idle_timeout(Duration::from_secs(60))
         };
         Ok(Self {

@@ -21,7 +21,6 @@ use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::news::{Heard, News};
-use crate::schedule::wait_after;
 use crate::service::{Pause, Shared};
 use crate::tail::{PAGE, Part};
 use crate::target::{Outcome, Target, Tried};
@@ -425,7 +424,7 @@ impl Worker {
             deliveries: Vec::new(),
             pause: None,
         };
-        let scale = self.shared.options.wait_scale;
+        let options = &self.shared.options;
         for event in events {
             let now = self.shared.store.now();
             let (number, at) = (event.number, event.at);
@@ -439,7 +438,7 @@ impl Worker {
                 })
             };
             if self.is_down() && attempts == 0 {
-                ended.left = left(0, wait_after(1, None, scale).unwrap_or_default());
+                ended.left = left(0, options.wait_after(1, None).unwrap_or_default());
                 return ended;
             }
             if !matches!(self.is_held().await, Ok(true)) {
@@ -487,7 +486,7 @@ impl Worker {
                     retry_after,
                     alone,
                 } => {
-                    let wait = wait_after(attempts, retry_after, scale);
+                    let wait = options.wait_after(attempts, retry_after);
                     if alone {
                         self.failures.store(0, Ordering::SeqCst);
                     } else {
@@ -595,7 +594,7 @@ impl Worker {
                 return Ok(Step::Pause(GONE.to_owned()));
             }
         };
-        match wait_after(self.gap.0, asked, self.shared.options.wait_scale) {
+        match self.shared.options.wait_after(self.gap.0, asked) {
             Some(wait) => {
                 let at = later(now, wait);
                 self.gap.1 = Some(at);

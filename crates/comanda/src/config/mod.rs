@@ -84,8 +84,8 @@ pub struct Config {
     pub payments: Option<HttpPaymentsOptions>,
     /// How long final orders are kept; `None` for ever.
     pub final_kept: Option<Duration>,
-    /// Whether subscriptions made through the API may lead to addresses that are not public.
-    pub allow_private: bool,
+    /// How events are sent.
+    pub deliveries: Deliveries,
     /// Whom events are sent to.
     pub subscriptions: Vec<Subscription>,
     /// How e-mail is sent; none without a mail server.
@@ -139,6 +139,17 @@ pub struct Engine {
     pub sweep: Duration,
     /// How long an idempotency key is kept.
     pub idempotency_kept: Duration,
+}
+
+/// How events are sent to subscriptions.
+#[derive(Clone, Debug)]
+pub struct Deliveries {
+    /// Whether subscriptions made through the API may lead to addresses that are not public.
+    pub allow_private: bool,
+    /// The waits after failed tries.
+    pub retries: Vec<Duration>,
+    /// How long a receiver may take to answer.
+    pub timeout: Duration,
 }
 
 /// Bounds of outbound calls.

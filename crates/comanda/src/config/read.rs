@@ -18,7 +18,7 @@ use super::intake::{Source, source};
 use super::layer::{Layer, Origin, merged, origin};
 use super::mail::{self, Mail, MailSettings};
 use super::subscriptions::{Subscription, subscription};
-use super::{Calls, Config, ConfigError, ConfigFault, Engine, Limits, Log, SecretSource, units};
+use super::{Calls, Config, ConfigError, ConfigFault, Deliveries, Engine, Limits, Log, SecretSource, units};
 
 /// What orders are kept in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +57,11 @@ impl DatabaseAddress {
         }
     }
 }
+
+/// The most tries of a delivery after the first.
+const RETRIES_MAX: usize = 30;
+/// The longest wait between two tries.
+const RETRY_WAIT_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// Sections whose members the user names.
 const FREE_SECTIONS: [&str; 4] = ["archives", "env", "intake", "secrets"];
@@ -171,7 +176,7 @@ impl Reader<'_> {
                 positive(text).map(Some)
             }
         });
-        let allow_private = self.switch("deliveries.allow_private");
+        let deliveries = self.deliveries();
         let subscriptions = self.subscriptions();
         let customers = self.customers();
         let payments = self.payments();
@@ -212,7 +217,7 @@ impl Reader<'_> {
             customers: customers?,
             payments: payments?,
             final_kept: final_kept?,
-            allow_private: allow_private?,
+            deliveries: deliveries?,
             subscriptions,
             mail: mail?,
             archives,
@@ -251,6 +256,23 @@ impl Reader<'_> {
             lease: lease?,
             sweep: sweep?,
             idempotency_kept: idempotency_kept?,
+        })
+    }
+
+    fn deliveries(&mut self) -> Option<Deliveries> {
+        let allow_private = self.switch("deliveries.allow_private");
+        let retries = self.list("deliveries.retries", positive);
+        let timeout = self.parse("deliveries.timeout", positive);
+        let retries = retries?;
+        if !(1..=RETRIES_MAX).contains(&retries.len()) || retries.iter().any(|wait| *wait > RETRY_WAIT_MAX) {
+            let message = format!("must be 1 to {RETRIES_MAX} durations of at most 30d each");
+            self.fault("deliveries.retries", message);
+            return None;
+        }
+        Some(Deliveries {
+            allow_private: allow_private?,
+            retries,
+            timeout: timeout?,
         })
     }
 

@@ -6,6 +6,7 @@ pub mod clients;
 pub mod disk;
 pub mod hook;
 pub mod random;
+pub mod receiver;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;

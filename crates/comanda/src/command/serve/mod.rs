@@ -179,8 +179,10 @@ async fn deliveries(config: &Config, service: &Service) -> Result<Deliveries, Fa
     let options = comanda_deliver::Options {
         mail,
         user_agent: concat!("comanda/", env!("CARGO_PKG_VERSION")).to_owned(),
-        allow_private: config.allow_private,
+        allow_private: config.deliveries.allow_private,
         wait_scale: if config.fast_retries { FAST } else { 1.0 },
+        schedule: config.deliveries.retries.clone(),
+        timeout: config.deliveries.timeout,
         archives: with_credentials(&config.archives, &config.data)?,
     };
     let started = Deliveries::start(options, service.clone(), configured).await;
