@@ -63,9 +63,25 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "comanda-embed",
+        &[
+            "comanda-http",
+            "comanda-deliver",
+            "comanda-steps",
+            "comanda-builtin",
+            "comanda-engine",
+            "comanda-store-sqlite",
+            "comanda-store-postgres",
+            "comanda-store",
+            "comanda-order-type",
+            "comanda-model",
+        ],
+    ),
+    (
         "comanda-sim",
         &["comanda-engine", "comanda-store", "comanda-order-type", "comanda-model"],
     ),
+    ("comanda-example-embedded", &["comanda-embed"]),
     ("comanda-example-rust-steps", &["comanda"]),
     ("xtask", &[]),
 ];

@@ -38,6 +38,17 @@ pub struct Change {
     pub precondition: Precondition,
 }
 
+impl Change {
+    /// A change by someone, without a reason or a condition.
+    pub fn by(who: impl Into<Arc<str>>) -> Self {
+        Self {
+            by: who.into(),
+            reason: None,
+            precondition: Precondition::None,
+        }
+    }
+}
+
 /// A condition that the order must meet (RFC 9110, If-Match).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Precondition {

@@ -42,6 +42,23 @@ pub struct Submission {
     pub traceparent: Option<String>,
 }
 
+impl Submission {
+    /// An order of a type, with nothing else said: submitted by `local`, begun at once.
+    pub fn new(order_type: impl Into<String>, data: Json) -> Self {
+        Self {
+            order_type: order_type.into(),
+            key: None,
+            data,
+            value: None,
+            status: None,
+            due_at: None,
+            idempotency: None,
+            by: "local".into(),
+            traceparent: None,
+        }
+    }
+}
+
 /// An idempotency key. It is unique within its scope, so that callers cannot see each other's orders.
 #[derive(Clone, Debug)]
 pub struct Idempotency {
@@ -60,6 +77,13 @@ pub struct Accepted {
     pub found: Found,
     /// Whether it had been accepted before, under the same key.
     pub repeated: bool,
+}
+
+impl Accepted {
+    /// The order's id.
+    pub fn id(&self) -> OrderId {
+        self.found.stored.order.id()
+    }
 }
 
 /// A submission that has been decided and waits for its commit.

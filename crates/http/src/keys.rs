@@ -115,6 +115,19 @@ impl KeyRing {
         })
     }
 
+    /// A ring without keys and without a file.
+    pub fn none() -> Self {
+        let state = State {
+            keys: Arc::default(),
+            modified: None,
+            looked_at: Instant::now(),
+        };
+        Self {
+            path: PathBuf::new(),
+            state: Mutex::new(state),
+        }
+    }
+
     /// Whether there is no key at all, revoked ones included: a server whose only key was revoked stays closed.
     pub fn is_empty(&self) -> bool {
         self.keys().is_empty()

@@ -100,6 +100,40 @@ pub struct Options {
     pub version: String,
 }
 
+impl Options {
+    /// The defaults, for an address: no keys, no mounts besides the types' own names, no metrics.
+    pub fn new(listen: SocketAddr) -> Self {
+        Self {
+            listen,
+            body_bytes_max: 1024 * 1024,
+            header_bytes_max: 16 * 1024,
+            connections_max: 10_000,
+            header_read_timeout: Duration::from_secs(10),
+            request_timeout: Duration::from_secs(30),
+            streams_max: 1000,
+            mounts: Vec::new(),
+            insecure: false,
+            keys: Arc::new(KeyRing::none()),
+            bench_no_store: false,
+            deliveries: None,
+            intake: None,
+            metrics: None,
+            public_url: format!("http://{listen}"),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+}
+
+/// The whole API as a router, for a server of another program: it answers as a [`Server`] at `options.listen` would, and
+/// listens nowhere. What bounds connections (their number, the size and time of their heads) is for that server to set.
+///
+/// It has a fallback of its own (the types' mounts), so it is not merged but made the fallback of the other's router:
+/// `Router::new().route(…).fallback_service(comanda_http::router(options, service))`. Its routes begin at `/`.
+pub fn router(options: Options, service: Service) -> Router {
+    let is_loopback = options.listen.ip().is_loopback();
+    App::new(options, service, is_loopback).router()
+}
+
 /// Why the server could not listen.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {

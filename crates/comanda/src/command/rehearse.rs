@@ -103,7 +103,7 @@ struct Walk {
 
 impl Walk {
     fn new(config: &Config, order_type: Arc<OrderType>) -> Self {
-        let names = types::environment_names(&order_type);
+        let names = comanda_order_type::environment_names(&order_type);
         let process = names
             .into_iter()
             .filter_map(|name| Some((name.clone(), std::env::var(&name).ok()?)));

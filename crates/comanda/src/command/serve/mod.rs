@@ -5,17 +5,17 @@ mod built_in;
 mod retention;
 mod watch;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use comanda_builtin::payments::HttpPaymentsOptions;
 use comanda_deliver::mail::Mail;
 use comanda_deliver::{Configured, DeliverError, Deliveries};
-use comanda_engine::{Breaks, Service};
+use comanda_engine::{Breaks, Service, environment_names};
 use comanda_http::{KeyRing, Server};
 use comanda_intake::{Intake, IntakeError};
-use comanda_order_type::{Bundle, Definition, Known};
+use comanda_order_type::{Definition, Known};
 use comanda_steps::{Caller, RustSteps, Steps};
 use comanda_store::Store;
 use comanda_store::memory::MemoryStore;
@@ -279,25 +279,10 @@ async fn environment(
     store: &dyn Store,
     definitions: &[Definition],
 ) -> Result<BTreeMap<String, String>, Failure> {
-    let mut named: BTreeSet<String> = BTreeSet::new();
-    for definition in definitions {
-        named.extend(types::environment_names(&definition.order_type));
-    }
+    let mut named = environment_names(store, definitions).await?;
     let payments = config.payments.iter();
     let payments = payments.flat_map(HttpPaymentsOptions::calls);
     named.extend(calls::environment_names(config.customers.iter().chain(payments)));
-    for (hash, _) in store.live_types().await? {
-        let Some(source) = store.type_source(hash).await? else {
-            continue;
-        };
-        // A version that cannot be read is refused by the engine, which can say it better.
-        let Ok(bundle) = Bundle::from_source(&source.name, &source.source) else {
-            continue;
-        };
-        if let Some(definition) = comanda_order_type::read(&bundle, &Known::default()).definition {
-            named.extend(types::environment_names(&definition.order_type));
-        }
-    }
     let process =
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     let wanted = |name: &str| {
