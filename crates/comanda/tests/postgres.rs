@@ -190,3 +190,43 @@ async fn what_enters_a_status_on_one_node_is_claimed_on_the_other() {
     let verified = support::run(one.home.path(), &["verify", "--store", &address], "").ok();
     assert!(verified.out.contains("sound"), "{verified:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_count_a_keys_rate_together() {
+    let address = database().await;
+    let homes = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    // So slow that nothing comes back while the test runs.
+    let create = [
+        "keys", "create", "shop", "--scope", "read", "--rate", "1/h", "--burst", "40",
+    ];
+    let made = support::run(homes[0].path(), &create, "").ok();
+    let key = made.out.trim();
+    std::fs::create_dir(homes[1].path().join("comanda-data")).unwrap();
+    let [first, second] = homes.each_ref().map(|home| home.path().join("comanda-data/keys.json"));
+    std::fs::copy(first, second).unwrap();
+    let nodes = homes.map(|home| Server::start_with(Home::Own(home), &["--store", &address], &[]));
+    let ask = |node: &Server| match node.http("GET", "/v1/orders", &[("x-api-key", key)], "") {
+        (200, ..) => true,
+        (429, headers, body) => {
+            assert!(headers.contains("retry-after"), "{headers}");
+            assert!(body.contains("rate-limited"), "{body}");
+            false
+        }
+        other => panic!("{other:?}"),
+    };
+    let mut allowed = [0, 0];
+    loop {
+        let answers = nodes.each_ref().map(ask);
+        if answers == [false, false] {
+            break;
+        }
+        for (allowed, answer) in allowed.iter_mut().zip(answers) {
+            *allowed += u32::from(answer);
+        }
+    }
+    // A share that was leased and not spent in time is lost, so it can be less; more than the burst it never is.
+    assert!(
+        allowed.iter().sum::<u32>() <= 40 && allowed.iter().all(|one| *one > 1),
+        "{allowed:?}"
+    );
+}

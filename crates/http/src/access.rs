@@ -9,6 +9,7 @@ use crate::App;
 use crate::keys::Scope;
 use crate::mount::{Mounted, allows_origin};
 use crate::problem::Problem;
+use crate::rate::{KeyRate, Standing};
 
 /// Who asks, and in what trace.
 #[derive(Clone, Debug)]
@@ -17,6 +18,8 @@ pub(crate) struct Caller {
     pub(crate) by: Arc<str>,
     /// What the caller's key allows; `None` where no key is needed.
     scopes: Option<Vec<Scope>>,
+    /// How much the caller's key may ask, if that is bounded.
+    pub(crate) rate: Option<KeyRate>,
     /// The trace context, the client's or a new one.
     pub(crate) traceparent: String,
     /// The request's id, the client's or a new one.
@@ -29,6 +32,7 @@ impl Caller {
         Self {
             by: "local".into(),
             scopes: None,
+            rate: None,
             traceparent,
             request_id,
         }
@@ -84,8 +88,19 @@ impl App {
         Ok(Caller {
             by: format!("key:{}", key.id).into(),
             scopes: Some(key.scopes),
+            rate: key.rate,
             ..caller
         })
+    }
+}
+
+impl App {
+    /// Counts so many requests of a caller whose key has a rate.
+    pub(crate) async fn count(&self, caller: &Caller, requests: usize) -> Result<Option<Standing>, Problem> {
+        let Some(rate) = caller.rate else { return Ok(None) };
+        let requests = u32::try_from(requests).unwrap_or(u32::MAX);
+        let store = self.service.store();
+        self.rates.take(&**store, &caller.by, rate, requests).await.map(Some)
     }
 }
 

@@ -52,6 +52,11 @@ pub(crate) async fn submit(
         let detail = format!("a batch has at most {BATCH_MAX} items, not {}", items.len());
         return Err(Problem::new("too-large", detail));
     }
+    // Each order counts as a request; the request itself was counted already.
+    let standing = match caller.rate {
+        Some(_) => Box::pin(app.count(&caller, items.len().saturating_sub(1))).await?,
+        None => None,
+    };
     let mut submissions = Vec::with_capacity(items.len());
     let mut refused = Vec::with_capacity(items.len());
     for (index, item) in items.into_iter().enumerate() {
@@ -92,7 +97,11 @@ pub(crate) async fn submit(
                 .map(|problem| problem.document(&caller.request_id)),
         })
         .collect();
-    Ok(json_response(StatusCode::OK, &Answer { items }))
+    let mut response = json_response(StatusCode::OK, &Answer { items });
+    if let Some(standing) = standing {
+        standing.tell(response.headers_mut());
+    }
+    Ok(response)
 }
 
 /// The items of a batch that is lines of JSON. Empty lines are none.

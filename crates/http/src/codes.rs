@@ -270,6 +270,12 @@ pub const CODES: &[Advice] = &[
         advice: "Read the order and send its `ETag` in `If-Match`, so that nobody's change is lost. `If-Match: *` takes whatever is there.",
     },
     Advice {
+        code: "rate-limited",
+        status: 429,
+        title: "Too many requests",
+        advice: "The API key may make so many requests and no more; `Retry-After` says when the next may come. `comanda keys limit` gives the key another rate.",
+    },
+    Advice {
         code: "too-many-streams",
         status: 429,
         title: "Too many streams",

@@ -63,17 +63,29 @@ pub(crate) async fn frame(State(app): State<App>, mut request: Request, next: Ne
             let problem = Problem::new("not-found", "nothing is here: the path is not UTF-8 when it is decoded");
             return refusal(mounted.as_deref(), problem, origin.as_ref());
         }
+        let standing = match caller.rate {
+            None => None,
+            // On the heap: most callers have no rate, and the future of their request need not hold this.
+            Some(_) => match Box::pin(app.count(&caller, 1)).await {
+                Ok(standing) => standing,
+                Err(problem) => return refusal(mounted.as_deref(), problem, origin.as_ref()),
+            },
+        };
         request.extensions_mut().insert(caller);
         if let Some(mounted) = &mounted {
             request.extensions_mut().insert(mounted.clone());
         }
-        match tokio::time::timeout(limit, next.run(request)).await {
+        let mut response = match tokio::time::timeout(limit, next.run(request)).await {
             Ok(response) => response,
             Err(_) => {
                 let problem = Problem::new("request-timeout", format!("no answer within {limit:?}"));
                 refusal(mounted.as_deref(), problem, origin.as_ref())
             }
+        };
+        if let Some(standing) = standing {
+            standing.tell(response.headers_mut());
         }
+        response
     };
     let mut response = answered.instrument(span.clone()).await;
     let problem = response.extensions_mut().remove::<Problem>();

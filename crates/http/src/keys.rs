@@ -14,6 +14,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
+use crate::rate::KeyRate;
+
 /// How often the file is looked at for changes.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -54,6 +56,9 @@ pub struct Key {
     pub scopes: Vec<Scope>,
     /// SHA-256 of the secret, in hexadecimal.
     pub hash: String,
+    /// How much it may ask; `None`: as much as it likes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<KeyRate>,
     /// When it was made.
     pub created_at: Timestamp,
     /// When it was revoked.
@@ -167,7 +172,7 @@ impl KeyRing {
     }
 
     /// Makes a key. The secret is answered once and kept nowhere.
-    pub fn create(path: &Path, name: &str, scopes: &[Scope]) -> Result<(Key, String), KeyError> {
+    pub fn create(path: &Path, name: &str, scopes: &[Scope], rate: Option<KeyRate>) -> Result<(Key, String), KeyError> {
         let mut keys = Self::list(path)?;
         let id = URL_SAFE_NO_PAD
             .encode(&uuid::Uuid::new_v4().as_bytes()[..6])
@@ -181,6 +186,7 @@ impl KeyRing {
             name: name.to_owned(),
             scopes: scopes.to_vec(),
             hash: hash(&secret),
+            rate,
             created_at: Timestamp::now(),
             revoked_at: None,
         };
@@ -202,6 +208,17 @@ impl KeyRing {
                 source,
             }),
         }
+    }
+
+    /// Gives a key another rate, or none.
+    pub fn limit(path: &Path, id: &str, rate: Option<KeyRate>) -> Result<(), KeyError> {
+        let mut keys = Self::list(path)?;
+        let key = keys
+            .iter_mut()
+            .find(|key| key.id == id)
+            .ok_or_else(|| KeyError::Unknown(id.to_owned()))?;
+        key.rate = rate;
+        write(path, &keys)
     }
 
     /// Revokes a key for good.
@@ -263,7 +280,7 @@ mod tests {
     fn a_key_is_found_by_its_secret_until_it_is_revoked() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("keys.json");
-        let (key, secret) = KeyRing::create(&path, "shop", &[Scope::Submit]).unwrap();
+        let (key, secret) = KeyRing::create(&path, "shop", &[Scope::Submit], None).unwrap();
         let ring = KeyRing::open(&path).unwrap();
         assert_eq!(ring.find(&secret).unwrap().id, key.id);
         assert!(ring.find("cmd_nothing").is_none());
@@ -280,7 +297,7 @@ mod tests {
         // As if the last look were long ago.
         let look = || ring.state.lock().looked_at -= 2 * LOOK;
         assert!(ring.is_empty());
-        let (key, secret) = KeyRing::create(&path, "shop", &[Scope::Read]).unwrap();
+        let (key, secret) = KeyRing::create(&path, "shop", &[Scope::Read], None).unwrap();
         assert!(ring.find(&secret).is_none(), "not looked at yet");
         look();
         assert!(ring.find(&secret).is_some());
@@ -298,7 +315,7 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("deep/keys.json");
-        KeyRing::create(&path, "shop", &[]).unwrap();
+        KeyRing::create(&path, "shop", &[], None).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     }
 }

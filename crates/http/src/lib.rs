@@ -26,6 +26,7 @@ mod orders;
 mod pages;
 mod problem;
 mod queues;
+mod rate;
 mod request;
 mod respond;
 mod socket;
@@ -56,8 +57,10 @@ pub use codes::{Advice, CODES};
 pub use keys::{Key, KeyError, KeyRing, Scope};
 pub use openapi::openapi;
 pub use problem::Problem;
+pub use rate::{KeyRate, RATE_MAX, Rate, RateError};
 
 use meter::Meters;
+use rate::Rates;
 use socket::Socket;
 
 /// How long a stop waits for answers that are under way.
@@ -172,6 +175,7 @@ pub(crate) struct Shared {
     pub(crate) loopback: bool,
     pub(crate) stopping: CancellationToken,
     pub(crate) meters: Meters,
+    pub(crate) rates: Rates,
 }
 
 impl std::ops::Deref for App {
@@ -287,6 +291,7 @@ impl App {
             loopback,
             stopping: CancellationToken::new(),
             meters: Meters::default(),
+            rates: Rates::default(),
         }))
     }
 

@@ -17,6 +17,7 @@ mod import;
 mod item;
 mod ledger;
 mod migrate;
+mod rate;
 mod read;
 mod server;
 mod store;

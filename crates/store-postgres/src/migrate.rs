@@ -12,19 +12,24 @@ use crate::failure::{Failure, store_error};
 use crate::server::Server;
 
 /// The tables of each format. Each takes the database one format further.
-const TABLES: &[&str] = &[include_str!("formats/1.sql"), include_str!("formats/2.sql")];
+const TABLES: &[&str] = &[
+    include_str!("formats/1.sql"),
+    include_str!("formats/2.sql"),
+    include_str!("formats/3.sql"),
+];
 /// The functions of the newest format. Their bodies are looked at only when they are called, so their order is free.
 const FUNCTIONS: &[&str] = &[
     include_str!("functions/commit.sql"),
     include_str!("functions/ledger.sql"),
     include_str!("functions/item.sql"),
     include_str!("functions/lease.sql"),
+    include_str!("functions/rate.sql"),
     include_str!("functions/subscription.sql"),
     include_str!("functions/retain.sql"),
     include_str!("functions/read.sql"),
 ];
 /// The oldest program that can still use the newest format, where the functions that it calls were made once.
-const OLDEST: u32 = 1;
+const OLDEST: u32 = 2;
 
 /// The newest format that this program knows.
 pub(crate) const FORMAT: u32 = TABLES.len() as u32;

@@ -8,8 +8,8 @@ use comanda_model::{Attempt, Event, LedgerLine, OrderId, Phase, Token, TypeHash}
 use comanda_store::{
     Account, Capabilities, Cause, Claim, Claims, Commit, CommitError, Counters, DeadItem, DeadItemMove, FeedPage,
     FeedStart, ItemClaims, ItemOutcome, ItemToken, ListQuery, Numbered, OrderPage, PostError, Posted, Posting,
-    PutError, QueueClaim, QueueCount, Record, StatusCount, Store, StoreError, Stored, SubscriptionStore, Ticket,
-    TypeSource, WorkClaim, WorkClaims, Worker,
+    PutError, QueueClaim, QueueCount, RateStore, Record, StatusCount, Store, StoreError, Stored, SubscriptionStore,
+    Ticket, TypeSource, WorkClaim, WorkClaims, Worker,
 };
 use jiff::Timestamp;
 use tokio::sync::watch;
@@ -238,6 +238,10 @@ impl Store for PostgresStore {
     }
 
     fn subscriptions(&self) -> Option<&dyn SubscriptionStore> {
+        Some(self)
+    }
+
+    fn rates(&self) -> Option<&dyn RateStore> {
         Some(self)
     }
 

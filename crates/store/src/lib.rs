@@ -14,6 +14,7 @@ pub mod number;
 pub mod piece;
 pub mod query;
 pub mod queue;
+pub mod rate;
 pub mod record;
 pub mod subscription;
 
@@ -37,6 +38,7 @@ pub use queue::{
     DeadItem, DeadItemMove, InvalidItemToken, ItemClaim, ItemClaims, ItemOutcome, ItemToken, QueueClaim, QueueCount,
     WorkClaim, WorkClaims, Worker,
 };
+pub use rate::RateStore;
 pub use record::{PutError, Record};
 pub use subscription::SubscriptionStore;
 
@@ -241,6 +243,11 @@ pub trait Store: Send + Sync + 'static {
     /// The store's subscriptions; `None` if it keeps none. Declared here, so that a store without them is told apart
     /// from one whose subscriptions fail.
     fn subscriptions(&self) -> Option<&dyn SubscriptionStore> {
+        None
+    }
+
+    /// The rates that nodes hold together; `None` if only one process may use the store, which then counts by itself.
+    fn rates(&self) -> Option<&dyn RateStore> {
         None
     }
 

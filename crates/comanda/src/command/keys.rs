@@ -1,11 +1,12 @@
 //! `comanda keys`: who may do what.
 
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 
-use comanda_http::KeyRing;
+use comanda_http::{KeyRate, KeyRing};
 use serde_json::{Value, json};
 
-use crate::cli::{KeyPlace, Keys, Scope};
+use crate::cli::{KeyPlace, Keys, RateChoice, Scope};
 use crate::config::Config;
 use crate::failure::Failure;
 use crate::output::{Output, cell};
@@ -23,9 +24,14 @@ pub(super) fn run(
     };
     let failed = |error| Failure::process("the API keys could not be changed", error);
     match command {
-        Keys::Create { name, scopes, place } => {
+        Keys::Create {
+            name,
+            scopes,
+            rate,
+            place,
+        } => {
             let scopes: Vec<comanda_http::Scope> = scopes.into_iter().map(scope).collect();
-            let (key, secret) = KeyRing::create(&file(place)?, &name, &scopes).map_err(failed)?;
+            let (key, secret) = KeyRing::create(&file(place)?, &name, &scopes, chosen(rate)).map_err(failed)?;
             if output.is_json() {
                 output.json(&json!({"id": key.id, "name": key.name, "secret": secret}))?;
             } else {
@@ -44,6 +50,7 @@ pub(super) fn run(
                 .map(|key| {
                     let scopes: Vec<&str> = key.scopes.iter().map(|scope| scope.name()).collect();
                     json!({"id": key.id, "name": key.name, "scopes": scopes,
+                        "rate": key.rate.map(|limit| limit.rate), "burst": key.rate.map(|limit| limit.burst),
                         "createdAt": key.created_at.to_string(), "revokedAt": key.revoked_at.map(|at| at.to_string())})
                 })
                 .collect();
@@ -61,14 +68,22 @@ pub(super) fn run(
                     cell(&key["id"]),
                     cell(&key["name"]),
                     scopes.join(","),
+                    cell(&key["rate"]),
+                    cell(&key["burst"]),
                     cell(&key["createdAt"]),
                     cell(&key["revokedAt"]),
                 ]
             };
             Ok(output.table(
-                &["id", "name", "scopes", "created", "revoked"],
+                &["id", "name", "scopes", "rate", "burst", "created", "revoked"],
                 keys.iter().map(row).collect(),
             )?)
+        }
+        Keys::Limit { id, rate, place } => {
+            KeyRing::limit(&file(place)?, &id, chosen(rate)).map_err(failed)?;
+            let told = rate.rate.map_or("any number of".to_owned(), |rate| rate.to_string());
+            eprintln!("{id} may make {told} requests; a running server notices within a second");
+            Ok(())
         }
         Keys::Revoke { id, place } => {
             KeyRing::revoke(&file(place)?, &id).map_err(failed)?;
@@ -76,6 +91,12 @@ pub(super) fn run(
             Ok(())
         }
     }
+}
+
+fn chosen(choice: RateChoice) -> Option<KeyRate> {
+    let rate = choice.rate?;
+    let burst = choice.burst.and_then(NonZeroU32::new).unwrap_or(rate.requests());
+    Some(KeyRate { rate, burst })
 }
 
 fn scope(scope: Scope) -> comanda_http::Scope {

@@ -137,7 +137,7 @@ fn responses(operation: &Operation) -> Value {
         );
     }
     let guarded: &[&str] = if operation.scope.is_some() {
-        &["401", "403"]
+        &["401", "403", "429"]
     } else {
         &[]
     };
@@ -174,7 +174,7 @@ fn description(status: &str) -> &'static str {
         "415" => "Not JSON.",
         "422" => "The data is not what the type asks for: one entry per fault.",
         "428" => "`If-Match` is needed.",
-        "429" => "Too many; `Retry-After` says when.",
+        "429" => "Too many, of this key or of all; `Retry-After` says when.",
         "501" => "The store that the server runs on cannot do this.",
         "503" => "Not now; `Retry-After` says when.",
         _ => "An error.",

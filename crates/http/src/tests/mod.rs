@@ -13,6 +13,7 @@ mod mounts;
 mod orders;
 mod problems;
 mod queues;
+mod rates;
 mod server;
 mod streams;
 mod subscriptions;
@@ -38,7 +39,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tower::ServiceExt;
 
-use crate::{App, Key, KeyRing, Options, Scope};
+use crate::{App, Key, KeyRate, KeyRing, Options, Scope};
 
 /// Longer than anything takes; reached only when something hangs.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
@@ -194,10 +195,20 @@ impl Api {
         let file = home.path().join("keys.json");
         let keys = scopes
             .iter()
-            .map(|scope| KeyRing::create(&file, scope.name(), &[*scope]).unwrap())
+            .map(|scope| KeyRing::create(&file, scope.name(), &[*scope], None).unwrap())
             .collect();
         let api = Self::with(|options| options.keys = Arc::new(KeyRing::open(&file).unwrap()), &[]).await;
         (api, keys)
+    }
+
+    /// With one key of all scopes that may ask at this rate.
+    pub(super) async fn limited(rate: KeyRate) -> (Self, String) {
+        let home = tempfile::tempdir().unwrap();
+        let file = home.path().join("keys.json");
+        let scopes = [Scope::Submit, Scope::Read];
+        let (_, secret) = KeyRing::create(&file, "limited", &scopes, Some(rate)).unwrap();
+        let api = Self::with(|options| options.keys = Arc::new(KeyRing::open(&file).unwrap()), &[]).await;
+        (api, secret)
     }
 
     /// Asks for something.

@@ -95,7 +95,7 @@ async fn an_address_is_refused_with_a_reason() {
     };
     assert!(Server::bind(said, first.api.service.clone()).await.is_ok());
     let file = first.api.home.path().join("other.json");
-    KeyRing::create(&file, "k", &[Scope::Read]).unwrap();
+    KeyRing::create(&file, "k", &[Scope::Read], None).unwrap();
     let keyed = Options {
         keys: std::sync::Arc::new(KeyRing::open(&file).unwrap()),
         ..open

@@ -36,6 +36,7 @@ pub mod leases;
 pub mod ledger;
 pub mod lists;
 pub mod oracle;
+pub mod rates;
 pub mod retention;
 pub mod sample;
 pub mod subscriptions;
@@ -159,6 +160,9 @@ macro_rules! each_conformance_check {
             retention::what_is_old_goes_in_bites
             retention::keys_go_with_their_order
             retention::a_cursor_that_was_passed_is_reset
+            rates::a_burst_is_granted_once
+            rates::a_lease_is_of_use_or_takes_nothing
+            rates::a_rate_comes_back_and_can_be_changed
             subscriptions::a_subscription_is_kept_whole
             subscriptions::progress_moves_in_one_act
             subscriptions::the_log_of_deliveries_is_bounded
