@@ -1,13 +1,16 @@
-//! The steps that Comanda brings along: inventory, payments and customers, with what people and programs ask of them
+//! The steps that Comanda brings along: inventory, payments, customers and shipments, with what people and programs ask of them
 //! outside of orders.
 //!
 //! What moves stock is part of the commit that answers the step: nothing has moved before it, and it moves once per visit.
-//! Payments and customers are ports with two adapters each: a service over HTTP, where the settings name one, and what is
-//! kept here.
+//! Payments, customers and shipments are ports with an adapter each for a service over HTTP, where the settings name one, and one
+//! that is kept here.
 
+mod book;
 pub mod customers;
 pub mod inventory;
+mod mood;
 pub mod payments;
+pub mod shipments;
 mod unanswered;
 
 use std::collections::BTreeMap;
@@ -22,6 +25,8 @@ use comanda_store::{Store, StoreError};
 use minijinja::value::{Value as Context, merge_maps};
 use serde_json::Value;
 
+pub use book::SandboxError;
+pub(crate) use mood::Mood;
 pub use unanswered::Unanswered;
 
 /// How the built-in steps work.
@@ -32,6 +37,8 @@ pub struct Options {
     pub payments: Arc<dyn payments::Provider>,
     /// Who knows the customers.
     pub customers: Arc<dyn customers::Directory>,
+    /// Who carries parcels.
+    pub carrier: Arc<dyn shipments::Carrier>,
 }
 
 /// Runs all steps: those that are built in here, all others by `others`.
@@ -41,6 +48,7 @@ pub struct BuiltIns {
     env: Context,
     payments: Arc<dyn payments::Provider>,
     customers: Arc<dyn customers::Directory>,
+    carrier: Arc<dyn shipments::Carrier>,
 }
 
 impl BuiltIns {
@@ -50,6 +58,7 @@ impl BuiltIns {
             env,
             payments,
             customers,
+            carrier,
         } = options;
         Self {
             store,
@@ -57,6 +66,7 @@ impl BuiltIns {
             env: minijinja::context! { env => env },
             payments,
             customers,
+            carrier,
         }
     }
 
@@ -87,6 +97,7 @@ impl StepRunner for BuiltIns {
             | BuiltInKind::PaymentsCapture
             | BuiltInKind::PaymentsVoid
             | BuiltInKind::PaymentsRefund => self.payments.admit(built_in.kind).await,
+            BuiltInKind::ShipmentsCreate | BuiltInKind::ShipmentsCancel => self.carrier.admit(built_in.kind).await,
             BuiltInKind::InventoryReserve | BuiltInKind::InventoryRelease | BuiltInKind::InventoryShip => {
                 Ok(Admission::default())
             }
@@ -108,6 +119,9 @@ impl StepRunner for BuiltIns {
             | BuiltInKind::PaymentsCapture
             | BuiltInKind::PaymentsVoid
             | BuiltInKind::PaymentsRefund => payments::run(&*self.payments, &call, built_in.kind, &told).await.into(),
+            BuiltInKind::ShipmentsCreate | BuiltInKind::ShipmentsCancel => {
+                shipments::run(&*self.carrier, &call, built_in.kind, &told).await.into()
+            }
             // The engine does these itself: they need nothing but the order.
             BuiltInKind::InventoryRelease | BuiltInKind::InventoryShip => Effect {
                 outcome: StepOutcome::Done { result: None },

@@ -19,6 +19,7 @@ use axum::{Json as Body, Router};
 use comanda_builtin::customers::{Directory, HttpCustomers, Lookup};
 use comanda_builtin::inventory::{Inventory, Price};
 use comanda_builtin::payments::{HttpPayments, HttpPaymentsOptions, Provider};
+use comanda_builtin::shipments::{HttpCarrier, HttpCarrierOptions};
 use comanda_builtin::{BuiltIns, Options};
 use comanda_engine::{Change, Found, Precondition, Service, StepCall, Submission, WaitFor};
 use comanda_model::decision::{self, Input};
@@ -62,6 +63,7 @@ struct Shop {
     book: Arc<Mutex<BTreeMap<String, &'static str>>>,
     /// Keys that were given up before they came.
     given_up: Arc<Mutex<BTreeSet<String>>>,
+    shipments: Arc<Mutex<BTreeSet<String>>>,
     refuses_void: bool,
     seen: Arc<Mutex<Vec<(String, HeaderMap, Value)>>>,
     /// Lets a late request go on.
@@ -121,6 +123,27 @@ impl Shop {
                     None => StatusCode::NOT_FOUND.into_response(),
                 }
             }
+            "POST /captures" | "POST /refunds" => {
+                let mut book = self.book.lock().await;
+                let Some(state) = book.get_mut(&text("payment")) else {
+                    return StatusCode::NOT_FOUND.into_response();
+                };
+                *state = if path == "POST /captures" {
+                    "captured"
+                } else {
+                    "refunded"
+                };
+                Body(json!({"id": text("payment"), "state": *state})).into_response()
+            }
+            "POST /shipments" => {
+                let (id, tracking) = (text("key"), "T-1");
+                self.shipments.lock().await.insert(id.clone());
+                Body(json!({"id": id, "carrier": "Carrier", "trackingNumber": tracking})).into_response()
+            }
+            "POST /cancellations" => {
+                self.shipments.lock().await.remove(&text("undoes"));
+                StatusCode::NO_CONTENT.into_response()
+            }
             "POST /voids" | "POST /voids-by-key" if self.refuses_void => {
                 (StatusCode::CONFLICT, "it stays").into_response()
             }
@@ -129,8 +152,10 @@ impl Shop {
                 let Some(state) = book.get_mut(&text("payment")) else {
                     return StatusCode::NOT_FOUND.into_response();
                 };
-                *state = "voided";
-                Body(json!({"id": text("payment"), "state": "voided"})).into_response()
+                if *state != "refunded" {
+                    *state = "voided";
+                }
+                Body(json!({"id": text("payment"), "state": *state})).into_response()
             }
             "POST /voids-by-key" => {
                 let key = text("undoes");
@@ -218,6 +243,16 @@ fn payments(caller: &Arc<Caller>) -> HttpPayments {
     HttpPayments::new(caller.clone(), options)
 }
 
+fn carrier(caller: &Arc<Caller>) -> HttpCarrier {
+    let options = HttpCarrierOptions {
+        create: call("POST {{ env.SHOP }}/shipments"),
+        cancel: call("POST {{ env.SHOP }}/cancellations"),
+        cancel_by_key: call("POST {{ env.SHOP }}/cancellations"),
+        find: call("GET {{ env.SHOP }}/shipments?key={{ with.key }}"),
+    };
+    HttpCarrier::new(caller.clone(), options)
+}
+
 fn customers(caller: &Arc<Caller>) -> HttpCustomers {
     HttpCustomers::new(caller.clone(), call("GET {{ env.SHOP }}/customers/{{ with.customer }}"))
 }
@@ -249,6 +284,7 @@ impl Running {
             env: BTreeMap::new(),
             payments: Arc::new(payments(&caller)),
             customers: Arc::new(customers(&caller)),
+            carrier: Arc::new(carrier(&caller)),
         };
         let steps = BuiltIns::new(options, store.clone(), Arc::new(Steps::over(caller)));
         let options = comanda_engine::Options {
@@ -336,7 +372,7 @@ async fn however_the_provider_answers_the_book_and_the_order_agree() {
             head.dead
         );
         let book = shop.book.lock().await;
-        assert_eq!(book.values().collect::<Vec<_>>(), [&"authorized"], "{moods:?}");
+        assert_eq!(book.values().collect::<Vec<_>>(), [&"captured"], "{moods:?}");
         let seen = shop.seen.lock().await;
         let made = seen.iter().filter(|(path, ..)| path == "POST /payments").count();
         let taken = moods.iter().filter(|mood| **mood == Mood::Unavailable).count() + 1;
@@ -413,7 +449,8 @@ async fn what_is_paid_is_voided_and_a_refused_void_is_a_dead_letter() {
             assert!(reason.contains("it stays") && !reason.contains("s3cret"), "{reason}");
         } else {
             assert_eq!((&*head.status, running.on_hand().await), ("canceled", 5));
-            assert_eq!(shop.book.lock().await.values().collect::<Vec<_>>(), [&"voided"]);
+            assert_eq!(shop.book.lock().await.values().collect::<Vec<_>>(), [&"refunded"]);
+            assert!(shop.shipments.lock().await.is_empty(), "the shipment is canceled");
         }
     }
 }

@@ -17,6 +17,7 @@ use async_trait::async_trait;
 use comanda_builtin::customers::{Customer, Customers};
 use comanda_builtin::inventory::{Inventory, Price};
 use comanda_builtin::payments::{Sandbox, SandboxState};
+use comanda_builtin::shipments::{CarrierSandbox, ShipmentState};
 use comanda_builtin::{BuiltIns, Options};
 use comanda_engine::{Change, Found, Precondition, Service, StepCall, StepRunner, Submission, WaitFor};
 use comanda_model::decision::StepOutcome;
@@ -68,6 +69,7 @@ impl Shop {
             env: BTreeMap::new(),
             payments: Arc::new(Sandbox::new(store.clone())),
             customers: Arc::new(Customers::new(store.clone())),
+            carrier: Arc::new(CarrierSandbox::new(store.clone())),
         };
         let steps = BuiltIns::new(options, store.clone(), Arc::new(Nobody));
         let options = comanda_engine::Options {
@@ -175,6 +177,22 @@ impl Shop {
         of_order.map(|payment| payment.state).collect()
     }
 
+    /// The states of an order's shipments.
+    async fn shipments(&self, id: OrderId) -> Vec<ShipmentState> {
+        let book = CarrierSandbox::new(self.store.clone())
+            .book(None, 100_000)
+            .await
+            .unwrap();
+        let of_order = book.iter().filter(|shipment| shipment.order_id == id.to_string());
+        of_order.map(|shipment| shipment.state).collect()
+    }
+
+    /// The order's data as its mount shows it.
+    async fn shown(&self, id: OrderId) -> String {
+        let found = self.service.find(id).await.unwrap().unwrap();
+        found.shown().as_str().to_owned()
+    }
+
     async fn reason(&self, id: OrderId) -> String {
         let events = self.store.history(id, 0, 100).await.unwrap();
         let reasons = events.into_iter().rev().find_map(|event| event.reason);
@@ -206,7 +224,7 @@ async fn the_whole_way() {
     assert_eq!(status, "processing");
     assert_eq!(shop.stock("A-1").await, (2, 0, 3), "two lines of one SKU are summed");
     assert_eq!(shop.stock("B-1").await, (4, 0, 1));
-    assert_eq!(shop.payments(id).await, [SandboxState::Authorized]);
+    assert_eq!(shop.payments(id).await, [SandboxState::Captured]);
     let found = shop.rest(id).await;
     let results: BTreeMap<_, _> = found.stored.order.results.iter().cloned().collect();
     let reserved = results["reserve"].value().unwrap();
@@ -215,6 +233,35 @@ async fn the_whole_way() {
         (&"59.60".into(), &"EUR".into(), &false.into()),
         "money is exact"
     );
+    assert_eq!(shop.shipments(id).await, [ShipmentState::Created]);
+    let tracking = results["label"].value().unwrap()["trackingNumber"].clone();
+    let shown: serde_json::Value = serde_json::from_str(&shop.shown(id).await).unwrap();
+    assert_eq!(shown["shipping"]["trackingNumber"], tracking);
+    assert_eq!(shown["shipping"]["carrier"], "Sandbox");
+    // A person knows better: what the order says goes before what the carrier said.
+    let patch = Json::parse(r#"{"shipping":{"trackingNumber":"X-1"}}"#).unwrap();
+    shop.service.edit(id, patch, change()).await.unwrap();
+    let shown: serde_json::Value = serde_json::from_str(&shop.shown(id).await).unwrap();
+    assert_eq!(
+        (&shown["shipping"]["trackingNumber"], &shown["shipping"]["carrier"]),
+        (&"X-1".into(), &"Sandbox".into())
+    );
+    shop.service.transition(id, "delivered", None, change()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_label_whose_answer_was_lost_is_found_and_not_made_again() {
+    let shop = Shop::stocked(&[("A-1", 5)]).await;
+    for service in ["timeout", "twice", "down"] {
+        let data = order(
+            "u-1",
+            &[("A-1", 1)],
+            &format!(r#","shipping":{{"service":"{service}"}}"#),
+        );
+        let (id, status) = shop.status_of(&data).await;
+        assert_eq!(status, "processing", "{service}");
+        assert_eq!(shop.shipments(id).await, [ShipmentState::Created], "{service}");
+    }
 }
 
 #[tokio::test]
@@ -240,6 +287,10 @@ async fn whoever_says_no_takes_back_what_was_done() {
             order("u-1", &[("A-1", 1)], r#","payment":"decline""#),
             "the payment was declined",
         ),
+        (
+            order("u-1", &[("A-1", 1)], r#","shipping":{"service":"refuse"}"#),
+            "the carrier does not take the shipment",
+        ),
     ] {
         let (id, status) = shop.status_of(&data).await;
         assert_eq!(status, "canceled", "{data}");
@@ -247,7 +298,9 @@ async fn whoever_says_no_takes_back_what_was_done() {
         let reasons: Vec<_> = events.iter().filter_map(|event| event.reason.as_deref()).collect();
         assert!(reasons.contains(&said), "{reasons:?} lacks {said}");
         assert_eq!(shop.stock("A-1").await, (5, 0, 0), "{data}");
-        assert!(!shop.payments(id).await.contains(&SandboxState::Authorized), "{data}");
+        let payments = shop.payments(id).await;
+        let gone = |state: &SandboxState| !matches!(state, SandboxState::Authorized | SandboxState::Captured);
+        assert!(payments.iter().all(gone), "{data}: {payments:?}");
     }
 }
 
@@ -258,7 +311,7 @@ async fn a_payment_whose_answer_was_lost_is_found_and_not_made_again() {
         let data = order("u-1", &[("A-1", 1)], &format!(r#","payment":"{source}""#));
         let (id, status) = shop.status_of(&data).await;
         assert_eq!(status, "processing", "{source}");
-        assert_eq!(shop.payments(id).await, [SandboxState::Authorized], "{source}");
+        assert_eq!(shop.payments(id).await, [SandboxState::Captured], "{source}");
     }
 }
 
@@ -271,7 +324,12 @@ async fn a_cancel_brings_stock_and_money_back() {
     let found = shop.rest(id).await;
     assert_eq!(&*found.stored.order.head.status, "canceled");
     assert_eq!(shop.stock("A-1").await, (5, 0, 0));
-    assert_eq!(shop.payments(id).await, [SandboxState::Voided]);
+    assert_eq!(shop.shipments(id).await, [ShipmentState::Canceled]);
+    assert!(
+        !shop.shown(id).await.contains("shipping"),
+        "what was canceled is not shown"
+    );
+    assert_eq!(shop.payments(id).await, [SandboxState::Refunded]);
 }
 
 #[tokio::test]
@@ -383,7 +441,7 @@ async fn race(shop: Shop, buyers: usize, units: u32) {
     let book = Sandbox::new(shop.store.clone()).book(None, 100_000).await.unwrap();
     let mut charged: Vec<String> = book
         .iter()
-        .filter(|payment| payment.state == SandboxState::Authorized)
+        .filter(|payment| payment.state == SandboxState::Captured)
         .map(|payment| payment.order_id.clone())
         .collect();
     charged.sort();

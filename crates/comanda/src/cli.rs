@@ -150,6 +150,9 @@ pub enum Command {
     /// Look at payments
     #[command(subcommand)]
     Payments(PaymentsCommand),
+    /// Look at shipments
+    #[command(subcommand)]
+    Shipments(ShipmentsCommand),
     /// Fill in what the shipped order types need to be tried out
     #[command(subcommand)]
     Demo(DemoCommand),

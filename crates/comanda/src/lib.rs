@@ -52,7 +52,7 @@ pub struct Builder {
 
 impl Builder {
     /// Adds a step under a dotted name, such as `myteam.greet`: words of lower-case letters, digits, `-` and `_`. The
-    /// families of the built-in steps (`inventory`, `payments`, `customers`) are taken. What takes a step back is a step too:
+    /// families of the built-in steps (`inventory`, `payments`, `customers`, `shipments`) are taken. What takes a step back is a step too:
     /// `undo = { use = "myteam.forget" }`, told by [`StepContext::undoes`] what it takes back.
     ///
     /// The code runs at least once per visit, on the server's own threads: it must not block one. A panic ends the attempt as

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use comanda_builtin::customers::{Customers, Directory};
 use comanda_builtin::payments::{Provider, Sandbox};
+use comanda_builtin::shipments::{Carrier, CarrierSandbox};
 use comanda_builtin::{BuiltIns, Options as BuiltInOptions};
 use comanda_deliver::Deliveries;
 use comanda_deliver::archive::Archives;
@@ -40,6 +41,7 @@ pub struct Builder {
     archives: Option<PathBuf>,
     payments: Option<Arc<dyn Provider>>,
     customers: Option<Arc<dyn Directory>>,
+    carrier: Option<Arc<dyn Carrier>>,
 }
 
 /// Where orders are kept.
@@ -110,7 +112,7 @@ impl Builder {
     }
 
     /// Adds a step in Rust under a dotted name, such as `myteam.greet`: words of lower-case letters, digits, `-` and `_`. The
-    /// families of the built-in steps (`inventory`, `payments`, `customers`) are taken. An order type runs it with
+    /// families of the built-in steps (`inventory`, `payments`, `customers`, `shipments`) are taken. An order type runs it with
     /// `use = "myteam.greet"`, and takes it back with `undo = { use = "myteam.forget" }`, which is a step too.
     ///
     /// The code runs at least once per visit, on the runtime's threads: it must not block one. A panic ends the attempt as
@@ -180,6 +182,12 @@ impl Builder {
         self
     }
 
+    /// Who carries the parcels of `shipments.*` steps. Default: the sandbox, which carries nothing.
+    pub fn carrier(mut self, carrier: Arc<dyn Carrier>) -> Self {
+        self.carrier = Some(carrier);
+        self
+    }
+
     /// Opens the store, reads the order types, and begins to work what is due, within the Tokio runtime that this is called
     /// in.
     ///
@@ -232,6 +240,9 @@ impl Builder {
             customers: self
                 .customers
                 .unwrap_or_else(|| Arc::new(Customers::new(store.clone()))),
+            carrier: self
+                .carrier
+                .unwrap_or_else(|| Arc::new(CarrierSandbox::new(store.clone()))),
         };
         let steps = Arc::new(BuiltIns::new(built_in, store.clone(), others));
         let service = Service::start(self.options, store, steps, definitions).await?;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use comanda_model::decision::shown;
 use comanda_model::order::DeadLetter;
 use comanda_model::{Json, Order, OrderId, Phase, TypeHash, WorkKind};
 use comanda_order_type::Definition;
@@ -17,6 +18,13 @@ pub struct Found {
     pub stored: Stored,
     /// Its type, in its version.
     pub definition: Arc<Definition>,
+}
+
+impl Found {
+    /// The data, with what steps show among it.
+    pub fn shown(&self) -> Json {
+        shown(&self.definition.order_type, &self.stored.order)
+    }
 }
 
 /// An order, as `/v1` shows it.

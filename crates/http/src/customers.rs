@@ -1,4 +1,4 @@
-//! `/v1/customers`: the customers that Comanda keeps itself; and the book of the payment sandbox.
+//! `/v1/customers`: the customers that Comanda keeps itself.
 
 use std::sync::Arc;
 
@@ -6,13 +6,11 @@ use axum::extract::{Extension, Path, Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use comanda_builtin::customers::{Customer, CustomerError, Customers};
-use comanda_builtin::payments::{Sandbox, SandboxError, SandboxPayment};
 use serde::Deserialize;
 
 use crate::access::Caller;
 use crate::keys::Scope;
 use crate::listing::Page;
-use crate::orders::order_id;
 use crate::problem::Problem;
 use crate::request::Query;
 use crate::respond::json_response;
@@ -56,15 +54,6 @@ impl From<CustomerError> for Problem {
             CustomerError::Invalid(_) => Self::new("invalid-request", detail),
             CustomerError::Busy => Self::new("busy", detail),
             CustomerError::Store(error) => error.into(),
-        }
-    }
-}
-
-impl From<SandboxError> for Problem {
-    fn from(error: SandboxError) -> Self {
-        match error {
-            SandboxError::Busy => Self::new("busy", error.to_string()),
-            SandboxError::Store(error) => error.into(),
         }
     }
 }
@@ -135,35 +124,4 @@ pub(crate) async fn unblock(
 ) -> Result<Response, Problem> {
     caller.needs(Scope::Operate)?;
     Ok(answer(&customers(&app).set_blocked(&id, false).await?))
-}
-
-/// The sandbox's book: all of it in pages, or the payments of one order.
-pub(crate) async fn sandbox(
-    State(app): State<App>,
-    Extension(caller): Extension<Caller>,
-    request: Request,
-) -> Result<Response, Problem> {
-    caller.needs(Scope::Read)?;
-    let mut query = Query::parse(request.uri().query());
-    let (limit, mut cursor) = (query.take_limit()?, query.take("cursor"));
-    let order = query
-        .take("order")
-        .map(|id| order_id(&id))
-        .transpose()?
-        .map(|id| id.to_string());
-    query.end()?;
-    let sandbox = Sandbox::new(Arc::clone(app.service.store()));
-    // A payment's id begins with its order's.
-    if cursor.is_none() {
-        cursor.clone_from(&order);
-    }
-    let read: Vec<SandboxPayment> = sandbox.book(cursor.as_deref(), limit).await?;
-    let full = read.len() == limit;
-    let is_of = |payment: &SandboxPayment| order.as_ref().is_none_or(|order| payment.order_id == *order);
-    let next_cursor = read
-        .last()
-        .filter(|last| full && is_of(last))
-        .map(|last| last.id.clone());
-    let items = read.into_iter().filter(is_of).collect();
-    Ok(Page { items, next_cursor }.respond(request.uri()))
 }

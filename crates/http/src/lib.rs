@@ -29,6 +29,7 @@ mod queues;
 mod rate;
 mod request;
 mod respond;
+mod sandbox;
 mod socket;
 mod streams;
 mod subscriptions;
@@ -325,7 +326,8 @@ impl App {
             .route("/v1/customers/{id}", get(customers::one))
             .route("/v1/customers/{id}/block", post(customers::block))
             .route("/v1/customers/{id}/unblock", post(customers::unblock))
-            .route("/v1/sandbox/payments", get(customers::sandbox))
+            .route("/v1/sandbox/payments", get(sandbox::payments))
+            .route("/v1/sandbox/shipments", get(sandbox::shipments))
             .route("/v1/events", get(streams::of_all))
             .route("/v1/order-types", get(types::list))
             .route("/v1/order-types/{name}", get(types::one))

@@ -150,7 +150,7 @@ fn facts(found: &Found) -> OrderFacts<'_> {
         status: &order.head.status,
         accepted_at: order.accepted.at,
         updated_at: order.head.updated_at,
-        data: &order.data,
+        data: found.shown(),
     }
 }
 
@@ -228,7 +228,7 @@ impl Mount<'_> {
             status,
             accepted_at: now,
             updated_at: now,
-            data: &submission.data,
+            data: submission.data,
         };
         let (status, text) = definition.wire.accepted(&facts);
         Ok(json_text(http_status(status), text))

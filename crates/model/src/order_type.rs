@@ -122,6 +122,8 @@ pub struct Status {
     pub deadline: Option<Deadline>,
     /// What the data must have before the order may enter.
     pub require: Vec<Require>,
+    /// The steps of the status before that must be behind the order before it may enter this one.
+    pub require_steps: Vec<RequireStep>,
     /// The queue that entering puts an item into, for programs outside. It does not hold the order.
     pub queue: Option<StatusQueue>,
     /// Whether the customer is told when an order enters.
@@ -164,6 +166,15 @@ pub struct Require {
     pub message: Option<String>,
 }
 
+/// A step that an order must have behind it before a status may be entered from the one that runs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequireStep {
+    /// The step.
+    pub step: Arc<str>,
+    /// What to tell the client; a plain sentence is made where this is not set.
+    pub message: Option<String>,
+}
+
 /// A sum of products that must equal a field, exactly.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SumRule {
@@ -200,6 +211,8 @@ pub struct Step {
     pub undo: Option<Box<Step>>,
     /// The most orders that it can take at once. The actions of this version take one each.
     pub batch: u32,
+    /// Where what it answered is shown among the data: JSON pointer to a member. What the data says itself goes before it.
+    pub shows: Option<String>,
 }
 
 /// What a step does.
@@ -297,11 +310,15 @@ pub enum BuiltInKind {
     PaymentsRefund,
     /// Looks a customer up.
     CustomersCheck,
+    /// Has a carrier make a shipment, with its label and tracking number.
+    ShipmentsCreate,
+    /// Cancels a shipment.
+    ShipmentsCancel,
 }
 
 impl BuiltInKind {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::InventoryReserve,
         Self::InventoryRelease,
         Self::InventoryShip,
@@ -310,6 +327,8 @@ impl BuiltInKind {
         Self::PaymentsVoid,
         Self::PaymentsRefund,
         Self::CustomersCheck,
+        Self::ShipmentsCreate,
+        Self::ShipmentsCancel,
     ];
 
     /// The name in files, messages and metrics.
@@ -323,6 +342,8 @@ impl BuiltInKind {
             Self::PaymentsVoid => "payments.void",
             Self::PaymentsRefund => "payments.refund",
             Self::CustomersCheck => "customers.check",
+            Self::ShipmentsCreate => "shipments.create",
+            Self::ShipmentsCancel => "shipments.cancel",
         }
     }
 
@@ -334,6 +355,8 @@ impl BuiltInKind {
             Self::PaymentsAuthorize => &["amount", "currency", "source"],
             Self::PaymentsCapture | Self::PaymentsVoid | Self::PaymentsRefund => &["payment"],
             Self::CustomersCheck => &["customer"],
+            Self::ShipmentsCreate => &["to", "lines", "service"],
+            Self::ShipmentsCancel => &["shipment"],
         }
     }
 
@@ -343,11 +366,13 @@ impl BuiltInKind {
             Self::InventoryReserve => Some(r#"{"total":"29.80","currency":"EUR","backordered":false}"#),
             Self::PaymentsAuthorize => Some(r#"{"payment":"pay-1","state":"authorized"}"#),
             Self::CustomersCheck => Some(r#"{"id":"u-1","name":"Ada"}"#),
+            Self::ShipmentsCreate => Some(r#"{"shipment":"shipment-1","carrier":"Carrier","trackingNumber":"T-1"}"#),
             Self::InventoryRelease
             | Self::InventoryShip
             | Self::PaymentsCapture
             | Self::PaymentsVoid
-            | Self::PaymentsRefund => None,
+            | Self::PaymentsRefund
+            | Self::ShipmentsCancel => None,
         }
     }
 
@@ -362,7 +387,9 @@ impl BuiltInKind {
             | Self::InventoryShip
             | Self::PaymentsCapture
             | Self::PaymentsVoid
-            | Self::PaymentsRefund => &[],
+            | Self::PaymentsRefund
+            | Self::ShipmentsCreate
+            | Self::ShipmentsCancel => &[],
         }
     }
 }

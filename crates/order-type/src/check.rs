@@ -158,6 +158,13 @@ fn steps_exist(file: &File, report: &mut Report<'_>) {
             }
         }
     }
+    for (step, _) in file.statuses.iter().flat_map(|status| &status.require_steps) {
+        if !names.clone().any(|name| name == step.value) {
+            let message = format!("`require` names a step that does not exist: `{}`", step.value);
+            let help = did_you_mean(&step.value, names.clone());
+            report.error("type/unknown-step", &step.span, message, help);
+        }
+    }
     for step in &file.steps {
         if !used.contains(step.name.value.as_str()) {
             let message = format!("no status runs the step `{}`", step.name.value);

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use comanda_model::OrderType;
-use comanda_model::order_type::{Branch, Deadline, Fifo, Initial, Require, Status, StatusQueue};
+use comanda_model::order_type::{Branch, Deadline, Fifo, Initial, Require, RequireStep, Status, StatusQueue};
 use indexmap::IndexMap;
 use serde_json::Value;
 
@@ -175,6 +175,14 @@ fn status_of(entry: StatusEntry, language: Language) -> (Arc<str>, Status) {
         releases_lane: entry.releases_lane,
         deadline: entry.deadline.map(|(after, to)| Deadline { after, to: shared(to) }),
         require: entry.require.into_iter().map(required).collect(),
+        require_steps: entry
+            .require_steps
+            .into_iter()
+            .map(|(step, message)| RequireStep {
+                step: shared(step),
+                message: message.or_else(|| Some(language.not_done_yet().to_owned())),
+            })
+            .collect(),
         queue: entry.queue.map(|(name, attempts)| StatusQueue {
             name: name.value.into(),
             attempts,

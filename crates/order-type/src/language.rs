@@ -33,6 +33,14 @@ impl Language {
     }
 
     /// What a status says of a field that it needs.
+    pub fn not_done_yet(self) -> &'static str {
+        self.pick(
+            "is not possible before the order's steps are done",
+            "no es posible antes de terminar los pasos de la orden",
+            "não é possível antes de terminar os passos do pedido",
+        )
+    }
+
     pub fn required_for_status(self) -> &'static str {
         self.pick(
             "is required for this status",

@@ -274,7 +274,7 @@ fn facts<'a>(status: &'a str, data: &'a Json) -> OrderFacts<'a> {
         status,
         accepted_at: jiff::Timestamp::UNIX_EPOCH,
         updated_at: jiff::Timestamp::UNIX_EPOCH,
-        data,
+        data: data.clone(),
     }
 }
 

@@ -35,7 +35,7 @@ fn facts<'a>(status: &'a str, key: Option<&'a str>, data: &'a Json) -> OrderFact
         status,
         accepted_at,
         updated_at: accepted_at,
-        data,
+        data: data.clone(),
     }
 }
 

@@ -44,7 +44,7 @@ fn write(definition: &Definition, data: &Json) -> String {
         status: "OPEN",
         accepted_at: jiff::Timestamp::UNIX_EPOCH,
         updated_at: jiff::Timestamp::UNIX_EPOCH,
-        data,
+        data: data.clone(),
     })
 }
 

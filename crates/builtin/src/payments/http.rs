@@ -124,8 +124,9 @@ impl Provider for HttpPayments {
                 tell("payment", json!(payment));
                 &self.options.capture
             }
-            Request::Refund { payment } => {
+            Request::Refund { payment, key } => {
                 tell("payment", json!(payment));
+                tell("undoes", json!(key));
                 &self.options.refund
             }
             Request::Void { payment, key } => {

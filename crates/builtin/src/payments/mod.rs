@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use crate::{Unanswered, refused};
 
 pub use http::{HttpPayments, HttpPaymentsOptions};
-pub use sandbox::{Sandbox, SandboxError, SandboxPayment, SandboxState};
+pub use sandbox::{Sandbox, SandboxPayment, SandboxState};
 
 /// What is asked of a provider.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +51,9 @@ pub enum Request {
     Refund {
         /// The payment.
         payment: String,
+        /// The key of the capture that is taken back, if this takes one back: it may never have come, and must do nothing
+        /// if it comes now.
+        key: Option<String>,
     },
 }
 
@@ -128,7 +131,10 @@ fn request(call: &StepCall<'_>, kind: BuiltInKind, told: &Value) -> Result<Reque
             })
         }
         BuiltInKind::PaymentsCapture => Ok(Request::Capture { payment: payment()? }),
-        BuiltInKind::PaymentsRefund => Ok(Request::Refund { payment: payment()? }),
+        BuiltInKind::PaymentsRefund => Ok(Request::Refund {
+            payment: payment()?,
+            key: call.undoes.clone(),
+        }),
         _ => {
             let of_step = call.order.results.iter().find(|(step, _)| **step == *call.name);
             let of_step = of_step.and_then(|(_, result)| payment_in(result));

@@ -11,27 +11,19 @@
 //! | `down` | `.55` | the first two requests are not taken at all |
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use comanda_engine::StepCall;
-use comanda_model::Json;
-use comanda_store::{PutError, Record, Store, StoreError};
+use comanda_store::Store;
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 
 use super::{Answer, Provider, Request};
-use crate::Unanswered;
+use crate::book::{Book, SandboxError};
+use crate::{Mood, Unanswered};
 
 /// The kind of the book's records.
 const PAYMENT: &str = "sandbox-payment";
-/// How often a change that others make at the same moment is decided again.
-const TRIES_MAX: u32 = 16;
-/// How long the answer to a `delay` takes.
-const DELAY: Duration = Duration::from_secs(2);
-/// The attempts of a `down` that are not taken.
-const DOWN_ATTEMPTS: u32 = 2;
 
 /// A payment in the sandbox's book. Its id is the key of the request that made it: the order's id and the visit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,46 +72,19 @@ impl SandboxState {
     }
 }
 
-/// Why the sandbox's book could not be read or written.
-#[derive(Debug, thiserror::Error)]
-pub enum SandboxError {
-    /// Others change the same payment all the time.
-    #[error("the payment is being changed by others")]
-    Busy,
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
 /// The sandbox, with its book in the store.
 #[derive(Clone)]
 pub struct Sandbox {
-    store: Arc<dyn Store>,
-}
-
-/// How a request misbehaves.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Mood {
-    Well,
-    Decline,
-    Delay,
-    Timeout,
-    Twice,
-    Down,
+    book: Book<SandboxPayment>,
 }
 
 fn mood(amount: Decimal, source: Option<&str>) -> Mood {
-    match source {
-        Some("decline") => return Mood::Decline,
-        Some("delay") => return Mood::Delay,
-        Some("timeout") => return Mood::Timeout,
-        Some("twice") => return Mood::Twice,
-        Some("down") => return Mood::Down,
-        _ => {}
+    if let Some(mood) = source.and_then(Mood::named) {
+        return mood;
     }
     let cents = amount.fract().checked_mul(Decimal::ONE_HUNDRED).unwrap_or_default();
     match cents.normalize().to_string().as_str() {
-        "51" => Mood::Decline,
+        "51" => Mood::Refuse,
         "52" => Mood::Delay,
         "53" => Mood::Timeout,
         "54" => Mood::Twice,
@@ -131,49 +96,19 @@ fn mood(amount: Decimal, source: Option<&str>) -> Mood {
 impl Sandbox {
     /// A sandbox that keeps its book in this store.
     pub fn new(store: Arc<dyn Store>) -> Self {
-        Self { store }
+        Self {
+            book: Book::new(store, PAYMENT),
+        }
     }
 
     /// A payment of the book.
     pub async fn payment(&self, id: &str) -> Result<Option<SandboxPayment>, SandboxError> {
-        let record = self.store.record(PAYMENT, id).await?;
-        Ok(record.as_ref().map(payment).transpose()?)
+        self.book.entry(id).await
     }
 
     /// The book's payments that stand after `after`, by id and so by order, at most `max`.
     pub async fn book(&self, after: Option<&str>, max: usize) -> Result<Vec<SandboxPayment>, SandboxError> {
-        let records = self.store.records_after(PAYMENT, after, max).await?;
-        Ok(records.iter().map(payment).collect::<Result<_, _>>()?)
-    }
-
-    /// Changes one entry of the book; `change` is asked again if others were quicker. `None` leaves it as it is.
-    async fn change(
-        &self,
-        id: &str,
-        change: impl Fn(Option<&SandboxPayment>) -> Option<SandboxPayment>,
-    ) -> Result<Option<SandboxPayment>, SandboxError> {
-        for _ in 0..TRIES_MAX {
-            let found = self.store.record(PAYMENT, id).await?;
-            let before = found.as_ref().map(payment).transpose()?;
-            let Some(after) = change(before.as_ref()) else {
-                return Ok(before);
-            };
-            let record = Record {
-                kind: PAYMENT.to_owned(),
-                key: id.to_owned(),
-                version: found.map_or(0, |found| found.version) + 1,
-                value: Json::from(&json!(after)),
-            };
-            match self.store.put_record(&record).await {
-                Ok(()) => return Ok(Some(after)),
-                Err(PutError::VersionMoved { .. }) => {}
-                Err(PutError::Store(error)) => return Err(error.into()),
-                Err(error @ PutError::TooLarge { .. }) => {
-                    return Err(StoreError::failed("write the sandbox's book", error).into());
-                }
-            }
-        }
-        Err(SandboxError::Busy)
+        self.book.entries(after, max).await
     }
 
     /// One request to authorise. A payment that is in the book already, in whatever state, is not made again.
@@ -183,7 +118,7 @@ impl Sandbox {
         };
         let id = call.idempotency_key.as_str();
         let order_id = call.order.id().to_string();
-        let found = self.change(id, |found| {
+        let found = self.book.change(id, |found| {
             Some(match found {
                 Some(found) => SandboxPayment {
                     requests: found.requests + 1,
@@ -194,7 +129,7 @@ impl Sandbox {
                     order_id: order_id.clone(),
                     amount: Some(amount.to_string()),
                     currency: Some(currency.clone()),
-                    state: if mood == Mood::Decline {
+                    state: if mood == Mood::Refuse {
                         SandboxState::Declined
                     } else {
                         SandboxState::Authorized
@@ -212,9 +147,11 @@ impl Sandbox {
             (Request::Capture { .. }, SandboxState::Authorized) => Some(SandboxState::Captured),
             (Request::Void { .. }, SandboxState::Authorized) => Some(SandboxState::Voided),
             (Request::Void { .. } | Request::Refund { .. }, SandboxState::Captured) => Some(SandboxState::Refunded),
+            // The capture that this takes back may still be on its way: it must find nothing to take.
+            (Request::Refund { key: Some(_), .. }, SandboxState::Authorized) => Some(SandboxState::Voided),
             _ => None,
         };
-        let found = self.change(id, |found| {
+        let found = self.book.change(id, |found| {
             let found = found?;
             next(found.state).map(|state| SandboxPayment { state, ..found.clone() })
         });
@@ -223,6 +160,7 @@ impl Sandbox {
         };
         let stands = match request {
             Request::Capture { .. } => payment.state == SandboxState::Captured,
+            Request::Refund { key: Some(_), .. } => true,
             Request::Refund { .. } => payment.state == SandboxState::Refunded,
             Request::Void { .. } => true,
             Request::Authorize { .. } => false,
@@ -237,7 +175,7 @@ impl Sandbox {
     /// Takes back whatever the request under a key has come to. A request that comes only now is refused from here on.
     async fn take_back(&self, call: &StepCall<'_>, key: &str, request: &Request) -> Result<Answer, SandboxError> {
         let order_id = call.order.id().to_string();
-        let found = self.change(key, |found| match found {
+        let found = self.book.change(key, |found| match found {
             Some(_) => None,
             None => Some(SandboxPayment {
                 id: key.to_owned(),
@@ -253,13 +191,6 @@ impl Sandbox {
             _ => self.advance(key, request).await,
         }
     }
-}
-
-fn payment(record: &Record) -> Result<SandboxPayment, StoreError> {
-    serde_json::from_str(record.value.as_str()).map_err(|error| StoreError::Corrupt {
-        what: format!("the sandbox's payment `{}`", record.key),
-        detail: error.to_string(),
-    })
 }
 
 /// A write that failed may have been made.
@@ -300,12 +231,7 @@ impl Provider for Sandbox {
         let answer = match request {
             Request::Authorize { amount, source, .. } => {
                 let mood = mood(*amount, source.as_deref());
-                if mood == Mood::Down && call.attempt <= DOWN_ATTEMPTS {
-                    return Err(Unanswered::not_done("the sandbox is down, as it was told to be"));
-                }
-                if mood == Mood::Delay {
-                    tokio::time::sleep(DELAY).await;
-                }
+                mood.before(call).await?;
                 let answer = self.authorize(call, request, mood).await;
                 if mood == Mood::Timeout {
                     // The payment stands, and nobody is told; the step's timeout ends this.
@@ -326,7 +252,7 @@ impl Provider for Sandbox {
             } => self.take_back(call, key, request).await,
             Request::Void { payment: Some(id), .. }
             | Request::Capture { payment: id }
-            | Request::Refund { payment: id } => self.advance(id, request).await,
+            | Request::Refund { payment: id, .. } => self.advance(id, request).await,
             Request::Void {
                 key: None,
                 payment: None,

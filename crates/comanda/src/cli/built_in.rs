@@ -96,6 +96,20 @@ pub enum PaymentsCommand {
     },
 }
 
+/// `shipments`.
+#[derive(Debug, Subcommand)]
+pub enum ShipmentsCommand {
+    /// The book of the carrier sandbox
+    Sandbox {
+        /// Only those of this order
+        #[arg(long, value_name = "ID")]
+        order: Option<String>,
+        /// At most so many
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..))]
+        limit: u64,
+    },
+}
+
 /// `demo`.
 #[derive(Debug, Subcommand)]
 pub enum DemoCommand {

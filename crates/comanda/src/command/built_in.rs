@@ -1,10 +1,10 @@
-//! `comanda inventory`, `comanda customers`, `comanda payments`, and `comanda demo seed`: what the built-in steps rest on.
+//! `comanda inventory`, `comanda customers`, `comanda payments`, `comanda shipments`, and `comanda demo seed`: what the built-in steps rest on.
 
 use http::HeaderName;
 use serde_json::{Map, Value, json};
 
 use super::list::pages;
-use crate::cli::{CustomersCommand, DemoCommand, InventoryCommand, PaymentsCommand};
+use crate::cli::{CustomersCommand, DemoCommand, InventoryCommand, PaymentsCommand, ShipmentsCommand};
 use crate::failure::Failure;
 use crate::output::{Output, cell};
 use crate::remote::{Remote, segment};
@@ -105,13 +105,31 @@ async fn block(remote: &Remote, id: &str, act: &str) -> Result<Value, Failure> {
 
 pub(super) async fn payments(remote: &Remote, command: PaymentsCommand, output: &mut Output) -> Result<(), Failure> {
     let PaymentsCommand::Sandbox { order, limit } = command;
-    let (items, _) = pages(remote, "/v1/sandbox/payments", &[("order", order)], limit, None).await?;
+    let columns = ["id", "state", "amount", "currency", "requests"];
+    book(remote, "/v1/sandbox/payments", order, limit, &columns, output).await
+}
+
+pub(super) async fn shipments(remote: &Remote, command: ShipmentsCommand, output: &mut Output) -> Result<(), Failure> {
+    let ShipmentsCommand::Sandbox { order, limit } = command;
+    let columns = ["id", "state", "trackingNumber", "requests"];
+    book(remote, "/v1/sandbox/shipments", order, limit, &columns, output).await
+}
+
+/// Prints a sandbox's book.
+async fn book(
+    remote: &Remote,
+    path: &str,
+    order: Option<String>,
+    limit: u64,
+    columns: &[&str],
+    output: &mut Output,
+) -> Result<(), Failure> {
+    let (items, _) = pages(remote, path, &[("order", order)], limit, None).await?;
     if output.is_json() {
         return Ok(output.json(&json!({"items": items}))?);
     }
-    let columns = ["id", "state", "amount", "currency", "requests"];
     let row = |item: &Value| columns.iter().map(|column| cell(&item[*column])).collect();
-    Ok(output.table(&columns, items.iter().map(row).collect())?)
+    Ok(output.table(columns, items.iter().map(row).collect())?)
 }
 
 /// Fills in what the storefront's sample order needs. Doing it again changes nothing.
@@ -130,7 +148,8 @@ pub(super) async fn demo(remote: &Remote, command: DemoCommand, output: &mut Out
     eprintln!(
         "Customers u-1 and u-2 are registered. Try an order:\n  curl -X POST {}/storefront-order -H 'content-type: \
          application/json' -d '{{\"userId\":\"u-1\",\"products\":[{{\"sku\":\"A-1\",\"quantity\":2}}]}}'\n\
-         and see what the payment sandbox makes of \"payment\":\"decline\" (or timeout, twice, down) in it.",
+         and see what the payment sandbox makes of \"payment\":\"decline\" (or timeout, twice, down) in it, and the carrier \
+         sandbox of \"shipping\":{{\"service\":\"refuse\"}} (or timeout, twice, down).",
         remote.url()
     );
     Ok(())

@@ -92,6 +92,9 @@ pub fn run(cli: Cli, steps: RustSteps) -> Result<(), Failure> {
         Command::Payments(command) => remotely(&global, async |remote| {
             built_in::payments(&remote, command, output).await
         }),
+        Command::Shipments(command) => remotely(&global, async |remote| {
+            built_in::shipments(&remote, command, output).await
+        }),
         Command::Demo(command) => remotely(&global, async |remote| built_in::demo(&remote, command, output).await),
         Command::Erase(args) => remotely(&global, async |remote| jobs::erase(&remote, args, output).await),
         Command::Jobs(command) => remotely(&global, async |remote| jobs::run(&remote, command, output).await),

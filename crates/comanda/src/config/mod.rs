@@ -20,6 +20,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use comanda_builtin::payments::HttpPaymentsOptions;
+use comanda_builtin::shipments::HttpCarrierOptions;
 use comanda_model::order_type::HttpCall;
 
 use crate::cli::Serve;
@@ -82,6 +83,8 @@ pub struct Config {
     pub customers: Option<HttpCall>,
     /// Who takes payments, where that is not the sandbox.
     pub payments: Option<HttpPaymentsOptions>,
+    /// Who carries parcels.
+    pub shipments: Shipments,
     /// How long final orders are kept; `None` for ever.
     pub final_kept: Option<Duration>,
     /// How events are sent.
@@ -223,6 +226,17 @@ pub struct ConfigFault {
     pub origin: String,
     /// What is wrong with it.
     pub message: String,
+}
+
+/// Who carries parcels.
+#[derive(Clone, Debug)]
+pub enum Shipments {
+    /// The sandbox: nobody.
+    Sandbox,
+    /// People, who write carrier and tracking number into the order.
+    ByHand,
+    /// A service.
+    Carrier(Box<HttpCarrierOptions>),
 }
 
 /// Where the configuration is taken from, besides the defaults.

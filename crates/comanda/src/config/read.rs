@@ -10,6 +10,7 @@ use figment::Figment;
 use figment::value::{Dict, Value};
 
 use comanda_builtin::payments::HttpPaymentsOptions;
+use comanda_builtin::shipments::HttpCarrierOptions;
 use comanda_model::order_type::HttpCall;
 
 use super::archives::{Archive, archive};
@@ -18,7 +19,7 @@ use super::intake::{Source, source};
 use super::layer::{Layer, Origin, merged, origin};
 use super::mail::{self, Mail, MailSettings};
 use super::subscriptions::{Subscription, subscription};
-use super::{Calls, Config, ConfigError, ConfigFault, Deliveries, Engine, Limits, Log, SecretSource, units};
+use super::{Calls, Config, ConfigError, ConfigFault, Deliveries, Engine, Limits, Log, SecretSource, Shipments, units};
 
 /// What orders are kept in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -180,6 +181,7 @@ impl Reader<'_> {
         let subscriptions = self.subscriptions();
         let customers = self.customers();
         let payments = self.payments();
+        let shipments = self.shipments();
         let mail = self.mail();
         let archives = self.archives();
         let intake = self.intake();
@@ -216,6 +218,7 @@ impl Reader<'_> {
             calls: calls?,
             customers: customers?,
             payments: payments?,
+            shipments: shipments?,
             final_kept: final_kept?,
             deliveries: deliveries?,
             subscriptions,
@@ -326,6 +329,41 @@ impl Reader<'_> {
             self.fault("payments.authorize", message.to_owned());
         }
         options.map(Some)
+    }
+
+    fn shipments(&mut self) -> Option<Shipments> {
+        let read = ["create", "cancel", "cancel_by_key", "find"]
+            .map(|name| self.parse(&format!("shipments.{name}"), calls::call));
+        let authorization = self.parse("shipments.authorization", calls::shared);
+        let sign = self.parse("shipments.sign", calls::shared);
+        let by_hand = self.switch("shipments.by_hand");
+        let [create, cancel, cancel_by_key, find] = read;
+        let (authorization, sign, by_hand) = (authorization?, sign?, by_hand?);
+        let all = [create?, cancel?, cancel_by_key?, find?];
+        if all.iter().all(Option::is_none) {
+            return Some(if by_hand { Shipments::ByHand } else { Shipments::Sandbox });
+        }
+        if by_hand {
+            let message = "a shop ships by hand or by a carrier: set by_hand or the calls";
+            self.fault("shipments.by_hand", message.to_owned());
+            return None;
+        }
+        let with = |call: Option<HttpCall>| call.map(|call| calls::authorized(call, &authorization, &sign));
+        let [create, cancel, cancel_by_key, find] = all.map(with);
+        let options = || {
+            Some(HttpCarrierOptions {
+                create: create?,
+                cancel: cancel?,
+                cancel_by_key: cancel_by_key?,
+                find: find?,
+            })
+        };
+        let options = options();
+        if options.is_none() {
+            let message = "create, cancel, cancel_by_key and find are set together, or none of them";
+            self.fault("shipments.create", message.to_owned());
+        }
+        options.map(|options| Shipments::Carrier(Box::new(options)))
     }
 
     /// `Some(None)`: there is no mail server.

@@ -110,7 +110,7 @@ impl Mail {
             return unwanted();
         };
         // Data that is no JSON was never accepted.
-        let data = found.stored.order.data.value().unwrap_or_default();
+        let data = found.shown().value().unwrap_or_default();
         let text = |pointer: &str| data.pointer(pointer).and_then(serde_json::Value::as_str);
         let Some(to) = text(&place.email).filter(|to| !to.trim().is_empty()) else {
             metrics::counter!("comanda_notices_without_address_total", "order_type" => order_type.name.to_string())

@@ -51,7 +51,7 @@ impl TrackedOrder {
     pub(super) async fn read(store: &dyn Store, order: OrderId, found: &Found) -> Result<Self, StoreError> {
         let stored = &found.stored.order;
         let order_type = &found.definition.order_type;
-        let data = stored.data.value().unwrap_or_default();
+        let data = found.shown().value().unwrap_or_default();
         let language = language(order_type, &data);
         let after = stored.head.events.saturating_sub(EVENTS_MAX);
         let max = usize::try_from(EVENTS_MAX).unwrap_or(usize::MAX);

@@ -651,6 +651,13 @@ const OPERATIONS: &[Operation] = &[
         ..BASE
     },
     Operation {
+        path: "/v1/sandbox/shipments",
+        summary: "The book of the carrier sandbox, by order.",
+        refusals: &["400", "503"],
+        query: &[&[("order", "string", "Only those of this order.")], PAGE],
+        ..BASE
+    },
+    Operation {
         path: "/metrics",
         summary: "Metrics in the text form of Prometheus.",
         answer: Answer::Text,

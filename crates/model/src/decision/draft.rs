@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::{Change, Enqueue, Input, LaneEntry, LaneMove, MissingField, Rejection, later, missing_fields};
+use super::{Change, Enqueue, Input, LaneEntry, LaneMove, MissingField, Rejection, later, missing_fields, shown};
 use crate::bounds::{DONE_MAX, TEXT_BYTES_MAX};
 use crate::event::{Attempt, Event, EventKind};
 use crate::ledger::LedgerLine;
@@ -113,19 +113,41 @@ impl<'a> Draft<'a> {
     }
 
     fn missing(&self, to: &str) -> Result<Vec<MissingField>, Rejection> {
-        if self
-            .order_type
-            .status(to)
-            .is_none_or(|status| status.require.is_empty())
-        {
+        let Some(status) = self.order_type.status(to) else {
             return Ok(Vec::new());
+        };
+        let ahead = status
+            .require_steps
+            .iter()
+            .filter(|require| self.is_ahead(&require.step));
+        let mut missing: Vec<MissingField> = ahead
+            .map(|require| MissingField {
+                field: "/status".to_owned(),
+                message: require
+                    .message
+                    .clone()
+                    .unwrap_or_else(|| format!("the step `{}` is not done yet", require.step)),
+            })
+            .collect();
+        if status.require.is_empty() {
+            return Ok(missing);
         }
-        let data = self
-            .order
-            .data
+        let data = shown(self.order_type, &self.order)
             .value()
             .map_err(|error| Rejection::Data(error.to_string()))?;
-        Ok(missing_fields(self.order_type, to, &data))
+        missing.extend(missing_fields(self.order_type, to, &data));
+        Ok(missing)
+    }
+
+    /// Whether the order's status has yet to run this step, or is at it.
+    fn is_ahead(&self, step: &str) -> bool {
+        let from = match self.order.head.work.as_ref().map(|work| &work.kind) {
+            Some(WorkKind::Step(at) | WorkKind::Wait(at) | WorkKind::Approval(at)) => at.index as usize,
+            Some(WorkKind::Begin) => 0,
+            Some(WorkKind::Advance | WorkKind::Undo(_)) | None => return false,
+        };
+        let status = self.order_type.status(&self.order.head.status);
+        status.is_some_and(|status| status.steps.iter().skip(from).any(|ahead| **ahead == *step))
     }
 
     fn enter(&mut self, to: &Arc<str>, by: Arc<str>, reason: Option<String>, take_back: bool) {

@@ -11,6 +11,7 @@ mod command;
 mod draft;
 mod erase;
 mod hold;
+mod shown;
 mod work;
 
 #[cfg(test)]
@@ -31,6 +32,7 @@ use crate::order_type::{OrderType, Step};
 
 pub use accept::{Submission, accept};
 pub use draft::context;
+pub use shown::shown;
 
 /// What a decision may know besides the order: the time, a random number, and who is asking.
 #[derive(Clone, Debug)]

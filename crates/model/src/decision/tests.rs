@@ -41,6 +41,7 @@ fn step(action: Action, attempts: u32) -> Step {
         notifies_customer: false,
         undo: None,
         batch: 1,
+        shows: None,
     }
 }
 
@@ -105,6 +106,7 @@ fn sample(scope: FifoScope, dead_letter: DeadLetterInLane) -> OrderType {
         "shipped".into(),
         Status {
             is_final: true,
+            require_steps: Vec::new(),
             require: vec![Require {
                 field: "/carrier".into(),
                 message: None,

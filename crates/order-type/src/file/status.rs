@@ -28,6 +28,7 @@ pub(crate) struct StatusEntry {
     pub releases_lane: bool,
     pub deadline: Option<(Duration, Located<String>)>,
     pub require: Vec<Require>,
+    pub require_steps: Vec<(Located<String>, Option<String>)>,
     pub queue: Option<(Located<String>, u32)>,
     pub notify: Option<Span>,
     /// Names that the conditions of `next` read.
@@ -60,6 +61,7 @@ pub(super) fn parse(
         releases_lane: false,
         deadline: None,
         require: Vec::new(),
+        require_steps: Vec::new(),
         queue: None,
         notify: None,
         uses: Vec::new(),
@@ -194,6 +196,12 @@ fn require(
                 let Some(mut inner) = Fields::of(item, &item.span, "an entry of `require`", report) else {
                     continue;
                 };
+                if let Some(step) = inner.text("step", report) {
+                    let message = inner.text("message", report);
+                    inner.finish(&[], report);
+                    entry.require_steps.push((step, message.map(|message| message.value)));
+                    continue;
+                }
                 if inner.take("field").is_none() {
                     inner.missing("field", report);
                 }

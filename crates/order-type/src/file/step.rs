@@ -105,6 +105,7 @@ fn noop() -> Step {
         notifies_customer: false,
         undo: None,
         batch: 1,
+        shows: None,
     }
 }
 
@@ -149,6 +150,10 @@ impl Reader<'_, '_> {
                 self.report.error("type/unknown-key", &key.span, message, None);
             }
             step.unknown = self.question(key, node, fields.owner());
+        }
+        if let Some(pointer) = fields.pointer("shows", self.report) {
+            step.shows = Some(pointer.value.clone());
+            self.pointers.push(pointer);
         }
         step.batch = fields.whole("batch", 1, BATCH_MAX, self.report).unwrap_or(1);
         if let Some((key, node)) = fields.take("undo")

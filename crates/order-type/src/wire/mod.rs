@@ -107,7 +107,7 @@ pub struct Malformed {
 }
 
 /// What the wire form of an order is made from.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct OrderFacts<'a> {
     /// The order's id.
     pub id: OrderId,
@@ -120,7 +120,7 @@ pub struct OrderFacts<'a> {
     /// When it last changed.
     pub updated_at: Timestamp,
     /// The data; its members are copied as the text they were sent as.
-    pub data: &'a Json,
+    pub data: Json,
 }
 
 /// What the wire form of an error is made from.

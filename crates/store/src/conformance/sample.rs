@@ -99,6 +99,7 @@ fn step(attempts: u32) -> Step {
         notifies_customer: false,
         undo: None,
         batch: 1,
+        shows: None,
     };
     Step {
         undo: Some(Box::new(bare.clone())),

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use comanda_builtin::customers::{Customers, Directory, HttpCustomers};
 use comanda_builtin::payments::{HttpPayments, Provider, Sandbox};
+use comanda_builtin::shipments::{ByHand, Carrier, CarrierSandbox, HttpCarrier};
 use comanda_builtin::{BuiltIns, Options};
 use comanda_engine::StepRunner;
 use comanda_steps::Caller;
 use comanda_store::Store;
 
-use crate::config::Config;
+use crate::config::{Config, Shipments};
 
 /// Puts the built-in steps in front of the others. They share the caller, so that a service has one circuit, whoever calls it.
 pub(super) fn steps(
@@ -25,13 +26,19 @@ pub(super) fn steps(
         None => Arc::new(Sandbox::new(store.clone())),
     };
     let customers: Arc<dyn Directory> = match &config.customers {
-        Some(call) => Arc::new(HttpCustomers::new(caller, call.clone())),
+        Some(call) => Arc::new(HttpCustomers::new(caller.clone(), call.clone())),
         None => Arc::new(Customers::new(store.clone())),
+    };
+    let carrier: Arc<dyn Carrier> = match &config.shipments {
+        Shipments::Carrier(options) => Arc::new(HttpCarrier::new(caller, (**options).clone())),
+        Shipments::Sandbox => Arc::new(CarrierSandbox::new(store.clone())),
+        Shipments::ByHand => Arc::new(ByHand),
     };
     let options = Options {
         env,
         payments,
         customers,
+        carrier,
     };
     BuiltIns::new(options, store.clone(), others)
 }

@@ -27,7 +27,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::archives::with_credentials;
 use crate::config::intake::with_secrets;
-use crate::config::{Config, StoreKind, calls, secrets};
+use crate::config::{Config, Shipments, StoreKind, calls, secrets};
 use crate::failure::{Failure, chain};
 use crate::telemetry::metrics::Metrics;
 use crate::{telemetry, types};
@@ -282,7 +282,12 @@ async fn environment(
     let mut named = environment_names(store, definitions).await?;
     let payments = config.payments.iter();
     let payments = payments.flat_map(HttpPaymentsOptions::calls);
-    named.extend(calls::environment_names(config.customers.iter().chain(payments)));
+    let carrier = match &config.shipments {
+        Shipments::Carrier(options) => options.calls().to_vec(),
+        Shipments::Sandbox | Shipments::ByHand => Vec::new(),
+    };
+    let services = config.customers.iter().chain(payments).chain(carrier);
+    named.extend(calls::environment_names(services));
     let process =
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     let wanted = |name: &str| {
