@@ -9,24 +9,31 @@
 
 mod support;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
+use serde_json::Value;
 use support::hook::{Hook, SECRET};
+use support::receiver::{Answer, Receiver};
 use support::{PATIENCE, Server};
 
 const ORDERS_PER_ROUND: usize = 60;
 
 fn feed(server: &Server) -> Vec<String> {
-    let mut ids = Vec::new();
+    let id = |event: &Value| event["id"].as_str().unwrap().to_owned();
+    events(server).iter().map(id).collect()
+}
+
+fn events(server: &Server) -> Vec<Value> {
+    let mut all = Vec::new();
     let mut path = "/v1/events?limit=500".to_owned();
     loop {
         let (_, page) = server.get(&path);
         let items = page["items"].as_array().unwrap();
         if items.is_empty() {
-            return ids;
+            return all;
         }
-        ids.extend(items.iter().map(|event| event["id"].as_str().unwrap().to_owned()));
+        all.extend(items.iter().cloned());
         path = format!("/v1/events?limit=500&cursor={}", page["nextCursor"].as_str().unwrap());
     }
 }
@@ -94,4 +101,98 @@ fn killed_at_any_moment_every_event_arrives_in_order_and_nothing_else_does() {
         "{}",
         listed.out
     );
+}
+
+/// An order type with a lane for each line.
+const LOT: &str = r#"
+name = "lot"
+initial = "made"
+fifo = { key = "/line", scope = "status" }
+[schema]
+type = "object"
+required = ["line"]
+properties.line = { type = "string" }
+[statuses.made]
+steps = ["check"]
+next = "packed"
+[statuses.packed]
+steps = ["check"]
+next = "gone"
+[statuses.gone]
+final = true
+[steps.check]
+use = "noop"
+"#;
+
+#[test]
+fn killed_at_any_moment_and_failing_now_and_then_events_arrive_in_order_per_lane() {
+    const LINES: usize = 3;
+    let receiver = Receiver::start();
+    receiver.answer(Answer::FailEvery(6));
+    let home = tempfile::tempdir().unwrap();
+    let retries = ["\"1ms\""; 30].join(", ");
+    let configuration = format!(
+        "[deliveries]\nretries = [{retries}]\n[[subscriptions]]\nname = \"lots\"\nurl = \"{}\"\n\
+         secret = {{ env = \"HOOK_SECRET\" }}\nfrom = \"oldest\"\n",
+        receiver.url()
+    );
+    std::fs::write(home.path().join("comanda.toml"), configuration).unwrap();
+    std::fs::create_dir(home.path().join("order-types")).unwrap();
+    std::fs::write(home.path().join("order-types/lot.toml"), LOT).unwrap();
+    let start = || {
+        let lent = support::Home::Lent(home.path().to_owned());
+        Server::start_with(lent, &[], &[("HOOK_SECRET", SECRET)])
+    };
+    let mut lines: BTreeMap<String, usize> = BTreeMap::new();
+    for _ in 0..4 {
+        let server = start();
+        for n in 0..ORDERS_PER_ROUND {
+            let line = n % LINES;
+            let (status, answer) = server.post(
+                "/v1/orders",
+                &format!(r#"{{"type":"lot","data":{{"line":"L{line}"}}}}"#),
+            );
+            assert_eq!(status, 202, "{answer}");
+            lines.insert(answer["id"].as_str().unwrap().to_owned(), line);
+        }
+        server.kill();
+    }
+    let server = start();
+    let begun = Instant::now();
+    let all = loop {
+        let all = events(&server);
+        if all.len() == lines.len() * 3 {
+            break all;
+        }
+        assert!(
+            begun.elapsed() < PATIENCE,
+            "orders do not come to an end: {}",
+            all.len()
+        );
+    };
+    // Each event's lane and place in it, as the feed has them.
+    let mut places: BTreeMap<String, (usize, usize)> = BTreeMap::new();
+    let mut lengths = [0; LINES];
+    for event in &all {
+        let line = lines[event["subject"].as_str().unwrap()];
+        places.insert(event["id"].as_str().unwrap().to_owned(), (line, lengths[line]));
+        lengths[line] += 1;
+    }
+    let mut reached = [0; LINES];
+    let mut failed = 0;
+    while reached != lengths {
+        let arrived = receiver.next();
+        let place = places.get(arrived.id());
+        let (line, place) = *place.unwrap_or_else(|| panic!("{} is nowhere in the store", arrived.id()));
+        assert!(
+            place <= reached[line],
+            "{} came before the one before it in its lane was taken",
+            arrived.id()
+        );
+        failed += usize::from(!arrived.taken);
+        if arrived.taken {
+            reached[line] = reached[line].max(place + 1);
+        }
+    }
+    assert!(failed > 0, "the receiver never failed");
 }

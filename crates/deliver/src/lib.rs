@@ -3,13 +3,14 @@
 //! [`Deliveries`] is its face. What is to be sent follows from the feed alone, so a commit of an order costs the same
 //! with a thousand subscriptions as with none. One reader (`tail`) follows the feed's end for all of them; each
 //! subscription has a worker that takes its events from there, and reads for itself only while it is behind. An event
-//! that could not be sent holds up later events of its own order, and nothing else. Every event is sent at least
+//! that could not be sent holds up later events of its own lane, and nothing else. Every event is sent at least
 //! once: progress is written after the receiver has answered, and a crash in between sends it again, under the same id.
 
 pub mod archive;
 mod attempt;
 mod error;
 mod event;
+mod lane;
 pub mod mail;
 mod news;
 mod request;

@@ -2,7 +2,7 @@
 
 use comanda_model::EventKind;
 use comanda_outbound::{Guard, Refused, SecretError, Signer};
-use comanda_store::subscription::{EventFilter, Subscription};
+use comanda_store::subscription::{EventFilter, Ordering, Subscription};
 use url::Url;
 
 use crate::error::DeliverError;
@@ -33,6 +33,8 @@ pub struct Request {
     pub include_order: bool,
     /// How many orders' events are sent at the same time, from 1 to 64.
     pub concurrency: u32,
+    /// What is sent one after another.
+    pub ordering: Ordering,
     /// Whether it begins with the oldest event that is kept, instead of with the next one.
     pub from_oldest: bool,
     /// What kind of secret is made.

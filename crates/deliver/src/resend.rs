@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use comanda_model::OrderId;
-use comanda_store::FeedStart;
-use comanda_store::subscription::Exception;
+use comanda_store::subscription::{Exception, Subscription};
+use comanda_store::{FeedEvent, FeedStart};
 use jiff::Timestamp;
 
 use crate::error::DeliverError;
+use crate::lane::Lane;
 use crate::service::Deliveries;
 
 /// The most orders that one call sends again.
@@ -34,7 +35,7 @@ pub struct Resent {
 }
 
 impl Deliveries {
-    /// Sends events again that the subscription wants, in order per order. What is asked for is durable before this
+    /// Sends events again that the subscription wants, in order per lane. What is asked for is durable before this
     /// answers.
     pub async fn resend(&self, id: &str, resend: Resend) -> Result<Resent, DeliverError> {
         let (subscription, _) = self.get(id).await?;
@@ -47,12 +48,9 @@ impl Deliveries {
                 let (order, number) = event.split_once(':').ok_or_else(invalid)?;
                 let order: OrderId = order.parse().map_err(|_| invalid())?;
                 let number: u64 = number.parse().ok().filter(|number| *number > 0).ok_or_else(invalid)?;
-                let found = self.0.store.history(order, number - 1, 1).await?;
-                found
-                    .first()
-                    .filter(|event| event.number == number)
-                    .ok_or_else(invalid)?;
-                again.insert(order, once(order, number, now));
+                let found = self.0.port()?.events_of(order, number - 1, 1).await?;
+                let found = found.first().filter(|found| found.event.number == number);
+                again.insert(order, once(&subscription, found.ok_or_else(invalid)?, now));
             }
             Resend::Range(since, until) => {
                 let mut from = FeedStart::Oldest;
@@ -77,11 +75,10 @@ impl Deliveries {
                             more = true;
                             break 'pages;
                         }
-                        let number = event.event.number;
                         let exception = again
                             .entry(event.order)
-                            .or_insert_with(|| once(event.order, number, now));
-                        exception.until = exception.until.max(number);
+                            .or_insert_with(|| once(&subscription, &event, now));
+                        exception.until = exception.until.max(event.event.number);
                     }
                     if looked_at >= RESEND_EVENTS_MAX {
                         more = true;
@@ -96,12 +93,14 @@ impl Deliveries {
     }
 }
 
-fn once(order: OrderId, number: u64, now: Timestamp) -> Exception {
+fn once(subscription: &Subscription, event: &FeedEvent, now: Timestamp) -> Exception {
     Exception {
-        order,
-        number,
-        until: number,
+        order: event.order,
+        number: event.event.number,
+        until: event.event.number,
         attempts: 0,
         retry_at: now,
+        lane: Lane::of(subscription, event).name(),
+        position: event.cursor.position,
     }
 }

@@ -261,6 +261,7 @@ impl Deliveries {
                 .collect(),
             allow_private: self.0.options.allow_private,
             concurrency: request.concurrency,
+            ordering: request.ordering,
             configured: false,
             created_at: self.0.store.now(),
             paused: None,
@@ -523,6 +524,7 @@ impl Deliveries {
                     Some(stands) => Exception {
                         number: one.number.min(stands.number),
                         until: one.until.max(stands.until),
+                        position: one.position.min(stands.position),
                         ..one
                     },
                     None => one,

@@ -1,11 +1,11 @@
 //! The worker of one subscription: takes its events from the feed, sends them, and writes down how far it has come.
 //!
-//! A page of the feed is sent order by order: events of one order one after another, several orders at a time. Then
+//! A page of the feed is sent lane by lane: events of one lane one after another, several lanes at a time. Then
 //! the cursor, what failed and the log are one write. While the receiver as a whole does not answer, the cursor stands
 //! still and only one event is tried, by the schedule; so a receiver that is down costs one request at a time, and
 //! neither the store nor other subscriptions anything.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -20,6 +20,7 @@ use serde_json::json;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
+use crate::lane::{Fetched, Group, Item, Lane, heads};
 use crate::news::{Heard, News};
 use crate::service::{Pause, Shared};
 use crate::tail::{PAGE, Part};
@@ -27,8 +28,10 @@ use crate::target::{Outcome, Target, Tried};
 
 /// So many failures in a row, whatever the order, and the receiver counts as down.
 const DOWN_AFTER: u32 = 5;
-/// The most events of one order that are sent again at once.
+/// The most events of one order that are read at once to be sent again.
 const AGAIN_MAX: usize = 100;
+/// The most orders of one lane that are read at once.
+const ORDERS_MAX: usize = 100;
 /// How long a worker that hears nothing rests before it looks by itself.
 const REST_MAX: Duration = Duration::from_secs(30);
 /// How long a hold is relied on that was not confirmed. Less than a node is taken to live without being heard of, so that
@@ -61,23 +64,11 @@ pub(crate) struct Worker {
     heard: Option<Heard>,
 }
 
-/// The events of one order that are to be sent.
-struct Group {
-    order: OrderId,
-    order_type: Arc<str>,
-    events: Vec<Event>,
-    /// How often the first one was tried.
-    attempts: u32,
-    /// Up to this event the order's history was looked at.
-    read_to: u64,
-    /// The last event that the cursor has passed.
-    until: u64,
-}
-
 /// How the sending of a group ended.
 struct Ended {
-    order: OrderId,
-    left: Option<Exception>,
+    left: Vec<Exception>,
+    /// Orders of which nothing is left to be sent.
+    done: Vec<OrderId>,
     deliveries: Vec<Delivery>,
     pause: Option<String>,
 }
@@ -203,28 +194,31 @@ impl Worker {
         let now = self.shared.store.now();
         if self.is_down() {
             // The one that was tried most: its waits grow, so the receiver is not hammered, and in the end it gives up.
-            let probe = self.exceptions.values().max_by_key(|one| one.attempts).cloned();
+            let heads = heads(self.exceptions.values());
+            let probe = heads.into_iter().max_by_key(|(_, head)| head.attempts);
             match probe {
-                Some(probe) if probe.retry_at > now => return Ok(Step::Rest(Some(probe.retry_at))),
-                Some(probe) => return self.again(vec![probe]).await,
+                Some((_, head)) if head.retry_at > now => return Ok(Step::Rest(Some(head.retry_at))),
+                Some((lane, _)) => return self.again(vec![lane]).await,
                 None => self.failures.store(0, Ordering::SeqCst),
             }
         }
-        let due: Vec<_> = self
-            .exceptions
-            .values()
-            .filter(|one| one.retry_at <= now)
-            .take(PAGE)
-            .cloned()
-            .collect();
+        let heads = heads(self.exceptions.values());
+        let due = heads.iter().filter(|(_, head)| head.retry_at <= now);
+        let due: Vec<Lane> = due.take(PAGE).map(|(lane, _)| lane.clone()).collect();
+        let next = heads.values().map(|head| head.retry_at).min();
+        let lanes_count = heads.len();
         if !due.is_empty() {
             return self.again(due).await;
         }
-        if self.exceptions.len() + PAGE > EXCEPTIONS_MAX {
+        if lanes_count + PAGE > EXCEPTIONS_MAX {
             let reason = format!("the events of {} orders could not be delivered", self.exceptions.len());
             return Ok(Step::Pause(reason));
         }
-        let next = self.exceptions.values().map(|one| one.retry_at).min();
+        if self.exceptions.len() + PAGE > EXCEPTIONS_MAX {
+            // Most wait behind others of their lanes: the feed waits with them, and nothing is given up.
+            self.joined = false;
+            return Ok(Step::Rest(next));
+        }
         if !self.joined {
             self.news.before_reading();
             return match self.shared.store.feed(FeedStart::After(self.cursor), PAGE).await {
@@ -268,6 +262,7 @@ impl Worker {
     async fn send_new(&mut self, events: &[FeedEvent], next: Cursor) -> Result<Step, StoreError> {
         let mut groups: Vec<Group> = Vec::new();
         let mut held: BTreeMap<OrderId, Exception> = BTreeMap::new();
+        let waiting = heads(self.exceptions.values());
         for event in events {
             if !self.wants(&event.order_type, event.customer.as_deref(), &event.event) {
                 continue;
@@ -278,21 +273,27 @@ impl Worker {
                 exception.until = exception.until.max(number);
                 continue;
             }
-            let group = groups.iter_mut().find(|group| group.order == event.order);
-            match group {
-                Some(group) => {
-                    group.until = number;
-                    group.read_to = number;
-                    group.events.push(event.event.clone());
-                }
-                None => groups.push(Group {
+            let lane = Lane::of(&self.subscription, event);
+            if let Some(head) = waiting.get(&lane) {
+                let exception = held.entry(event.order).or_insert_with(|| Exception {
                     order: event.order,
-                    order_type: event.order_type.clone(),
-                    events: vec![event.event.clone()],
-                    attempts: 0,
-                    read_to: number,
+                    number,
                     until: number,
-                }),
+                    attempts: 0,
+                    retry_at: head.retry_at,
+                    lane: lane.name(),
+                    position: event.cursor.position,
+                });
+                exception.until = number;
+                continue;
+            }
+            match groups.iter_mut().find(|group| *group.lane() == lane) {
+                Some(group) => group.push(event),
+                None => {
+                    let mut group = Group::new(lane);
+                    group.push(event);
+                    groups.push(group);
+                }
             }
         }
         if groups.is_empty() && held.is_empty() {
@@ -305,43 +306,45 @@ impl Worker {
         self.send_all(groups, held.into_values().collect(), Some(next)).await
     }
 
-    /// Tries again what could not be sent.
-    async fn again(&mut self, exceptions: Vec<Exception>) -> Result<Step, StoreError> {
-        let mut groups = Vec::with_capacity(exceptions.len());
-        for exception in exceptions {
-            let Exception {
-                order,
-                number,
-                until,
-                attempts,
-                ..
-            } = exception;
-            let mut group = Group {
-                order,
-                order_type: Arc::from(""),
-                events: Vec::new(),
-                attempts,
-                read_to: until,
-                until,
+    /// Tries again what could not be sent in these lanes.
+    async fn again(&mut self, lanes: Vec<Lane>) -> Result<Step, StoreError> {
+        let now = self.shared.store.now();
+        let mut groups = Vec::with_capacity(lanes.len());
+        for lane in lanes {
+            let mut exceptions: Vec<&Exception> = match &lane {
+                Lane::Order(order) => self.exceptions.get(order).into_iter().collect(),
+                Lane::Group(_) => {
+                    let all = self.exceptions.values();
+                    all.filter(|one| Lane::of_exception(one) == lane).collect()
+                }
             };
-            // An order that retention has removed in the meantime leaves nothing to send.
-            if let Some(stored) = self.shared.store.order(order).await? {
-                let accepted = &stored.order.accepted;
-                let count =
-                    usize::try_from(until.saturating_sub(number)).map_or(AGAIN_MAX, |more| (more + 1).min(AGAIN_MAX));
-                let mut events = self
-                    .shared
-                    .store
-                    .history(order, number.saturating_sub(1), count)
-                    .await?;
-                group.read_to = events.last().map_or(until, |last| last.number);
-                events.retain(|event| self.wants(&accepted.order_type, accepted.customer.as_deref(), event));
-                group.order_type = accepted.order_type.clone();
-                group.events = events;
+            exceptions.sort_by_key(|one| (one.position, one.order));
+            let beyond = exceptions.get(ORDERS_MAX).map(|one| one.position);
+            exceptions.truncate(ORDERS_MAX);
+            let mut fetched = Vec::with_capacity(exceptions.len());
+            for exception in exceptions {
+                fetched.push(self.fetch(exception).await?);
             }
-            groups.push(group);
+            groups.push(Group::again(lane, fetched, beyond, now));
         }
         self.send_all(groups, Vec::new(), None).await
+    }
+
+    /// Reads what an order that failed has to be sent. One that retention has removed in the meantime has nothing.
+    async fn fetch(&self, exception: &Exception) -> Result<Fetched, StoreError> {
+        let after = exception.number.saturating_sub(1);
+        let count =
+            usize::try_from(exception.until.saturating_sub(after)).map_or(AGAIN_MAX, |count| count.min(AGAIN_MAX));
+        let events = self.shared.port()?.events_of(exception.order, after, count).await?;
+        let last = events.last().map(|last| (last.event.number, last.cursor.position));
+        let wanted = events
+            .into_iter()
+            .filter(|event| self.wants(&event.order_type, event.customer.as_deref(), &event.event));
+        Ok(Fetched {
+            exception: exception.clone(),
+            items: wanted.map(Item::from).collect(),
+            cut_at: last.filter(|(number, _)| *number < exception.until),
+        })
     }
 
     /// Sends groups side by side, then writes down what came of it.
@@ -369,10 +372,9 @@ impl Worker {
         };
         let mut pause = None;
         for one in ended {
-            match one.left {
-                Some(exception) => advance.failed.push(exception),
-                None => advance.settled.push(one.order),
-            }
+            advance.failed.extend(one.left);
+            let stood = one.done.into_iter().filter(|order| self.exceptions.contains_key(order));
+            advance.settled.extend(stood);
             advance.deliveries.extend(one.deliveries);
             pause = pause.or(one.pause);
         }
@@ -409,77 +411,73 @@ impl Worker {
         Ok(pause.map_or(Step::Moved, Step::Pause))
     }
 
+    /// Sends the events of a group one after another, until one fails.
     async fn send_group(&self, group: Group) -> Ended {
-        let Group {
-            order,
-            order_type,
-            events,
-            mut attempts,
-            read_to,
-            until,
-        } = group;
         let mut ended = Ended {
-            order,
-            left: None,
+            left: Vec::new(),
+            done: Vec::new(),
             deliveries: Vec::new(),
             pause: None,
         };
+        ended.left = self.send_items(&group, &mut ended.deliveries, &mut ended.pause).await;
+        let is_left = |order: &OrderId| ended.left.iter().any(|left| left.order == *order);
+        ended.done = group.orders().filter(|order| !is_left(order)).copied().collect();
+        ended
+    }
+
+    /// Answers what is left to be sent.
+    async fn send_items(
+        &self,
+        group: &Group,
+        deliveries: &mut Vec<Delivery>,
+        pause: &mut Option<String>,
+    ) -> Vec<Exception> {
         let options = &self.shared.options;
-        for event in events {
+        let mut begun: BTreeSet<OrderId> = BTreeSet::new();
+        for (index, item) in group.items.iter().enumerate() {
+            let Item {
+                order,
+                order_type,
+                event,
+                ..
+            } = item;
+            let order = *order;
+            let mut attempts = if begun.insert(order) { group.attempts(&order) } else { 0 };
             let now = self.shared.store.now();
             let (number, at) = (event.number, event.at);
-            let left = |attempts, wait| {
-                Some(Exception {
-                    order,
-                    number,
-                    until,
-                    attempts,
-                    retry_at: later(now, wait),
-                })
-            };
+            let left = |attempts, wait| group.left(index, attempts, later(now, wait));
             if self.is_down() && attempts == 0 {
-                ended.left = left(0, options.wait_after(1, None).unwrap_or_default());
-                return ended;
+                return left(0, options.wait_after(1, None).unwrap_or_default());
             }
             if !matches!(self.is_held().await, Ok(true)) {
                 // What is written next tells whether it is over.
-                ended.left = left(attempts, Duration::ZERO);
-                return ended;
+                return left(attempts, Duration::ZERO);
             }
-            let tried = match self.shared.send(&self.subscription, order, &order_type, &event).await {
+            let tried = match self.shared.send(&self.subscription, order, order_type, event).await {
                 Ok(tried) => tried,
                 Err(error) => {
                     tracing::warn!(%error, %order, "an event waits for the store");
-                    ended.left = left(attempts, Duration::from_secs(1));
-                    return ended;
+                    return left(attempts, Duration::from_secs(1));
                 }
             };
             if matches!(tried.outcome, Outcome::Unwanted) {
-                attempts = 0;
                 continue;
             }
             attempts += 1;
             let id = format!("{order}:{number}");
-            ended
-                .deliveries
-                .push(self.log(&id, event.kind.wire_name(), now, attempts, &tried));
+            deliveries.push(self.log(&id, event.kind.wire_name(), now, attempts, &tried));
             match tried.outcome {
                 Outcome::Unwanted => {}
                 // Who says no to one is there.
-                Outcome::Refused(_) => {
-                    self.failures.store(0, Ordering::SeqCst);
-                    attempts = 0;
-                }
+                Outcome::Refused(_) => self.failures.store(0, Ordering::SeqCst),
                 Outcome::Delivered => {
                     self.failures.store(0, Ordering::SeqCst);
                     let lag = self.shared.store.now().duration_since(at);
                     metrics::histogram!("comanda_delivery_lag_seconds").record(lag.as_secs_f64().max(0.0));
-                    attempts = 0;
                 }
                 Outcome::Gone => {
-                    ended.left = left(0, Duration::ZERO);
-                    ended.pause = Some(GONE.to_owned());
-                    return ended;
+                    *pause = Some(GONE.to_owned());
+                    return left(0, Duration::ZERO);
                 }
                 Outcome::Failed {
                     reason,
@@ -495,29 +493,18 @@ impl Worker {
                     if alone && wait.is_none() {
                         // One of many: it is given up, and stands in the log.
                         metrics::counter!("comanda_deliveries_given_up_total").increment(1);
-                        attempts = 0;
                         continue;
                     }
                     if wait.is_none() {
-                        ended.pause = Some(format!("{id} could not be delivered in {attempts} tries: {reason}"));
+                        *pause = Some(format!("{id} could not be delivered in {attempts} tries: {reason}"));
                     }
                     // After a pause it begins anew.
-                    ended.left = wait.map_or_else(|| left(0, Duration::ZERO), |wait| left(attempts, wait));
-                    return ended;
+                    return wait.map_or_else(|| left(0, Duration::ZERO), |wait| left(attempts, wait));
                 }
             }
         }
-        // There is more than one round holds.
-        if read_to < until {
-            ended.left = Some(Exception {
-                order,
-                number: read_to + 1,
-                until,
-                attempts: 0,
-                retry_at: self.shared.store.now(),
-            });
-        }
-        ended
+        // There may be more than one round holds.
+        group.left(group.items.len(), 0, self.shared.store.now())
     }
 
     fn log(&self, id: &str, kind: &str, at: Timestamp, attempt: u32, tried: &Tried) -> Delivery {

@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use axum::http::header::LOCATION;
 use axum::response::Response;
 use comanda_deliver::{DeliverError, Deliveries, Resend, Rotated, SecretKind};
-use comanda_store::subscription::{Delivery, EventFilter, Progress, Subscription};
+use comanda_store::subscription::{Delivery, EventFilter, Ordering, Progress, Subscription};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -55,15 +55,30 @@ pub(crate) struct SubscriptionBody {
     /// Whether the order, as it stands when the event is sent, goes with it.
     #[serde(default)]
     include: Option<Include>,
-    /// How many orders' events are sent at the same time, from 1 to 64; 8 unless said.
+    /// How many lanes' events are sent at the same time, from 1 to 64; 8 unless said.
     #[serde(default)]
     concurrency: Option<u32>,
+    /// What is sent one after another, each event only when the one before was taken; `lane` unless said.
+    #[serde(default)]
+    ordering: OrderingView,
     /// Where it begins: with the next event, or with the oldest that is kept.
     #[serde(default)]
     from: Begin,
     /// What is signed with: `hmac` (a shared secret) or `ed25519` (a public key).
     #[serde(default)]
     signature: Signature,
+}
+
+/// What is sent one after another.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, utoipa::ToSchema)]
+#[schema(as = Ordering)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum OrderingView {
+    /// The events of all orders of one lane; of an order without a group key, its own.
+    #[default]
+    Lane,
+    /// The events of one order.
+    Order,
 }
 
 /// What goes with an event.
@@ -142,6 +157,7 @@ pub(crate) struct SubscriptionView {
     filter: FilterView,
     include: Option<Include>,
     concurrency: u32,
+    ordering: OrderingView,
     /// What is signed with; null for e-mail.
     signature: Option<Signature>,
     /// Whether it stands in the server's configuration, where alone it can be changed.
@@ -224,6 +240,10 @@ impl SubscriptionView {
             },
             include: subscription.include_order.then_some(Include::Order),
             concurrency: subscription.concurrency,
+            ordering: match subscription.ordering {
+                Ordering::Lane => OrderingView::Lane,
+                Ordering::Order => OrderingView::Order,
+            },
             signature: match is_asymmetric {
                 _ if subscription.secrets.is_empty() => None,
                 true => Some(Signature::Ed25519),
@@ -304,6 +324,10 @@ pub(crate) async fn create(
         filter,
         include_order: asked.include.is_some(),
         concurrency: asked.concurrency.unwrap_or(8),
+        ordering: match asked.ordering {
+            OrderingView::Lane => Ordering::Lane,
+            OrderingView::Order => Ordering::Order,
+        },
         from_oldest: asked.from == Begin::Oldest,
         secret: match asked.signature {
             Signature::Hmac => SecretKind::Symmetric,

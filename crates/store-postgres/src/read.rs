@@ -140,7 +140,28 @@ pub(crate) fn attempt(row: &Row) -> Result<Attempt, StoreError> {
     })
 }
 
-pub(crate) const FEED: &str = "SELECT * FROM comanda.feed($1, $2, $3)";
+/// The group key is joined here, so that the function is the same for nodes of earlier versions.
+pub(crate) const FEED: &str = "SELECT f.*, o.group_key FROM comanda.feed($1, $2, $3) f \
+     LEFT JOIN comanda.orders o ON o.id = f.id ORDER BY f.position";
+
+pub(crate) const EVENTS_OF: &str = "SELECT e.position, e.id, e.number, e.at, e.kind, e.from_status, e.to_status, e.by, e.reason, \
+     e.changed, o.order_type, o.customer, o.group_key FROM comanda.events e JOIN comanda.orders o ON o.id = e.id \
+     WHERE e.id = $1 AND e.number > $2 ORDER BY e.number LIMIT $3";
+
+/// An event of the feed.
+pub(crate) fn feed_event(row: &Row, epoch: u64, position: i64) -> Result<FeedEvent, StoreError> {
+    Ok(FeedEvent {
+        order: OrderId(row.get("id")),
+        order_type: shared(row, "order_type"),
+        customer: maybe(row, "customer"),
+        group: maybe(row, "group_key"),
+        event: event(row)?,
+        cursor: Cursor {
+            epoch,
+            position: u64::try_from(position).unwrap_or(0),
+        },
+    })
+}
 
 /// The parameters that say where a page begins.
 pub(crate) fn feed_start(from: FeedStart) -> (i16, i64) {
@@ -177,16 +198,7 @@ pub(crate) fn feed_page(rows: &[Row], from: FeedStart) -> Result<FeedPage, Store
         let Some(position) = row.get::<_, Option<i64>>("position") else {
             continue;
         };
-        events.push(FeedEvent {
-            order: OrderId(row.get("id")),
-            order_type: shared(row, "order_type"),
-            customer: maybe(row, "customer"),
-            event: event(row)?,
-            cursor: Cursor {
-                epoch,
-                position: u64::try_from(position).unwrap_or(0),
-            },
-        });
+        events.push(feed_event(row, epoch, position)?);
     }
     let start = Cursor { epoch, position: after };
     let next = events.last().map_or(start, |event| event.cursor);

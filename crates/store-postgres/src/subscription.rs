@@ -8,7 +8,7 @@ use comanda_model::OrderId;
 use comanda_store::subscription::{
     Advance, DELIVERIES_KEPT, Delivery, Exception, Progress, SUBSCRIPTIONS_MAX, Subscription, SubscriptionStore,
 };
-use comanda_store::{Cursor, StoreError};
+use comanda_store::{Cursor, FeedEvent, StoreError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio_postgres::types::Type;
@@ -17,6 +17,7 @@ use uuid::Uuid;
 use crate::PostgresStore;
 use crate::column::{bounded, signed};
 use crate::failure::corrupt;
+use crate::read;
 use crate::server::Parameter;
 use crate::text::{from_column, to_column};
 
@@ -125,6 +126,16 @@ impl SubscriptionStore for PostgresStore {
         let statement = "SELECT comanda.advance($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
         let rows = self.ask_again(WRITE, statement, &parameters).await?;
         Ok(rows.first().is_some_and(|row| row.get(0)))
+    }
+
+    async fn events_of(&self, order: OrderId, after: u64, max: usize) -> Result<Vec<FeedEvent>, StoreError> {
+        let (after, max) = (signed(after), bounded(max));
+        let parameters: [Parameter<'_>; 3] = [(&order.0, Type::UUID), (&after, Type::INT8), (&max, Type::INT8)];
+        let rows = self.ask("read an order's events", read::EVENTS_OF, &parameters).await?;
+        // Positions are of the epoch that is; who compares them with older ones meets the reset when it reads the feed.
+        rows.iter()
+            .map(|row| read::feed_event(row, 0, row.get("position")))
+            .collect()
     }
 
     async fn deliveries(&self, id: &str, before: u64, max: usize) -> Result<Vec<Delivery>, StoreError> {

@@ -303,6 +303,7 @@ impl Reader {
                 order: accepted.id,
                 order_type: accepted.order_type,
                 customer: accepted.customer,
+                group: accepted.group,
                 event,
                 cursor: Cursor {
                     epoch,
@@ -314,6 +315,52 @@ impl Reader {
             .last()
             .map_or(Cursor { epoch, position: after }, |event| event.cursor);
         Ok(FeedPage { events, next })
+    }
+
+    /// Events of an order as the feed has them.
+    pub(crate) fn feed_of(
+        &mut self,
+        epoch: u64,
+        id: OrderId,
+        after: u64,
+        max: usize,
+    ) -> Result<Vec<FeedEvent>, Failure> {
+        let Some(seq) = self.seq_of(id)? else {
+            return Ok(Vec::new());
+        };
+        let sql = concat!("SELECT ", row::order_columns!(), " FROM orders o WHERE o.seq = ?1");
+        let accepted = {
+            let mut statement = self.connection.prepare_cached(sql)?;
+            let mut rows = statement.query([seq])?;
+            let Some(row) = rows.next()? else { return Ok(Vec::new()) };
+            row::acceptance(&self.connection, &mut self.dictionary, row, 0, seq)?.0
+        };
+        let mut statement = self.connection.prepare_cached(EVENTS_AFTER)?;
+        let mut rows = statement.query(params![seq, bound(after), bound(max as u64)])?;
+        let mut events = Vec::new();
+        while let Some(row) = rows.next()? {
+            let (position, _, event) = row::event(&self.connection, &mut self.dictionary, row, id)?;
+            events.push(FeedEvent {
+                order: id,
+                order_type: accepted.order_type.clone(),
+                customer: accepted.customer.clone(),
+                group: accepted.group.clone(),
+                event,
+                cursor: Cursor {
+                    epoch,
+                    position: position as u64,
+                },
+            });
+        }
+        self.is_whole(
+            "the events",
+            COUNTS_EVENTS,
+            id,
+            seq,
+            (after, max),
+            events.iter().map(|one| one.event.number),
+        )?;
+        Ok(events)
     }
 
     /// The first entries of the due list: when, and the order's number.

@@ -26,7 +26,7 @@ use crate::writer::{Aborted, Shared, Writer};
 use crate::{Inner, SqliteStore, backup, retain, row, work};
 
 /// The most rows of history, attempts, feed or causes that one read answers with, whatever was asked for.
-const ROWS_MAX: usize = 10_000;
+pub(crate) const ROWS_MAX: usize = 10_000;
 
 pub(crate) fn closed(what: &'static str) -> StoreError {
     StoreError::failed(what, std::io::Error::other("the store is closed"))

@@ -7,7 +7,7 @@ use comanda_store::piece::WholeSubscription;
 use comanda_store::subscription::{
     Advance, DELIVERIES_KEPT, Delivery, Exception, Progress, SUBSCRIPTIONS_MAX, Subscription, SubscriptionStore,
 };
-use comanda_store::{Cursor, StoreError};
+use comanda_store::{Cursor, FeedEvent, StoreError};
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -17,6 +17,7 @@ use crate::SqliteStore;
 use crate::column::Sum;
 use crate::failure::{Failure, corrupt};
 use crate::read::bound;
+use crate::store::ROWS_MAX;
 use crate::writer::{Aborted, Writer};
 
 const WRITE: &str = "write a subscription";
@@ -143,6 +144,16 @@ impl SubscriptionStore for SqliteStore {
             Ok((applied, applied))
         })
         .await
+    }
+
+    async fn events_of(&self, order: OrderId, after: u64, max: usize) -> Result<Vec<FeedEvent>, StoreError> {
+        let (epoch, max) = (self.inner.epoch, max.min(ROWS_MAX));
+        self.inner
+            .readers
+            .read("read an order's events", move |reader| {
+                reader.feed_of(epoch, order, after, max)
+            })
+            .await
     }
 
     async fn deliveries(&self, id: &str, before: u64, max: usize) -> Result<Vec<Delivery>, StoreError> {

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use comanda_model::decision::Enqueue;
 use comanda_model::ledger::{LedgerLine, ON_HAND, OUTSIDE, stock_account};
-use comanda_store::subscription::{Advance, Delivery, EventFilter, Exception, SigningSecret, Subscription};
+use comanda_store::subscription::{Advance, Delivery, EventFilter, Exception, Ordering, SigningSecret, Subscription};
 use comanda_store::{Cursor, FeedStart, Posting, Store};
 use support::*;
 
@@ -124,6 +124,7 @@ async fn beside_orders(directory: &Path) {
         }],
         allow_private: false,
         concurrency: 4,
+        ordering: Ordering::Lane,
         configured: false,
         created_at: now,
         paused: None,
@@ -140,6 +141,8 @@ async fn beside_orders(directory: &Path) {
             until: 2,
             attempts: 1,
             retry_at: now,
+            lane: None,
+            position: 1,
         }],
         deliveries: vec![Delivery {
             number: 0,

@@ -121,6 +121,8 @@ pub struct FeedEvent {
     pub order_type: Arc<str>,
     /// Whom it is for.
     pub customer: Option<String>,
+    /// Its group key.
+    pub group: Option<String>,
     /// The event.
     pub event: Event,
     /// The place just after it.

@@ -12,7 +12,7 @@ use comanda_model::{Event, OrderId};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{Cursor, StoreError};
+use crate::{Cursor, FeedEvent, StoreError};
 
 /// The most subscriptions that a store keeps.
 pub const SUBSCRIPTIONS_MAX: usize = 1000;
@@ -40,12 +40,27 @@ pub struct Subscription {
     pub allow_private: bool,
     /// How many orders' events are sent at the same time, from 1.
     pub concurrency: u32,
+    /// What is sent one after another.
+    #[serde(default)]
+    pub ordering: Ordering,
     /// Whether the configuration has made it; then only the configuration changes it.
     pub configured: bool,
     /// When it was made.
     pub created_at: Timestamp,
     /// Since when and why nothing is sent, if so.
     pub paused: Option<Paused>,
+}
+
+/// What is sent one after another, each event only when the one before was taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ordering {
+    /// The events of all orders of one lane (of one type, with one group key), in the order of the feed; of an order without a
+    /// group key, its own.
+    #[default]
+    Lane,
+    /// The events of one order.
+    Order,
 }
 
 /// Which events. All that is set must hold; of each list one is enough, and an empty list holds always.
@@ -109,7 +124,8 @@ pub struct Progress {
     pub exceptions: Vec<Exception>,
 }
 
-/// An order whose events could not be sent: from `number` to `until`, which the cursor has passed.
+/// An order whose events could not be sent, or wait for others of their lane: from `number` to `until`, which the cursor has
+/// passed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exception {
     /// The order.
@@ -120,8 +136,14 @@ pub struct Exception {
     pub until: u64,
     /// How often the first one was tried.
     pub attempts: u32,
-    /// When it is tried again.
+    /// When it is tried again; of a lane's exceptions only that of the first one counts.
     pub retry_at: Timestamp,
+    /// The lane that it is sent in, by a digest; none where the order is alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lane: Option<String>,
+    /// A position of the feed before which the first event does not stand: its own, where that is known.
+    #[serde(default)]
+    pub position: u64,
 }
 
 /// One step of a subscription: applied wholly or not at all.
@@ -194,6 +216,10 @@ pub trait SubscriptionStore: Send + Sync {
     async fn hold(&self) -> Result<Option<BTreeMap<String, u64>>, StoreError> {
         Ok(None)
     }
+
+    /// Events of an order with a number above `after`, as the feed has them: oldest first, at most `max`. None of an order
+    /// that is gone.
+    async fn events_of(&self, order: OrderId, after: u64, max: usize) -> Result<Vec<FeedEvent>, StoreError>;
 
     /// The log: deliveries with a number below `before`, newest first, at most `max`. The newest [`DELIVERIES_KEPT`] are
     /// kept.

@@ -79,9 +79,12 @@ pub struct NewSubscription {
     /// Sign with Ed25519: the receiver needs only a public key
     #[arg(long)]
     pub ed25519: bool,
-    /// How many orders' events are sent at the same time [default: 8]
+    /// How many lanes' events are sent at the same time [default: 8]
     #[arg(long)]
     pub concurrency: Option<u32>,
+    /// What is sent one after another: the events of a lane, or only those of an order [default: lane]
+    #[arg(long, value_parser = ["lane", "order"])]
+    pub ordering: Option<String>,
 }
 
 /// `subscriptions resend`.

@@ -68,6 +68,9 @@ async fn create(remote: &Remote, args: NewSubscription, output: &mut Output) -> 
     if let Some(concurrency) = args.concurrency {
         body.insert("concurrency".to_owned(), json!(concurrency));
     }
+    if let Some(ordering) = &args.ordering {
+        body.insert("ordering".to_owned(), json!(ordering));
+    }
     show(&remote.post(PATH, &Value::Object(body), &[]).await?.body, output)
 }
 
@@ -84,6 +87,7 @@ fn show(one: &Value, output: &mut Output) -> Result<(), Failure> {
         "include",
         "signature",
         "concurrency",
+        "ordering",
         "failingOrders",
         "createdAt",
     ];

@@ -1,7 +1,7 @@
 //! Reads `[[subscriptions]]`: whom events are sent to, as the operator has written it down.
 
 use comanda_deliver::{Request, SecretKind};
-use comanda_store::subscription::EventFilter;
+use comanda_store::subscription::{EventFilter, Ordering};
 use figment::value::{Dict, Value};
 
 use super::SecretSource;
@@ -17,7 +17,7 @@ pub struct Subscription {
     pub secret: Option<SecretSource>,
 }
 
-const MEMBERS: [&str; 10] = [
+const MEMBERS: [&str; 11] = [
     "name",
     "url",
     "secret",
@@ -28,6 +28,7 @@ const MEMBERS: [&str; 10] = [
     "include",
     "from",
     "concurrency",
+    "ordering",
 ];
 
 /// Reads one; what is wrong with it stands in the error.
@@ -81,6 +82,11 @@ pub(super) fn subscription(
             .filter(|number| (1..=64).contains(number))
             .ok_or_else(|| wrong("concurrency", "a whole number from 1 to 64"))?,
     };
+    let ordering = match text(members, "ordering")?.as_deref() {
+        None | Some("lane") => Ordering::Lane,
+        Some("order") => Ordering::Order,
+        Some(_) => return Err(wrong("ordering", "\"lane\" or \"order\"")),
+    };
     let request = Request {
         name: name.clone(),
         url,
@@ -92,6 +98,7 @@ pub(super) fn subscription(
         },
         include_order,
         concurrency,
+        ordering,
         from_oldest,
         // The secret is the operator's; none is made.
         secret: SecretKind::Symmetric,

@@ -20,6 +20,8 @@ pub struct Arrived {
     pub headers: BTreeMap<String, String>,
     /// Its body, as it was sent.
     pub body: String,
+    /// Whether it was answered with 2xx, where that was known at once.
+    pub taken: bool,
 }
 
 impl Arrived {
@@ -69,6 +71,8 @@ pub enum Answer {
     Status(u16),
     /// Nothing, until it is to answer something else.
     Hang,
+    /// 500 to every so many-th request, and 204 to all others.
+    FailEvery(usize),
 }
 
 /// The receiver. It listens until the test ends.
@@ -92,10 +96,11 @@ impl Receiver {
         let answer = Arc::new((Mutex::new(Answer::Status(204)), Condvar::new()));
         let (told, arrived) = channel();
         let shared = answer.clone();
+        let asked = Arc::new(Mutex::new(0));
         std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
-                let (answer, told) = (shared.clone(), told.clone());
-                std::thread::spawn(move || serve(&stream, &answer, &told));
+                let (answer, asked, told) = (shared.clone(), asked.clone(), told.clone());
+                std::thread::spawn(move || serve(&stream, &answer, &asked, &told));
             }
         });
         Self { port, answer, arrived }
@@ -144,15 +149,24 @@ impl Receiver {
 }
 
 /// Answers the requests of one connection.
-fn serve(stream: &TcpStream, answer: &(Mutex<Answer>, Condvar), told: &Sender<Arrived>) {
+fn serve(stream: &TcpStream, answer: &(Mutex<Answer>, Condvar), asked: &Mutex<usize>, told: &Sender<Arrived>) {
     let mut reader = BufReader::new(stream);
-    while let Some(arrived) = read(&mut reader) {
+    while let Some(mut arrived) = read(&mut reader) {
+        let mut now = answer.0.lock().unwrap();
+        let fails = match *now {
+            Answer::FailEvery(count) => {
+                *asked.lock().unwrap() += 1;
+                asked.lock().unwrap().is_multiple_of(count)
+            }
+            Answer::Status(_) | Answer::Hang => false,
+        };
+        arrived.taken = !fails && !matches!(*now, Answer::Hang | Answer::Status(300..));
         // A test that has seen enough no longer listens.
         let _ = told.send(arrived);
-        let mut now = answer.0.lock().unwrap();
         let status = loop {
             match *now {
                 Answer::Status(status) => break status,
+                Answer::FailEvery(_) => break if fails { 500 } else { 204 },
                 Answer::Hang => now = answer.1.wait(now).unwrap(),
             }
         };
@@ -191,5 +205,6 @@ fn read(reader: &mut impl BufRead) -> Option<Arrived> {
     Some(Arrived {
         headers,
         body: String::from_utf8(body).ok()?,
+        taken: false,
     })
 }

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use comanda_engine::{CommandError, Service};
 use comanda_model::{Event, EventKind, OrderId};
-use comanda_store::subscription::{EventFilter, Subscription};
+use comanda_store::subscription::{EventFilter, Ordering, Subscription};
 use parking_lot::Mutex;
 
 use super::document::document;
@@ -124,6 +124,7 @@ impl Deliveries {
                 secrets: Vec::new(),
                 allow_private: true,
                 concurrency: 4,
+                ordering: Ordering::Order,
                 configured: true,
                 created_at: self.engine().now(),
                 paused: None,

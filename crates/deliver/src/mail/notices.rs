@@ -2,7 +2,7 @@
 
 use comanda_model::order_type::OrderType;
 use comanda_model::{Event, EventKind};
-use comanda_store::subscription::{EventFilter, Subscription};
+use comanda_store::subscription::{EventFilter, Ordering, Subscription};
 
 use super::{MAILTO, NOTICES};
 use crate::error::DeliverError;
@@ -95,6 +95,7 @@ impl Deliveries {
             secrets: Vec::new(),
             allow_private: true,
             concurrency: 8,
+            ordering: Ordering::Order,
             configured: true,
             created_at: shared.store.now(),
             paused: None,

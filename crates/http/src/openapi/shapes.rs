@@ -23,8 +23,8 @@ use crate::links::{LinkBody, LinkView, Moment, TrackedOrder};
 use crate::orders::{CancelBody, SubmitBody, TransitionBody};
 use crate::queues::{DeadItemPage, DeadItemView, DeadItemsBody, DeadItemsMoved, QueueView};
 use crate::subscriptions::{
-    Begin, DeliveryView, FilterView, Include, ResendAnswer, ResendBody, RotateBody, Signature, SubscriptionBody,
-    SubscriptionView,
+    Begin, DeliveryView, FilterView, Include, OrderingView, ResendAnswer, ResendBody, RotateBody, Signature,
+    SubscriptionBody, SubscriptionView,
 };
 use comanda_deliver::{AttemptView, CloudEvent, EventData};
 
@@ -402,6 +402,7 @@ struct Fault {
         SubscriptionView,
         SubscriptionList,
         FilterView,
+        OrderingView,
         Include,
         Begin,
         Signature,

@@ -96,6 +96,34 @@ pub async fn the_feed_is_in_commit_order(store: Arc<dyn Store>) {
         Some(events[2].cursor),
         "a cursor survives as text"
     );
+    let Some(subscriptions) = store.subscriptions() else {
+        return;
+    };
+    let feed = read_all(&*store, FeedStart::Oldest, 1000).await;
+    let place = |event: &FeedEvent| {
+        (
+            event.event.number,
+            event.cursor.position,
+            event.order_type.clone(),
+            event.customer.clone(),
+        )
+    };
+    for (id, _, _) in &expected {
+        let of_order: Vec<_> = feed.iter().filter(|event| event.order == *id).map(place).collect();
+        for after in 0..=of_order.len() {
+            let events = subscriptions
+                .events_of(*id, after as u64, 1)
+                .await
+                .expect("they can be read");
+            let found: Vec<_> = events.iter().map(place).collect();
+            let wanted = of_order.get(after..).unwrap_or_default();
+            assert_eq!(
+                found,
+                wanted[..wanted.len().min(1)],
+                "an order's events, as the feed has them"
+            );
+        }
+    }
 }
 
 /// A reader that resumes after each page gets every event once, each order's in order, while writers are at work.

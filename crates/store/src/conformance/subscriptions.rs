@@ -6,7 +6,7 @@ use comanda_model::OrderId;
 use jiff::Timestamp;
 
 use crate::subscription::{
-    Advance, DELIVERIES_KEPT, Delivery, EventFilter, Exception, Paused, SigningSecret, Subscription,
+    Advance, DELIVERIES_KEPT, Delivery, EventFilter, Exception, Ordering, Paused, SigningSecret, Subscription,
 };
 use crate::{Cursor, Store};
 
@@ -27,6 +27,7 @@ pub fn subscription(id: &str, store: &dyn Store) -> Subscription {
         }],
         allow_private: false,
         concurrency: 4,
+        ordering: Ordering::Order,
         configured: false,
         created_at: store.now(),
         paused: None,
@@ -40,6 +41,8 @@ fn exception(order: OrderId, number: u64, retry_at: Timestamp) -> Exception {
         until: number + 1,
         attempts: 1,
         retry_at,
+        lane: Some("a lane".to_owned()),
+        position: 17,
     }
 }
 

@@ -86,6 +86,7 @@ impl State {
                 order: row.order.id(),
                 order_type: row.order.accepted.order_type.clone(),
                 customer: row.order.accepted.customer.clone(),
+                group: row.order.accepted.group.clone(),
                 event: event.clone(),
                 cursor: cursor(*position),
             })
@@ -93,6 +94,27 @@ impl State {
         let events: Vec<FeedEvent> = events.take(max).collect();
         let next = events.last().map_or(cursor(after), |event| event.cursor);
         Ok(FeedPage { events, next })
+    }
+
+    /// Events of an order as the feed has them.
+    pub(super) fn events_of(&self, id: OrderId, after: u64, max: usize) -> Vec<FeedEvent> {
+        let Some(row) = self.ids.get(&id).and_then(|seq| self.rows.get(seq)) else {
+            return Vec::new();
+        };
+        let accepted = &row.order.accepted;
+        let events = row.events.iter().filter(|(_, event)| event.number > after).take(max);
+        let event = |(position, event): &(u64, Event)| FeedEvent {
+            order: id,
+            order_type: accepted.order_type.clone(),
+            customer: accepted.customer.clone(),
+            group: accepted.group.clone(),
+            event: event.clone(),
+            cursor: Cursor {
+                epoch: self.epoch,
+                position: *position,
+            },
+        };
+        events.map(event).collect()
     }
 
     /// A page of orders. Its cursor is the number of the last one that was looked at.

@@ -9,7 +9,7 @@ use super::MemoryStore;
 use crate::subscription::{
     Advance, DELIVERIES_KEPT, Delivery, Exception, Progress, SUBSCRIPTIONS_MAX, Subscription, SubscriptionStore,
 };
-use crate::{Cursor, StoreError};
+use crate::{Cursor, FeedEvent, StoreError};
 
 /// One subscription, with how far it has come.
 pub(super) struct Kept {
@@ -86,6 +86,10 @@ impl SubscriptionStore for MemoryStore {
         }
         kept.deliveries.truncate(DELIVERIES_KEPT);
         Ok(true)
+    }
+
+    async fn events_of(&self, order: OrderId, after: u64, max: usize) -> Result<Vec<FeedEvent>, StoreError> {
+        Ok(self.shared.inner.lock().state.events_of(order, after, max))
     }
 
     async fn deliveries(&self, id: &str, before: u64, max: usize) -> Result<Vec<Delivery>, StoreError> {
