@@ -97,6 +97,18 @@ pub(crate) struct FailItem {
     delay_seconds: Option<u64>,
 }
 
+impl FailItem {
+    /// What one item says wrong must not keep the others from counting.
+    fn check(&self) -> Result<(), Problem> {
+        within("delaySeconds", self.delay_seconds.unwrap_or(0), 0, DELAY_SECONDS_MAX)?;
+        if self.reason.trim().is_empty() || self.reason.len() > REASON_BYTES_MAX {
+            let detail = format!("`reason` must say why, in at most {REASON_BYTES_MAX} bytes");
+            return Err(Problem::new("invalid-request", detail));
+        }
+        Ok(())
+    }
+}
+
 /// Whether another try may help.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
@@ -295,14 +307,10 @@ pub(crate) async fn fail(
 ) -> Result<Response, Problem> {
     let asked: FailBody = read(&app, &caller, request).await?;
     let items = bounded(asked.items)?;
-    for item in &items {
-        within("delaySeconds", item.delay_seconds.unwrap_or(0), 0, DELAY_SECONDS_MAX)?;
-        if item.reason.trim().is_empty() || item.reason.len() > REASON_BYTES_MAX {
-            let detail = format!("`reason` must say why, in at most {REASON_BYTES_MAX} bytes");
-            return Err(Problem::new("invalid-request", detail));
+    let answers = items.into_iter().map(async |item| {
+        if let Err(problem) = item.check() {
+            return ClaimOutcome::error(item.token, problem);
         }
-    }
-    let answers = items.into_iter().map(|item| {
         let outcome = match item.kind {
             FailKind::Refuse => StepOutcome::Refused { reason: item.reason },
             FailKind::Retry => StepOutcome::Failed {
@@ -310,7 +318,7 @@ pub(crate) async fn fail(
                 retry_after: item.delay_seconds.map(Duration::from_secs),
             },
         };
-        app.answer(item.token, outcome)
+        app.answer(item.token, outcome).await
     });
     Ok(outcomes(futures_util::future::join_all(answers).await))
 }
@@ -359,20 +367,26 @@ impl App {
 
 impl ClaimOutcome {
     fn of(token: String, answered: Result<Answered, CommandError>) -> Self {
-        let (status, problem) = match answered {
-            Ok(Answered::Done) => ("done", None),
-            Ok(Answered::Stale) => ("stale", None),
-            Err(error) => {
-                let problem = Problem::from(error);
-                let told = json!({"code": problem.code, "status": problem.status.as_u16(), "detail": problem.detail});
-                ("error", Some(told))
-            }
+        let status = match answered {
+            Ok(Answered::Done) => "done",
+            Ok(Answered::Stale) => "stale",
+            Err(error) => return Self::error(token, Problem::from(error)),
         };
         Self {
             token,
             status,
             lease_until: None,
-            problem,
+            problem: None,
+        }
+    }
+
+    fn error(token: String, problem: Problem) -> Self {
+        let told = json!({"code": problem.code, "status": problem.status.as_u16(), "detail": problem.detail});
+        Self {
+            token,
+            status: "error",
+            lease_until: None,
+            problem: Some(told),
         }
     }
 }

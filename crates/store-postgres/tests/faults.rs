@@ -319,6 +319,55 @@ async fn what_a_wrong_hand_has_done_is_found() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_wrong_hand_has_done_to_the_ledger_is_found() {
+    let cluster = shared().await;
+    for (damage, found) in [
+        (
+            "UPDATE comanda.balances SET quantity = quantity + 1 WHERE place = 'on-hand'",
+            "a balance",
+        ),
+        ("UPDATE comanda.balances SET account = 'stock:B'", "a balance"),
+        (
+            "INSERT INTO comanda.balances VALUES ('stock:B', 'on-hand', 1)",
+            "a balance",
+        ),
+        ("UPDATE comanda.ledger_entries SET quantity = 1", "a balance"),
+        ("UPDATE comanda.ledger_entries SET target = 'shipped'", "a balance"),
+        ("DELETE FROM comanda.ledger_entries", "a balance"),
+        (
+            "INSERT INTO comanda.ledger_entries SELECT id, 'again', account, source, target, quantity \
+             FROM comanda.ledger_entries",
+            "a balance",
+        ),
+        (
+            "UPDATE comanda.ledger_entries SET id = gen_random_uuid()",
+            "movements of an order",
+        ),
+        ("UPDATE comanda.ledger_flows SET quantity = quantity + 1", "a balance"),
+        ("DELETE FROM comanda.ledger_flows", "a balance"),
+    ] {
+        let database = cluster.database().await;
+        let address = cluster.address(&database);
+        let store = open(&address).await;
+        let shop = Shop::new(&store, plain());
+        let stock = vec![line("A", "outside", "on-hand", 3, "")];
+        store.post(&posting("in", stock)).await.unwrap();
+        let order = shop.order(shop.accept("{}").await).await;
+        let mut moving = shop.working(&order, None, done(None));
+        moving.ledger = vec![line("A", "on-hand", "aside", 2, "1.1")];
+        shop.put(moving).await.unwrap();
+        store.close().await.unwrap();
+        let options = Options::new(&address).unwrap();
+        let report = PostgresStore::verify(&options).await.unwrap();
+        assert!(report.is_clean(), "{report:#?}");
+        cluster.execute(&database, damage).await;
+        let report = PostgresStore::verify(&options).await.unwrap();
+        let told = report.faults.iter().any(|fault| fault.detail.starts_with(found));
+        assert!(told, "{damage}: {report:#?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_subscription_is_one_nodes_at_a_time() {
     let cluster = shared().await;
     let database = cluster.database().await;

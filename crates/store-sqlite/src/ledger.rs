@@ -215,6 +215,7 @@ impl Writer<'_> {
                 .connection
                 .prepare_cached("INSERT INTO postings (once, fingerprint, at, crc) VALUES (?1, ?2, ?3, ?4)")?
                 .execute(params![posting.once_id, posting.fingerprint, at, sum])?;
+            writer.connection.prepare_cached(COUNT_POSTING)?.execute([])?;
             Ok((Ok(Posted::Applied), true))
         });
         match posted {
@@ -250,14 +251,25 @@ impl Writer<'_> {
 
     /// Forgets postings from before a moment: their ids may be used again. What they moved stays.
     pub(crate) fn forget_postings(&self, before: i64) -> Result<usize, Failure> {
-        Ok(self
+        let forgotten = self
             .connection
             .prepare_cached(
                 "DELETE FROM postings WHERE once IN (SELECT once FROM postings WHERE at < ?1 ORDER BY at LIMIT ?2)",
             )?
-            .execute((before, POSTINGS_PER_BITE))?)
+            .execute((before, POSTINGS_PER_BITE))?;
+        if forgotten > 0 {
+            self.connection
+                .prepare_cached("UPDATE meta SET value = value - ?1 WHERE name = 'postings'")?
+                .execute([i64::try_from(forgotten).unwrap_or(i64::MAX)])?;
+        }
+        Ok(forgotten)
     }
 }
+
+/// Keeps how many postings there are, so that one that is lost is missed: its id would count as new, and what it moved
+/// would move again. A store from before this was counted begins with what it has.
+const COUNT_POSTING: &str = "INSERT INTO meta (name, value) VALUES ('postings', (SELECT count(*) FROM postings)) \
+     ON CONFLICT (name) DO UPDATE SET value = value + 1";
 
 const ENTRIES_OF: &str =
     "SELECT once, account, source, target, quantity, crc FROM entries WHERE seq = ?1 ORDER BY once, account";

@@ -184,7 +184,6 @@ async fn what_is_out_of_bounds_is_refused() {
     for (act, body) in [
         ("complete", r#"{"items":[]}"#),
         ("fail", r#"{"items":[{"token":"x"}]}"#),
-        ("fail", r#"{"items":[{"token":"x","reason":" "}]}"#),
         ("heartbeat", r#"{"items":[{"token":"x"}],"leaseSeconds":9999}"#),
     ] {
         let answer = api.post(&format!("/v1/claims/{act}"), body).await;
@@ -206,6 +205,33 @@ async fn what_is_out_of_bounds_is_refused() {
     assert_eq!(
         api.get(&format!("/v1/orders/{id}")).await.json()["work"]["state"],
         "running"
+    );
+}
+
+#[tokio::test]
+async fn one_bad_item_keeps_no_other_from_counting() {
+    let api = Api::new().await;
+    for _ in 0..3 {
+        api.submitted("picked", "{}").await;
+    }
+    let claimed = claim(&api, &json!({"max": 3})).await;
+    let tokens: Vec<&Value> = claimed.iter().map(|item| &item["token"]).collect();
+    let items = json!([
+        {"token": tokens[0], "reason": " "},
+        {"token": tokens[1], "reason": "late", "delaySeconds": 9_999_999},
+        {"token": tokens[2], "reason": "closed"},
+        {"token": "made-up", "reason": "closed"},
+    ]);
+    let told = tell(&api, "fail", items).await;
+    let statuses: Vec<&Value> = told.iter().map(|item| &item["status"]).collect();
+    assert_eq!(statuses, ["error", "error", "done", "stale"], "{told:?}");
+    assert_eq!(told[0]["problem"]["code"], "invalid-request");
+    let again = tell(&api, "complete", json!([{"token": tokens[0]}, {"token": tokens[2]}])).await;
+    let statuses: Vec<&Value> = again.iter().map(|item| &item["status"]).collect();
+    assert_eq!(
+        statuses,
+        ["done", "stale"],
+        "what was an error can be sent again: {again:?}"
     );
 }
 

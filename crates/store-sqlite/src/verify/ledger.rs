@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use comanda_model::LedgerLine;
 use comanda_model::ledger::{HELD, OUTSIDE};
+use rusqlite::OptionalExtension;
 
 use super::Verifier;
 use crate::failure::Failure;
@@ -82,9 +83,10 @@ impl Verifier<'_> {
         self.records()
     }
 
-    /// The ids by which each posting happens once.
+    /// The ids by which each posting happens once, and how many there are.
     fn postings(&mut self) -> Result<(), Failure> {
         let mut damaged = Vec::new();
+        let mut found = 0_i64;
         {
             let mut statement = self
                 .reader
@@ -92,6 +94,7 @@ impl Verifier<'_> {
                 .prepare("SELECT once, fingerprint, at, crc FROM postings")?;
             let mut rows = statement.query([])?;
             while let Some(row) = rows.next()? {
+                found += 1;
                 let (once, fingerprint, at): (String, [u8; 32], i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
                 let proved = prove(row.get(3)?, posting_sum(&once, &fingerprint, at), || {
                     format!("the posting `{once}`")
@@ -101,6 +104,17 @@ impl Verifier<'_> {
         }
         for failure in damaged {
             self.noted::<()>(Err(failure))?;
+        }
+        let counted: Option<i64> = self
+            .reader
+            .connection
+            .query_row("SELECT value FROM meta WHERE name = 'postings'", [], |row| row.get(0))
+            .optional()?;
+        if let Some(counted) = counted.filter(|counted| *counted != found) {
+            self.fault(
+                "the postings".to_owned(),
+                format!("there are {found}, and {counted} were counted"),
+            );
         }
         Ok(())
     }
