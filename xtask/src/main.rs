@@ -19,6 +19,7 @@ usage: cargo xtask COMMAND
   operations  kills the server, backups, exports and restores under load  [ROUNDS, default 40]
   power-cut   cuts the power under the real server's disk, again and again  [CUTS, default 500] [SEED]
   cost        what one order costs the disk, against the recorded figures  [record: writes them anew]
+  soak        the storefront while one call in ten to its services fails  [--minutes N, default 10]
   bench       builds and measures, side by side (takes minutes)";
 
 fn main() -> ExitCode {
@@ -41,6 +42,8 @@ fn main() -> ExitCode {
         ["power-cut", cuts, seed] => run::power_cut(cuts, Some(seed)),
         ["cost"] => run::cost(&[]),
         ["cost", "record"] => run::cost(&["record"]),
+        ["soak"] => run::soak("10"),
+        ["soak", "--minutes", minutes] => run::soak(minutes),
         ["bench"] => run::bench(),
         _ => {
             eprintln!("{HELP}");

@@ -80,6 +80,14 @@ pub fn fuzz(minutes: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// The long form of the test in which one call in ten fails.
+pub fn soak(minutes: &str) -> Result<(), String> {
+    let minutes: u64 = minutes
+        .parse()
+        .map_err(|_| format!("`{minutes}` is no whole number of minutes"))?;
+    long_form("soak", &[("SOAK_SECONDS", &(minutes * 60).to_string())])
+}
+
 /// Runs one test program of the binary with other bounds than in the ordinary run.
 fn long_form(test: &str, settings: &[(&str, &str)]) -> Result<(), String> {
     let arguments = [

@@ -461,7 +461,7 @@ async fn ten_thousand_buyers_for_the_last_hundred_units() {
 async fn the_embedded_store_sells_no_unit_twice_either() {
     let directory = tempfile::tempdir().unwrap();
     let store = SqliteStore::open(comanda_store_sqlite::Options::new(directory.path())).unwrap();
-    race(Shop::over(Arc::new(store)).await, 500, 50).await;
+    race(Shop::over(Arc::new(store)).await, 10_000, 100).await;
     let report = comanda_store_sqlite::verify(directory.path(), &|_, _| {}).unwrap();
     assert!(report.is_clean(), "{:?}", report.faults);
 }

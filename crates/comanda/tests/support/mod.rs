@@ -7,6 +7,7 @@ pub mod disk;
 pub mod hook;
 pub mod random;
 pub mod receiver;
+pub mod services;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;

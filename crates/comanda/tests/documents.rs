@@ -1,0 +1,215 @@
+//! Every example of an order type, of a part of one, and of `comanda.toml` in `docs/` is read by the program: a part is put into
+//! the smallest type that it can stand in. And each kind of step has a page.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    missing_docs,
+    reason = "a test's panic is its failure"
+)]
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use support::{command, run_command};
+
+/// What parts of types point at.
+const SCHEMA: &str = r#"
+[schema]
+type = "object"
+properties.email = { type = "string" }
+properties.language = { type = "string" }
+properties.customer = { type = "string" }
+properties.customerId = { type = "string" }
+properties.userId = { type = "string" }
+properties.payment = { type = "string" }
+properties.currency = { type = "string" }
+properties.due = { type = "string" }
+properties.opensAt = { type = "string", format = "date-time" }
+properties.amount = { type = "number" }
+properties.total = { type = "number" }
+properties.total_price = { type = "number" }
+properties.sku = { type = "string" }
+properties.products = { type = "array" }
+properties.items = { type = "array", items = { type = "object", properties = { quantity = { type = "integer" }, price = { type = "number" } } } }
+properties.shipping = { type = "object" }
+properties.shipTo = { type = "object" }
+"#;
+
+fn docs() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs")
+}
+
+/// Each page's path and text. The tutorial is run by a test of its own.
+fn pages() -> Vec<(String, String)> {
+    let mut pages = Vec::new();
+    for directory in [docs(), docs().join("steps")] {
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            let is_page = path.extension().is_some_and(|extension| extension == "md");
+            if is_page && !path.ends_with("tutorial.md") {
+                let name = path.strip_prefix(docs()).unwrap().display().to_string();
+                pages.push((name, std::fs::read_to_string(&path).unwrap()));
+            }
+        }
+    }
+    pages.sort();
+    pages
+}
+
+fn blocks(text: &str) -> impl Iterator<Item = &str> {
+    let parts = text.split("```toml\n").skip(1);
+    parts.map(|rest| rest.split("```").next().unwrap())
+}
+
+/// The names after a prefix, up to what cannot stand in a name: `env.NAME`, `[steps.NAME]`.
+fn named(text: &str, prefix: &str) -> Vec<String> {
+    let ends = |c: char| !(c.is_alphanumeric() || matches!(c, '_' | '-'));
+    let mut names = Vec::new();
+    for rest in text.split(prefix).skip(1) {
+        let name = rest.split(ends).next().unwrap().to_owned();
+        if !name.is_empty() && !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
+}
+
+/// Whether a block is a part of `comanda.toml`, which says so by its first table.
+fn is_settings(block: &str) -> bool {
+    let table = block.lines().find(|line| line.starts_with('[')).unwrap_or_default();
+    let table = table.trim_start_matches('[');
+    let table = table.split([']', '.']).next().unwrap();
+    let settings = include_str!("../src/config/default.toml");
+    settings.contains(&format!("\n[{table}]")) || settings.contains(&format!("[[{table}]]"))
+}
+
+/// The smallest type that a part can stand in.
+fn whole(part: &str) -> String {
+    if part.lines().any(|line| line.starts_with("name = ")) {
+        return part.to_owned();
+    }
+    let steps = named(part, "[steps.");
+    let statuses = named(part, "[statuses.");
+    let (before, tables) = part.split_at(part.find("\n[").map_or(part.len(), |at| at + 1));
+    let (before, tables) = if part.starts_with('[') {
+        ("", part)
+    } else {
+        (before, tables)
+    };
+    let mut text = "name = \"example\"\ninitial = \"first\"\nrefused = \"refused\"\n".to_owned();
+    let mut first: Vec<String> = Vec::new();
+    let mut added = String::new();
+    // A line that stands alone belongs to a step where it is none of the type's own.
+    if before.contains("auth = ") {
+        first.push("alone".to_owned());
+        added.push_str(&format!(
+            "[steps.alone]\nhttp = \"POST https://service.example/\"\n{before}"
+        ));
+    } else {
+        text.push_str(before);
+    }
+    // What a step reads of another that is not shown.
+    for name in named(part, "steps.").into_iter().filter(|name| !steps.contains(name)) {
+        added.push_str(&format!("[steps.{name}]\nhttp = \"GET https://service.example/\"\n"));
+        first.push(name);
+    }
+    first.extend(steps);
+    text.push_str(SCHEMA);
+    let next = statuses.first().map_or("last", String::as_str);
+    text.push_str(&format!(
+        "[statuses.first]\nsteps = {first:?}\nnext = {next:?}\nto = [\"refused\"]\n"
+    ));
+    text.push_str("[statuses.last]\nfinal = true\n[statuses.refused]\nfinal = true\nundo = true\n");
+    text.push_str(&added);
+    let mut is_last_named = false;
+    for line in tables.lines() {
+        text.push_str(line);
+        text.push('\n');
+        let is_status = line.starts_with("[statuses.");
+        if is_status && !tables.contains("final = true") {
+            text.push_str("to = [\"last\"]\n");
+            is_last_named = true;
+        }
+    }
+    if next != "last" && !is_last_named {
+        text = text.replace("[statuses.last]\nfinal = true\n", "");
+    }
+    text
+}
+
+#[test]
+fn every_example_can_be_read() {
+    let home = tempfile::tempdir().unwrap();
+    let (mut types, mut settings) = (0, 0);
+    for (page, text) in pages() {
+        for block in blocks(&text).filter(|block| !block.starts_with("[dependencies]")) {
+            let mut command = command(home.path());
+            for name in named(block, "env.").into_iter().chain(named(block, "env = \"")) {
+                command.env(name, "https://service.example");
+            }
+            for name in named(block, "_env = \"") {
+                command.env(name, "secret");
+            }
+            let secrets: String = named(block, "secret.")
+                .iter()
+                .map(|name| format!("{name} = {{ env = \"PATH\" }}\n"))
+                .collect();
+            if is_settings(block) {
+                let text = format!("{block}\n[secrets]\n{secrets}");
+                std::fs::write(home.path().join("comanda.toml"), &text).unwrap();
+                let ran = run_command(command.arg("config"), "");
+                assert_eq!(ran.code, 0, "{page}:\n{text}\n{}", ran.err);
+                settings += 1;
+            } else {
+                let text = whole(block);
+                std::fs::write(home.path().join("comanda.toml"), format!("[secrets]\n{secrets}")).unwrap();
+                std::fs::write(home.path().join("example.toml"), &text).unwrap();
+                let ran = run_command(command.args(["check", "example.toml"]), "");
+                assert_eq!(ran.code, 0, "{page}:\n{text}\n{}{}", ran.out, ran.err);
+                types += 1;
+            }
+        }
+    }
+    assert!(
+        types > 15 && settings > 5,
+        "{types} types and {settings} settings were found"
+    );
+}
+
+#[test]
+fn each_kind_of_step_has_a_page() {
+    let page = std::fs::read_to_string(docs().join("order-types.md")).unwrap();
+    let steps: Vec<_> = pages()
+        .into_iter()
+        .filter(|(name, _)| name.starts_with("steps/"))
+        .collect();
+    let readme = include_str!("../../../README.md");
+    for (name, text) in &steps {
+        assert!(
+            readme.contains(&format!("docs/{name}")),
+            "the README does not lead to docs/{name}"
+        );
+        let is_undo = name == "steps/undo.md";
+        assert!(
+            is_undo || page.contains(name.as_str()),
+            "docs/order-types.md does not lead to docs/{name}"
+        );
+        assert!(text.contains("```toml\n"), "docs/{name} shows no step");
+    }
+    // Each built-in step that the program knows, as the shipped table of them names it.
+    let known: BTreeSet<&str> = comanda_model::order_type::BuiltInKind::ALL
+        .iter()
+        .map(|kind| kind.name())
+        .collect();
+    for name in known.into_iter().chain(["approval", "wait"]) {
+        let named = [format!("`{name}`"), format!("use = \"{name}\"")];
+        let told = steps
+            .iter()
+            .any(|(_, text)| named.iter().any(|named| text.contains(named)));
+        assert!(told, "no page under docs/steps says what `{name}` does");
+        assert!(page.contains(&named[0]), "docs/order-types.md does not name `{name}`");
+    }
+}
