@@ -18,6 +18,7 @@ usage: cargo xtask COMMAND
   crash       kills the real server under load, again and again  [ROUNDS, default 100]
   operations  kills the server, backups, exports and restores under load  [ROUNDS, default 40]
   power-cut   cuts the power under the real server's disk, again and again  [CUTS, default 500] [SEED]
+  upgrade     a rolling upgrade on PostgreSQL from an earlier commit and back  [COMMIT, default HEAD~1]
   cost        what one order costs the disk, against the recorded figures  [record: writes them anew]
   soak        the storefront while one call in ten to its services fails  [--minutes N, default 10]
   bench       builds and measures, side by side (takes minutes)";
@@ -40,6 +41,8 @@ fn main() -> ExitCode {
         ["power-cut"] => run::power_cut("500", None),
         ["power-cut", cuts] => run::power_cut(cuts, None),
         ["power-cut", cuts, seed] => run::power_cut(cuts, Some(seed)),
+        ["upgrade"] => run::upgrade("HEAD~1"),
+        ["upgrade", commit] => run::upgrade(commit),
         ["cost"] => run::cost(&[]),
         ["cost", "record"] => run::cost(&["record"]),
         ["soak"] => run::soak("10"),

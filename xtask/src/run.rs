@@ -1,5 +1,6 @@
 //! Runs the tools that check and test the project, each shown as it is run.
 
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -117,6 +118,47 @@ fn with_settings(settings: &[(&str, &str)], arguments: &[&str]) -> Result<(), St
     } else {
         Err(format!("`cargo {}` failed: {status}", arguments.join(" ")))
     }
+}
+
+/// Builds the program of an earlier commit, and has its nodes replaced by ours, and ours by its.
+pub fn upgrade(commit: &str) -> Result<(), String> {
+    install::all()?;
+    let target = install::target_directory()?;
+    let tree = target.join("upgrade/tree");
+    let path = |path: &Path| path.to_str().map(str::to_owned).ok_or("a path is not UTF-8");
+    let (target_text, tree_text) = (path(&target)?, path(&tree)?);
+    if tree.exists() {
+        shown("git", &["worktree", "remove", "--force", &tree_text])?;
+    }
+    shown("git", &["worktree", "add", "--force", "--detach", &tree_text, commit])?;
+    // In its own directory, so that its own settings count; into our target, so that only what differs is built.
+    let arguments = [
+        "build",
+        "--workspace",
+        "--locked",
+        "--bin",
+        "comanda",
+        "--target-dir",
+        &target_text,
+    ];
+    println!("$ cd {tree_text} && cargo {}", arguments.join(" "));
+    let status = Command::new("cargo")
+        .args(arguments)
+        .current_dir(&tree)
+        .status()
+        .map_err(|error| format!("cargo could not be started: {error}"))?;
+    if !status.success() {
+        return Err(format!("the program of {commit} could not be built"));
+    }
+    let earlier = target.join("upgrade/comanda");
+    std::fs::copy(target.join("debug/comanda"), &earlier)
+        .map_err(|error| format!("the program of {commit} could not be put aside: {error}"))?;
+    shown("git", &["worktree", "remove", "--force", &tree_text])?;
+    let test = "test --workspace --locked --test postgres_upgrade -- --ignored --nocapture";
+    with_settings(
+        &[("EARLIER_PROGRAM", &path(&earlier)?)],
+        &test.split(' ').collect::<Vec<_>>(),
+    )
 }
 
 /// Syncs and bytes per order against `benches/cost.json`.

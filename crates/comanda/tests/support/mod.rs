@@ -24,7 +24,12 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A command in a directory, with none of our variables from the environment of the tests.
 pub fn command(directory: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_comanda"));
+    command_of(Path::new(env!("CARGO_BIN_EXE_comanda")), directory)
+}
+
+/// As [`command`], of another build of the program.
+fn command_of(program: &Path, directory: &Path) -> Command {
+    let mut command = Command::new(program);
     command.current_dir(directory).env_remove("NO_COLOR");
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("COMANDA_")) {
         command.env_remove(name);
@@ -133,6 +138,16 @@ impl Server {
         server
     }
 
+    /// Starts another build of the program.
+    pub fn start_program(program: &Path, home: Home, args: &[&str]) -> Self {
+        let serve = command_of(program, home.path());
+        let mut server = Self::launch_by(serve, home, args, &[]);
+        server.url = server.wait_until_ready().unwrap_or_else(|said| {
+            panic!("{} did not start; it said:\n{}", program.display(), said.join("\n"));
+        });
+        server
+    }
+
     /// Starts on what may be damaged: what it said, if it ended instead.
     pub fn try_start_in(directory: &Path) -> Result<Self, Vec<String>> {
         let mut server = Self::launch(Home::Lent(directory.to_owned()), &[], &[]);
@@ -157,7 +172,11 @@ impl Server {
     }
 
     fn launch(home: Home, args: &[&str], environment: &[(&str, &str)]) -> Self {
-        let mut serve = command(home.path());
+        let serve = command(home.path());
+        Self::launch_by(serve, home, args, environment)
+    }
+
+    fn launch_by(mut serve: Command, home: Home, args: &[&str], environment: &[(&str, &str)]) -> Self {
         serve.arg("serve").args(args).envs(environment.iter().copied());
         if !args.contains(&"--listen") {
             serve.args(["--listen", "127.0.0.1:0"]);
