@@ -56,19 +56,19 @@ async fn nodes_of_an_earlier_commit_are_replaced_one_by_one_and_back() {
     assert_eq!(widened.found, widened.newest, "{widened:?}");
     assert!(widened.usable_by <= before.found, "{before:?} {widened:?}");
     let mut spare = Some(first);
-    for place in 0..NODES {
+    for (place, slot) in nodes.iter_mut().enumerate() {
         let node = spare.take().unwrap_or_else(new);
         ledger.set_url(place, &node.url);
-        let (status, _) = std::mem::replace(&mut nodes[place], node).stop();
+        let (status, _) = std::mem::replace(slot, node).stop();
         assert!(status.success(), "an old node stops in order");
         ledger.acknowledged_more(ORDERS).await;
     }
 
     // And back: an old node beside new ones, then old ones alone.
-    for place in 0..NODES {
+    for (place, slot) in nodes.iter_mut().enumerate() {
         let node = old();
         ledger.set_url(place, &node.url);
-        let (status, _) = std::mem::replace(&mut nodes[place], node).stop();
+        let (status, _) = std::mem::replace(slot, node).stop();
         assert!(status.success(), "a new node stops in order");
         ledger.acknowledged_more(ORDERS).await;
     }

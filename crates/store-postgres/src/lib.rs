@@ -6,6 +6,7 @@
 //! the database's clock; the feed has one lock, taken last, so that its positions become visible in their order.
 
 mod batch;
+mod claiming;
 mod clock;
 mod column;
 mod columns;
@@ -40,6 +41,7 @@ pub use migrate::MigrationStatus;
 pub use server::AddressError;
 pub use verify::{Fault, Report};
 
+use crate::claiming::Claiming;
 use crate::clock::Clock;
 use crate::committer::{Committer, Queue};
 use crate::failure::Failure;
@@ -87,6 +89,7 @@ pub struct PostgresStore {
     queue: Arc<Queue>,
     clock: Arc<Clock>,
     position: watch::Sender<u64>,
+    claiming: Claiming,
     stop: CancellationToken,
     committer: Mutex<Option<JoinHandle<()>>>,
     follower: Mutex<Option<JoinHandle<()>>>,
@@ -144,6 +147,7 @@ impl PostgresStore {
             queue,
             clock,
             position,
+            claiming: Claiming::default(),
             stop,
             committer: Mutex::new(Some(tokio::spawn(committer.run()))),
             follower: Mutex::new(Some(tokio::spawn(follower.run()))),

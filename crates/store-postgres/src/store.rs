@@ -18,6 +18,7 @@ use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 use crate::PostgresStore;
+use crate::claiming::Looked;
 use crate::column::{bounded, micros, signed, small};
 use crate::failure::{Failure, corrupt};
 use crate::follow;
@@ -98,21 +99,40 @@ impl Store for PostgresStore {
         const WHAT: &str = "claim due orders";
         let max = i32::try_from(max.min(CLAIMS_MAX)).unwrap_or(i32::MAX);
         let lease = micros(lease);
+        let from = self.claiming.from();
+        // The whole index is the one from before all time on, which a timestamp of ours cannot say.
+        let from_text = from.map_or("-infinity".to_owned(), |from| from.to_string());
         let rows = self
             .ask_again(
                 WHAT,
-                "SELECT * FROM comanda.claim($1, $2, $3)",
-                &[(&max, Type::INT4), (&lease, Type::INT8), (&self.node, Type::UUID)],
+                "SELECT * FROM comanda.claim($1, $2, $3, $4::text::timestamptz)",
+                &[
+                    (&max, Type::INT4),
+                    (&lease, Type::INT8),
+                    (&self.node, Type::UUID),
+                    (&from_text, Type::TEXT),
+                ],
             )
             .await?;
         let mut claims = Claims::default();
         let mut held = Vec::new();
+        let mut last_due_at = None;
         for row in rows {
-            self.clock.learn(row.get("clock"));
-            match row.get::<_, Option<Uuid>>("id") {
-                None => claims.next_due_at = row.get("next_at"),
-                Some(id) => held.push((id, claimed(&row, id), row.get::<_, Timestamp>("lease_until"))),
+            let clock: Timestamp = row.get("clock");
+            self.clock.learn(clock);
+            if let Some(id) = row.get::<_, Option<Uuid>>("id") {
+                last_due_at = row.get("next_at");
+                held.push((id, claimed(&row, id), row.get::<_, Timestamp>("lease_until")));
+                continue;
             }
+            claims.next_due_at = row.get("next_at");
+            let is_cut = i32::try_from(held.len()).is_ok_and(|count| count >= max);
+            self.claiming.learn(Looked {
+                whole: from.is_none(),
+                passed: u64::try_from(row.get::<_, i64>("passed")).unwrap_or(0),
+                at: clock,
+                cut_at: last_due_at.filter(|_| is_cut),
+            });
         }
         if held.is_empty() {
             return Ok(claims);

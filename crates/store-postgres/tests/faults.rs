@@ -417,12 +417,16 @@ async fn a_subscription_is_one_nodes_at_a_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_of_the_first_format_is_widened_and_older_nodes_go_on() {
+async fn a_database_of_the_format_before_is_widened_and_its_nodes_go_on() {
     let cluster = shared().await;
     let database = cluster.empty_database().await;
-    let first = include_str!("../src/formats/1.sql");
-    cluster.execute(&database, first).await;
-    let known = "INSERT INTO comanda.meta VALUES ('format', 1), ('usable_by', 1)";
+    for tables in [
+        include_str!("../src/formats/1.sql"),
+        include_str!("../src/formats/2.sql"),
+    ] {
+        cluster.execute(&database, tables).await;
+    }
+    let known = "INSERT INTO comanda.meta VALUES ('format', 2), ('usable_by', 2)";
     cluster.execute(&database, known).await;
     let options = Options::new(&cluster.address(&database)).unwrap();
     let mut strict = options.clone();
@@ -435,7 +439,7 @@ async fn a_database_of_the_first_format_is_widened_and_older_nodes_go_on() {
     let store = open(&cluster.address(&database)).await;
     Shop::new(&store, plain()).accept("{}").await;
     let status = PostgresStore::migration_status(&options).await.unwrap();
-    assert_eq!((status.found, status.usable_by), (status.newest, 1));
+    assert_eq!((status.found, status.usable_by), (status.newest, 2));
     store.close().await.unwrap();
     let made = Options::new(&cluster.address(&cluster.database().await)).unwrap();
     let status = PostgresStore::migration_status(&made).await.unwrap();

@@ -1,18 +1,24 @@
 -- Claims of due work, their leases, and the nodes that hold them.
 
--- Claims up to `p_max` orders that are due, each under a new token. Rows that others are at are passed over. The last
--- row, which names no order, tells when the next is due, and the clock.
-CREATE OR REPLACE FUNCTION comanda.claim(p_max integer, p_lease bigint, p_node uuid)
+-- Claims up to `p_max` orders that are due, each under a new token; `next_at` is then since when it was due. Rows that others
+-- are at are passed over. The last row, which names no order, tells when the next is due, and the clock.
+--
+-- Someone's open transaction keeps every row that was here since, dead but to be passed over. So a claim need not begin
+-- at the beginning: only orders due from `p_from` on are looked at, and what is due next only as far as two seconds
+-- ahead. `-infinity` looks at everything. `passed` tells how many entries of the index that took.
+CREATE OR REPLACE FUNCTION comanda.claim(p_max integer, p_lease bigint, p_node uuid, p_from timestamptz)
 RETURNS TABLE (id uuid, visit integer, attempt integer, secret uuid, lease_until timestamptz, next_at timestamptz,
-    clock timestamptz)
+    clock timestamptz, passed bigint)
 LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
     v_now timestamptz := clock_timestamp(); v_until timestamptz := v_now + p_lease * interval '1 microsecond';
+    v_ahead timestamptz := CASE WHEN p_from = '-infinity' THEN 'infinity' ELSE v_now + interval '2 seconds' END;
+    v_index oid := 'comanda.due_by_wake'::regclass; v_passed bigint := pg_stat_get_xact_tuples_returned(v_index);
 BEGIN
     RETURN QUERY
         WITH picked AS MATERIALIZED (
-            SELECT p.id, p.wake_at, p.seq FROM comanda.due p WHERE p.wake_at <= v_now
+            SELECT p.id, p.wake_at, p.seq FROM comanda.due p WHERE p.wake_at >= p_from AND p.wake_at <= v_now
             ORDER BY p.wake_at, p.seq LIMIT p_max FOR UPDATE SKIP LOCKED
         ), taken AS (
             UPDATE comanda.due d SET held_visit = d.visit, held_attempt = d.attempt, secret = gen_random_uuid(),
@@ -20,11 +26,12 @@ BEGIN
             FROM picked p WHERE d.id = p.id
             RETURNING d.id, d.held_visit, d.held_attempt, d.secret, d.lease_until, p.wake_at, p.seq
         )
-        SELECT t.id, t.held_visit, t.held_attempt, t.secret, t.lease_until, NULL::timestamptz, v_now FROM taken t
+        SELECT t.id, t.held_visit, t.held_attempt, t.secret, t.lease_until, t.wake_at, v_now, 0::bigint FROM taken t
         ORDER BY t.wake_at, t.seq;
-    RETURN QUERY
-        SELECT NULL::uuid, 0, 0, NULL::uuid, NULL::timestamptz,
-            (SELECT d.wake_at FROM comanda.due d WHERE d.wake_at IS NOT NULL ORDER BY d.wake_at LIMIT 1), v_now;
+    SELECT d.wake_at INTO next_at FROM comanda.due d WHERE d.wake_at >= p_from AND d.wake_at <= v_ahead
+        ORDER BY d.wake_at LIMIT 1;
+    RETURN QUERY SELECT NULL::uuid, 0, 0, NULL::uuid, NULL::timestamptz, next_at, v_now,
+        pg_stat_get_xact_tuples_returned(v_index) - v_passed;
 END $$;
 
 -- Claims up to `p_max` orders whose work waits in a queue, for a worker from outside. Rows that others are at are passed
