@@ -17,12 +17,16 @@ for skus in 1 1000 1 1000; do
   rm -rf "$work/data"
   "$comanda" serve --listen "127.0.0.1:$port" --data "$work/data" --order-types benches/order-types 2>"$work/serve.log" & server=$!
   until curl -sf "$url/readyz" >/dev/null 2>&1; do sleep 0.1; done
-  # One connection for all that comes in.
-  for number in $(seq 0 $((skus - 1))); do
-    printf 'url = "%s/v1/inventory/v-%s/receive"\nheader = "content-type: application/json"\ndata = "{\\"quantity\\": 4000000}"\noutput = "/dev/null"\nnext\n' \
-      "$url" "$number"
-  done > "$work/stock"
-  curl -sf --config "$work/stock"
+  python3 - "$port" "$skus" <<'PY'
+import http.client, sys
+client = http.client.HTTPConnection("127.0.0.1", int(sys.argv[1]))
+for number in range(int(sys.argv[2])):
+    client.request("POST", f"/v1/inventory/v-{number}/receive", '{"quantity": 4000000}', {"content-type": "application/json"})
+    answer = client.getresponse()
+    if answer.status >= 300:
+        sys.exit(answer.read().decode())
+    answer.read()
+PY
   "$comanda" bench --url "$url" --type pick --connections 64 --duration "${seconds}s" --vary "/sku=$skus" --settle 300s \
     --output json > "$work/figures.json" 2>"$work/bench.log" || { cat "$work/bench.log" >&2; exit 1; }
   kill $server; wait $server 2>/dev/null || true

@@ -34,16 +34,12 @@ void = "POST $services/payments/{{ with.payment }}/void"
 void_by_key = "POST $services/payments/by-key"
 refund = "POST $services/payments/{{ with.payment }}/refund"
 find = "GET $services/payments?key={{ with.key }}"
-TOML
-if "$comanda" config --help >/dev/null 2>&1 && "$comanda" config 2>/dev/null | grep -q '^\[shipments\]'; then
-  cat >> "$work/comanda.toml" <<TOML
 [shipments]
 create = "POST $services/shipments"
 cancel = "POST $services/shipments/{{ with.shipment }}/cancel"
 cancel_by_key = "POST $services/shipments/by-key"
 find = "GET $services/shipments?key={{ with.key }}"
 TOML
-fi
 
 until_up() { until curl -sf "$1" >/dev/null 2>&1; do sleep 0.1; done; }
 field() { python3 -c 'import json, sys; value = json.load(sys.stdin)

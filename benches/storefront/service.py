@@ -13,6 +13,8 @@ import sys
 
 PORT, DELAY = int(sys.argv[1]), float(sys.argv[2]) / 1000
 CALLS = {"count": 0}
+# What `comanda bench` is told to have submitted.
+ORDER = "01900000-0000-7000-8000-000000000000"
 
 
 def answer(method: bytes, path: bytes) -> tuple[bytes, dict, bool]:
@@ -24,11 +26,13 @@ def answer(method: bytes, path: bytes) -> tuple[bytes, dict, bool]:
         name = parts[1].decode() if len(parts) > 1 else "e-1"
         return b"200 OK", {"id": name, "name": "Ada", "carrier": "Pigeon", "trackingNumber": "T-1"}, True
     if parts[0] == b"call":
-        return b"202 Accepted", {"id": "e-1"}, True
+        return b"202 Accepted", {"id": ORDER}, True
     if parts[0] == b"calls":
         return b"200 OK", CALLS, False
     if path.startswith(b"/v1/order-types/"):
         return b"200 OK", {"schema": {"examples": [{"order": "o-1", "key": "o-1:3", "amount": "14.90", "currency": "EUR"}]}}, False
+    if path.startswith(b"/v1/orders/"):
+        return b"200 OK", {"id": ORDER, "final": True, "version": 1}, False
     if path.startswith(b"/v1/orders"):
         return b"200 OK", {"items": []}, False
     return b"404 Not Found", {}, False

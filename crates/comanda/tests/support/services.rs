@@ -101,6 +101,11 @@ void = "POST {url}/payments/{{{{ with.payment }}}}/void"
 void_by_key = "POST {url}/payments/by-key"
 refund = "POST {url}/payments/{{{{ with.payment }}}}/refund"
 find = "GET {url}/payments?key={{{{ with.key }}}}"
+[shipments]
+create = "POST {url}/shipments"
+cancel = "POST {url}/shipments/{{{{ with.shipment }}}}/cancel"
+cancel_by_key = "POST {url}/shipments/by-key"
+find = "GET {url}/shipments?key={{{{ with.key }}}}"
 "#
         )
     }
