@@ -1,6 +1,7 @@
 //! The command line: every command, option and help text, a file for each family of commands. What a command does
 //! stands in [`crate::command`].
 
+mod audit;
 mod bench;
 mod built_in;
 mod dead_letters;
@@ -20,6 +21,7 @@ use std::path::PathBuf;
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use audit::Audit;
 pub use bench::*;
 pub use built_in::*;
 pub use dead_letters::*;
@@ -156,6 +158,8 @@ pub enum Command {
     /// Fill in what the shipped order types need to be tried out
     #[command(subcommand)]
     Demo(DemoCommand),
+    /// Who changed what, and how it stood before and after
+    Audit(Audit),
     /// Erase what a final order, or all of a customer's, know of the customer
     Erase(Erase),
     /// Changes to many orders that go on in the background: erasures, redrives at a bounded rate

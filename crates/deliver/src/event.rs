@@ -44,7 +44,7 @@ pub struct EventData {
     #[schema(value_type = String)]
     by: Arc<str>,
     reason: Option<String>,
-    /// JSON pointers of the data that an edit changed.
+    /// JSON pointers of the data that an edit changed; `@typeVersion` where a redrive moved the order to another version.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
     changed: Vec<String>,
@@ -68,7 +68,7 @@ impl CloudEvent {
                 to: event.to,
                 by: event.by,
                 reason: event.reason,
-                changed: event.changed,
+                changed: event.changed.into_iter().map(|one| one.pointer).collect(),
             },
         }
     }

@@ -19,6 +19,7 @@ mod schedule;
 mod service;
 mod tail;
 mod target;
+mod unread;
 mod webhook;
 mod worker;
 
@@ -29,3 +30,4 @@ pub use request::{Configured, Request, Rotated, SecretKind};
 pub use resend::{Resend, Resent};
 pub use schedule::SCHEDULE;
 pub use service::{Deliveries, Options};
+pub use unread::unread_since;

@@ -11,7 +11,7 @@ use comanda_model::bounds::DATA_BYTES_MAX;
 use comanda_model::decision::{self, Command, Edit, Input, Rejection};
 use comanda_model::json::merge_patch;
 use comanda_model::order::WorkKind;
-use comanda_model::{Json, OrderId};
+use comanda_model::{Changed, Json, OrderId};
 use comanda_order_type::Fault;
 use comanda_store::{CommitError, Expect, Place, Stored};
 use indexmap::IndexMap;
@@ -288,7 +288,7 @@ pub(crate) fn edit(found: &Found, patch: &Json) -> Result<Edit, CommandError> {
 
 /// Merges a patch into the text of an object and tells which members changed. Members that the patch does not name keep
 /// their text to the letter. `None` if either is no object.
-fn patch_text(text: &str, patch: &str) -> Result<Option<(String, Vec<String>)>, serde_json::Error> {
+fn patch_text(text: &str, patch: &str) -> Result<Option<(String, Vec<Changed>)>, serde_json::Error> {
     if !text.trim_start().starts_with('{') || !patch.trim_start().starts_with('{') {
         return Ok(None);
     }
@@ -310,10 +310,14 @@ fn patch_text(text: &str, patch: &str) -> Result<Option<(String, Vec<String>)>, 
         } else {
             members.insert(name.clone(), patch);
         }
-        if before.as_deref() != members.get(&name).map(|raw| raw.get()) {
-            changed.push(format!("/{}", name.replace('~', "~0").replace('/', "~1")));
+        let after = members.get(&name).map(|raw| raw.get());
+        if before.as_deref() != after {
+            let pointer = format!("/{}", name.replace('~', "~0").replace('/', "~1"));
+            let after = after.map(Json::from_valid);
+            changed.push(Changed::new(pointer, before.map(Json::from_valid), after));
         }
     }
+    Changed::bound(&mut changed);
     Ok(Some((serde_json::to_string(&members)?, changed)))
 }
 
@@ -330,7 +334,14 @@ mod tests {
         .unwrap()
         .unwrap();
         assert_eq!(text, r#"{"b":1E5,"a":{"x":1.10},"c":4.0}"#);
-        assert_eq!(changed, ["/a", "/c"]);
+        let json = |text: &str| Some(Json::from_valid(text));
+        assert_eq!(
+            changed,
+            [
+                Changed::new("/a", json(r#"{"x": 1.10, "y": 2}"#), json(r#"{"x":1.10}"#)),
+                Changed::new("/c", json("3"), json("4.0")),
+            ]
+        );
         assert!(patch_text("{}", "[1]").unwrap().is_none());
     }
 }

@@ -156,6 +156,7 @@ impl Core {
             self.store
                 .remove_records(CUSTOMER_RECORDS, &[customer.to_owned()])
                 .await?;
+            self.erase_audit_of(customer).await?;
         }
         Ok(())
     }

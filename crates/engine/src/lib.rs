@@ -7,6 +7,7 @@
 //! Nothing leaves the process (an answer, a step's call, a wake-up) before the commit it rests on is durable.
 
 mod attempt;
+mod audit;
 mod callback;
 mod chance;
 mod command;
@@ -28,6 +29,7 @@ mod view;
 mod watch;
 mod worker;
 
+pub use audit::{Act, AuditEntry, AuditFilter, AuditOutcome, AuditPage, BegunAct};
 pub use callback::{Callback, CallbackError};
 pub use chance::{Chance, SeededChance, SystemChance};
 pub use command::{Change, Precondition};

@@ -7,6 +7,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use comanda_builtin::customers::{Customer, CustomerError, Customers};
 use serde::Deserialize;
+use serde_json::json;
 
 use crate::access::Caller;
 use crate::keys::Scope;
@@ -62,6 +63,27 @@ fn customers(app: &App) -> Customers {
     Customers::new(Arc::clone(app.service.store()))
 }
 
+impl App {
+    /// Changes a customer, with its entry in the audit log.
+    async fn change_customer(
+        &self,
+        caller: &Caller,
+        action: &'static str,
+        id: &str,
+        change: impl Future<Output = Result<Customer, Problem>>,
+    ) -> Result<Response, Problem> {
+        let before = match customers(self).find(id).await {
+            Ok(customer) => Some(json!(customer)),
+            Err(CustomerError::Unknown(_)) => None,
+            Err(error) => return Err(error.into()),
+        };
+        let after = |customer: &Customer| Some(json!(customer));
+        let subject = format!("customer:{id}");
+        let customer = self.audited(caller, action, subject, before, change, after).await?;
+        Ok(answer(&customer))
+    }
+}
+
 fn answer(customer: &Customer) -> Response {
     json_response(StatusCode::OK, customer)
 }
@@ -96,7 +118,9 @@ pub(crate) async fn register(
         blocked: false,
         prepaid: body.prepaid,
     };
-    Ok(answer(&customers(&app).register(customer).await?))
+    let (customers, id) = (customers(&app), customer.id.clone());
+    let change = async { Ok(customers.register(customer).await?) };
+    app.change_customer(&caller, "customer.registered", &id, change).await
 }
 
 pub(crate) async fn one(
@@ -114,7 +138,9 @@ pub(crate) async fn block(
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
     caller.needs(Scope::Operate)?;
-    Ok(answer(&customers(&app).set_blocked(&id, true).await?))
+    let customers = customers(&app);
+    let change = async { Ok(customers.set_blocked(&id, true).await?) };
+    app.change_customer(&caller, "customer.blocked", &id, change).await
 }
 
 pub(crate) async fn unblock(
@@ -123,5 +149,7 @@ pub(crate) async fn unblock(
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
     caller.needs(Scope::Operate)?;
-    Ok(answer(&customers(&app).set_blocked(&id, false).await?))
+    let customers = customers(&app);
+    let change = async { Ok(customers.set_blocked(&id, false).await?) };
+    app.change_customer(&caller, "customer.unblocked", &id, change).await
 }

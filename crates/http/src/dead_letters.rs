@@ -210,7 +210,7 @@ pub(crate) async fn redrive(
             patch,
             rate_per_second: body.rate_per_second,
         };
-        return app.start_job(task, caller.by).await;
+        return app.start_job(task, &caller).await;
     }
     let redrive = Redrive {
         from: match body.from {
@@ -221,8 +221,16 @@ pub(crate) async fn redrive(
         patch,
         dry_run: body.dry_run,
     };
-    let sweep = app.service.redrive(body.filter.into(), redrive, caller.by).await?;
-    Ok(sweep_response(sweep, body.dry_run))
+    let filter = DeadLetterFilter::from(body.filter);
+    let asked = json!({"filter": filter, "from": match redrive.from {
+        RedriveFrom::FailedStep => "failedStep",
+        RedriveFrom::Start => "start",
+    }, "currentVersion": current_version, "edited": redrive.patch.is_some()});
+    let change = async { Ok(app.service.redrive(filter, redrive, caller.by.clone()).await?) };
+    let swept = app
+        .sweep(&caller, "dead-letters.redriven", asked, body.dry_run, change)
+        .await?;
+    Ok(sweep_response(swept, body.dry_run))
 }
 
 pub(crate) async fn discard(
@@ -235,11 +243,37 @@ pub(crate) async fn discard(
     body::is_json(&parts.headers)?;
     let bytes = body::read(body, &app.options).await?;
     let body: DiscardBody = body::parse(&bytes)?;
-    let sweep = app
-        .service
-        .discard(body.filter.into(), body.reason, body.dry_run, caller.by)
+    let filter = DeadLetterFilter::from(body.filter);
+    let asked = json!({"filter": filter});
+    let change = async {
+        let by = caller.by.clone();
+        Ok(app.service.discard(filter, body.reason, body.dry_run, by).await?)
+    };
+    let swept = app
+        .sweep(&caller, "dead-letters.discarded", asked, body.dry_run, change)
         .await?;
-    Ok(sweep_response(sweep, body.dry_run))
+    Ok(sweep_response(swept, body.dry_run))
+}
+
+impl App {
+    /// Changes many dead letters, with one entry in the audit log; a dry run changes nothing and leaves none. What became
+    /// of each order stands in its events.
+    async fn sweep(
+        &self,
+        caller: &Caller,
+        action: &'static str,
+        asked: Value,
+        dry_run: bool,
+        change: impl Future<Output = Result<Sweep, Problem>>,
+    ) -> Result<Sweep, Problem> {
+        if dry_run {
+            return change.await;
+        }
+        let after =
+            |sweep: &Sweep| Some(json!({"matched": sweep.matched, "changed": sweep.changed, "more": sweep.more}));
+        let subject = "dead-letters".to_owned();
+        self.audited(caller, action, subject, Some(asked), change, after).await
+    }
 }
 
 /// What a call did.

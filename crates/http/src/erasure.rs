@@ -118,7 +118,7 @@ pub(crate) async fn customer(
         customer,
         cancel_first: asked.cancel_first,
     };
-    app.start_job(task, caller.by).await
+    app.start_job(task, &caller).await
 }
 
 /// Everything that is known of a customer, one JSON object a line: the customer's record, then each order with its events
@@ -129,6 +129,10 @@ pub(crate) async fn export(
     Path(customer): Path<String>,
 ) -> Result<Response, Problem> {
     caller.needs(Scope::Operate)?;
+    // Nothing is changed, but someone has everything then.
+    let subject = format!("customer:{customer}");
+    app.audited(&caller, "customer.exported", subject, None, async { Ok(()) }, |()| None)
+        .await?;
     let record = match app.service.store().capabilities().ledger {
         true => {
             app.service

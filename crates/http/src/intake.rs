@@ -4,9 +4,10 @@
 use axum::extract::{Extension, Path, Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use comanda_intake::{Intake, IntakeError, Rejected, SourceState, Taken, Which};
+use comanda_intake::{Intake, IntakeError, Rejected, Retried, SourceState, Taken, Which};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use crate::access::Caller;
 use crate::frame::about;
@@ -209,7 +210,14 @@ pub(crate) async fn retry(
 ) -> Result<Response, Problem> {
     caller.needs(Scope::Operate)?;
     let which = which(&app, request).await?;
-    let retried = app.intake()?.retry(&name, which).await?;
+    let intake = app.intake()?;
+    let before = Some(told(&which));
+    let change = async { Ok(intake.retry(&name, which).await?) };
+    let after = |retried: &Retried| Some(json!({"accepted": retried.accepted, "rejected": retried.rejected.len()}));
+    let subject = format!("source:{name}");
+    let retried = app
+        .audited(&caller, "intake.retried", subject, before, change, after)
+        .await?;
     let rejected = retried.rejected.into_iter();
     let view = RetriedView {
         accepted: retried.accepted,
@@ -226,8 +234,23 @@ pub(crate) async fn discard(
 ) -> Result<Response, Problem> {
     caller.needs(Scope::Operate)?;
     let which = which(&app, request).await?;
-    let discarded = app.intake()?.discard(&name, which).await?;
+    let intake = app.intake()?;
+    let before = Some(told(&which));
+    let change = async { Ok(intake.discard(&name, which).await?) };
+    let after = |discarded: &u64| Some(json!({"discarded": discarded}));
+    let subject = format!("source:{name}");
+    let discarded = app
+        .audited(&caller, "intake.discarded", subject, before, change, after)
+        .await?;
     Ok(json_response(StatusCode::OK, &DiscardedView { discarded }))
+}
+
+/// Which rejected messages, as the audit log keeps it.
+fn told(which: &Which) -> Value {
+    match which {
+        Which::All => json!({"all": true}),
+        Which::Ids(ids) => json!({"ids": ids}),
+    }
 }
 
 async fn which(app: &App, request: Request) -> Result<Which, Problem> {

@@ -124,10 +124,34 @@ pub(crate) async fn receive(
     let body: ReceiveBody = body::parse(&bytes)?;
     let price = price(&body)?;
     let inventory = Inventory::new(&**app.service.store());
-    if let Some(price) = &price {
-        inventory.set_price(&sku, price).await?;
+    let change = async {
+        if let Some(price) = &price {
+            inventory.set_price(&sku, price).await?;
+        }
+        Ok(inventory.receive(&sku, body.quantity, key.as_deref()).await?)
+    };
+    app.change_stock(&caller, "inventory.received", &sku, change).await
+}
+
+impl App {
+    /// Changes a SKU's stock, with its entry in the audit log.
+    async fn change_stock(
+        &self,
+        caller: &Caller,
+        action: &'static str,
+        sku: &str,
+        change: impl Future<Output = Result<Stock, Problem>>,
+    ) -> Result<Response, Problem> {
+        let before = match Inventory::new(&**self.service.store()).stock(sku).await {
+            Ok(stock) => Some(json!(stock)),
+            Err(InventoryError::UnknownSku(_)) => None,
+            Err(error) => return Err(error.into()),
+        };
+        let after = |stock: &Stock| Some(json!(stock));
+        let subject = format!("sku:{sku}");
+        let stock = self.audited(caller, action, subject, before, change, after).await?;
+        Ok(answer(&stock))
     }
-    Ok(answer(&inventory.receive(&sku, body.quantity, key.as_deref()).await?))
 }
 
 fn price(body: &ReceiveBody) -> Result<Option<Price>, Problem> {
@@ -159,7 +183,8 @@ pub(crate) async fn count(
     let bytes = body::read(body, &app.options).await?;
     let body: CountBody = body::parse(&bytes)?;
     let inventory = Inventory::new(&**app.service.store());
-    Ok(answer(&inventory.count(&sku, body.quantity, key.as_deref()).await?))
+    let change = async { Ok(inventory.count(&sku, body.quantity, key.as_deref()).await?) };
+    app.change_stock(&caller, "inventory.counted", &sku, change).await
 }
 
 /// What an order holds.

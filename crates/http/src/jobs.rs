@@ -106,8 +106,15 @@ impl From<Job> for JobView {
 
 impl App {
     /// Makes a job and answers with it, 202, and where it can be followed.
-    pub(crate) async fn start_job(&self, task: Task, by: std::sync::Arc<str>) -> Result<Response, Problem> {
-        let job = self.service.start_job(task, by).await?;
+    pub(crate) async fn start_job(&self, task: Task, caller: &Caller) -> Result<Response, Problem> {
+        let (action, subject) = match &task {
+            Task::Erase { customer, .. } => ("customer.erased", format!("customer:{customer}")),
+            Task::Redrive { .. } => ("dead-letters.redriven", "dead-letters".to_owned()),
+        };
+        let change = async { Ok(self.service.start_job(task, caller.by.clone()).await?) };
+        // What it was asked and what came of it stands in the job.
+        let after = |job: &Job| Some(serde_json::json!({"job": job.id}));
+        let job = self.audited(caller, action, subject, None, change, after).await?;
         let location = format!("/v1/jobs/{}", job.id);
         let mut response = json_response(StatusCode::ACCEPTED, &JobView::from(job));
         insert(response.headers_mut(), LOCATION, &location);
@@ -145,6 +152,16 @@ pub(crate) async fn stop(
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
     caller.needs(Scope::Operate)?;
-    let job = app.service.stop_job(job_id(&id)?).await?.ok_or_else(|| unknown(&id))?;
+    let job = app.service.job(job_id(&id)?).await?.ok_or_else(|| unknown(&id))?;
+    let stood = |job: Job| {
+        let view = JobView::from(job);
+        serde_json::json!({"state": view.state, "matched": view.matched, "changed": view.changed})
+    };
+    let change = async { app.service.stop_job(job_id(&id)?).await?.ok_or_else(|| unknown(&id)) };
+    let after = |job: &Job| Some(stood(job.clone()));
+    let subject = format!("job:{id}");
+    let job = app
+        .audited(&caller, "job.stopped", subject, Some(stood(job)), change, after)
+        .await?;
     Ok(json_response(StatusCode::OK, &JobView::from(job)))
 }

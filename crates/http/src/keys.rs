@@ -152,6 +152,11 @@ impl KeyRing {
         found
     }
 
+    /// All keys, revoked ones included, as the file has them now.
+    pub fn all(&self) -> Arc<Vec<Key>> {
+        self.keys()
+    }
+
     /// The keys, read again if the file has changed.
     fn keys(&self) -> Arc<Vec<Key>> {
         let mut state = self.state.lock();

@@ -4,6 +4,7 @@
 //! and goes out through the frame again, where a [`Problem`] gets its body.
 
 mod access;
+mod audit;
 mod batch;
 mod body;
 mod callbacks;
@@ -308,6 +309,7 @@ impl App {
             .route("/v1/orders/{id}/erase", post(erasure::order))
             .route("/v1/customers/{id}/erase", post(erasure::customer))
             .route("/v1/customers/{id}/export", get(erasure::export))
+            .route("/v1/audit", get(audit::list))
             .route("/v1/jobs", get(jobs::list))
             .route("/v1/jobs/{id}", get(jobs::one))
             .route("/v1/jobs/{id}/stop", post(jobs::stop))

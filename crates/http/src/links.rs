@@ -90,7 +90,10 @@ pub(crate) async fn rotate(
     Extension(caller): Extension<Caller>,
 ) -> Result<StatusCode, Problem> {
     caller.needs(Scope::Operate)?;
-    LinkKey::rotate(app.service.store().as_ref()).await?;
+    let store = app.service.store();
+    let change = async { Ok(LinkKey::rotate(store.as_ref()).await?) };
+    app.audited(&caller, "links.voided", "links".to_owned(), None, change, |_| None)
+        .await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

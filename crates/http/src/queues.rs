@@ -171,7 +171,15 @@ impl App {
         body::is_json(&parts.headers)?;
         let asked: DeadItemsBody = body::parse(&body::read(body, &self.options).await?)?;
         within("ids", asked.ids.len() as u64, 1, DEAD_IDS_MAX)?;
-        let changed = self.service.move_dead_items(queue, &asked.ids, to).await?;
+        let action = match to {
+            DeadItemMove::Redrive => "queue.dead-letters-redriven",
+            DeadItemMove::Discard => "queue.dead-letters-discarded",
+        };
+        let change = async { Ok(self.service.move_dead_items(queue, &asked.ids, to).await?) };
+        let before = Some(serde_json::json!({"ids": asked.ids}));
+        let after = |changed: &u64| Some(serde_json::json!({"changed": changed}));
+        let subject = format!("queue:{queue}");
+        let changed = self.audited(caller, action, subject, before, change, after).await?;
         Ok(json_response(StatusCode::OK, &DeadItemsMoved { changed }))
     }
 }

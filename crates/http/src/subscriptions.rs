@@ -7,6 +7,7 @@ use axum::http::StatusCode;
 use axum::http::header::LOCATION;
 use axum::response::Response;
 use comanda_deliver::{DeliverError, Deliveries, Resend, Rotated, SecretKind};
+use comanda_engine::Act;
 use comanda_store::subscription::{Delivery, EventFilter, Ordering, Progress, Subscription};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -282,7 +283,33 @@ impl From<DeliverError> for Problem {
     }
 }
 
+/// A subscription as the audit log keeps it. A URL can carry a secret behind its path, or before its host.
+fn told(subscription: &Subscription) -> serde_json::Value {
+    let mut view = SubscriptionView::new(subscription.clone());
+    let url = view.url.split(['?', '#']).next().unwrap_or_default();
+    view.url = match (url.split_once("://"), url.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://{host}"),
+        _ => url.to_owned(),
+    };
+    serde_json::json!(view)
+}
+
 impl App {
+    /// Changes a subscription, with its entry in the audit log.
+    async fn change_one<T>(
+        &self,
+        caller: &Caller,
+        action: &'static str,
+        id: &str,
+        change: impl Future<Output = Result<T, Problem>>,
+        after: impl FnOnce(&T) -> Option<serde_json::Value>,
+    ) -> Result<T, Problem> {
+        let (before, _) = self.deliveries()?.get(id).await?;
+        let subject = format!("subscription:{id}");
+        self.audited(caller, action, subject, Some(told(&before)), change, after)
+            .await
+    }
+
     fn deliveries(&self) -> Result<&Deliveries, Problem> {
         let none = || Problem::new("not-supported", "this server keeps no subscriptions");
         self.options.deliveries.as_ref().ok_or_else(none)
@@ -334,7 +361,25 @@ pub(crate) async fn create(
             Signature::Ed25519 => SecretKind::Asymmetric,
         },
     };
-    let made = SubscriptionView::told(app.deliveries()?.create(request).await?);
+    let deliveries = app.deliveries()?;
+    let act = Act {
+        by: caller.by.clone(),
+        action: "subscription.created",
+        // Its id is given when it is made.
+        subject: "subscription:new".to_owned(),
+        before: None,
+    };
+    let mut begun = app.service.begin_act(act).await?;
+    let made = deliveries.create(request).await.map_err(Problem::from);
+    let ended = match &made {
+        Ok(made) => {
+            begun.name(format!("subscription:{}", made.subscription.id));
+            Ok(Some(told(&made.subscription)))
+        }
+        Err(problem) => Err(problem.code.to_owned()),
+    };
+    app.service.end_act(begun, ended).await;
+    let made = SubscriptionView::told(made?);
     let mut response = json_response(StatusCode::CREATED, &made);
     insert(
         response.headers_mut(),
@@ -368,7 +413,10 @@ pub(crate) async fn remove(
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
     caller.needs(Scope::Operate)?;
-    app.deliveries()?.remove(&id).await?;
+    let deliveries = app.deliveries()?;
+    let change = async { Ok(deliveries.remove(&id).await?) };
+    app.change_one(&caller, "subscription.deleted", &id, change, |()| None)
+        .await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -379,7 +427,12 @@ pub(crate) async fn pause(
 ) -> Result<Response, Problem> {
     caller.needs(Scope::Operate)?;
     let reason = format!("paused by {}", caller.by);
-    let subscription = app.deliveries()?.pause(&id, reason).await?;
+    let deliveries = app.deliveries()?;
+    let change = async { Ok(deliveries.pause(&id, reason).await?) };
+    let after = |now: &Subscription| Some(told(now));
+    let subscription = app
+        .change_one(&caller, "subscription.paused", &id, change, after)
+        .await?;
     Ok(json_response(StatusCode::OK, &SubscriptionView::new(subscription)))
 }
 
@@ -389,7 +442,12 @@ pub(crate) async fn resume(
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
     caller.needs(Scope::Operate)?;
-    let subscription = app.deliveries()?.resume(&id).await?;
+    let deliveries = app.deliveries()?;
+    let change = async { Ok(deliveries.resume(&id).await?) };
+    let after = |now: &Subscription| Some(told(now));
+    let subscription = app
+        .change_one(&caller, "subscription.resumed", &id, change, after)
+        .await?;
     Ok(json_response(StatusCode::OK, &SubscriptionView::new(subscription)))
 }
 
@@ -406,7 +464,12 @@ pub(crate) async fn rotate(
         return Err(Problem::new("invalid-request", detail));
     }
     let keep = asked.keep_seconds.map(Duration::from_secs);
-    let rotated = app.deliveries()?.rotate(&id, keep).await?;
+    let deliveries = app.deliveries()?;
+    let change = async { Ok(deliveries.rotate(&id, keep).await?) };
+    let after = |rotated: &Rotated| Some(told(&rotated.subscription));
+    let rotated = app
+        .change_one(&caller, "subscription.secret-rotated", &id, change, after)
+        .await?;
     Ok(json_response(StatusCode::OK, &SubscriptionView::told(rotated)))
 }
 
@@ -426,11 +489,18 @@ pub(crate) async fn resend(
             return Err(Problem::new("invalid-request", detail));
         }
     };
-    let resent = app.deliveries()?.resend(&id, resend).await?;
-    let answer = ResendAnswer {
-        orders: resent.orders,
-        more: resent.more,
+    let deliveries = app.deliveries()?;
+    let change = async {
+        let resent = deliveries.resend(&id, resend).await?;
+        Ok(ResendAnswer {
+            orders: resent.orders,
+            more: resent.more,
+        })
     };
+    let after = |answer: &ResendAnswer| Some(serde_json::json!({"orders": answer.orders}));
+    let answer = app
+        .change_one(&caller, "subscription.resent", &id, change, after)
+        .await?;
     Ok(json_response(StatusCode::ACCEPTED, &answer))
 }
 

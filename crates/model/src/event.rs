@@ -5,10 +5,10 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::changed::Changed;
 use crate::json::Json;
 
-/// One recorded change of an order. It names what changed and carries no copy of the data, so that erasing an
-/// order's data stays one act.
+/// One recorded change of an order. It names what changed; on the wire it carries no copy of the data.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
     /// 1 for the acceptance, then without gaps.
@@ -28,9 +28,9 @@ pub struct Event {
     /// Why, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// JSON pointers (RFC 6901) of the data that an edit changed.
+    /// What an edit changed of the data. Its values stay within the house: see [`Changed`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub changed: Vec<String>,
+    pub changed: Vec<Changed>,
 }
 
 /// The kinds of event.

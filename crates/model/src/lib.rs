@@ -4,6 +4,7 @@
 //! Nothing here does I/O, reads a clock or draws a random number: time and chance are handed in, so that every
 //! decision can be replayed. Everything else in the workspace is built around [`decision::decide`].
 
+pub mod changed;
 pub mod decision;
 pub mod event;
 pub mod expression;
@@ -15,6 +16,7 @@ pub mod order;
 pub mod order_type;
 pub mod template;
 
+pub use changed::{Changed, Values};
 pub use event::{Attempt, Event, EventKind, Outcome};
 pub use id::{CommitId, OrderId, Token, TypeHash};
 pub use json::Json;

@@ -313,12 +313,7 @@ impl Writer<'_> {
             };
             let (from, to) = (name(&event.from)?, name(&event.to)?);
             let by = self.dictionary.intern_name(self.connection, &event.by)?;
-            let changed = if event.changed.is_empty() {
-                None
-            } else {
-                let text = serde_json::to_string(&event.changed);
-                Some(text.map_err(|error| StoreError::failed("write an event as JSON", error))?)
-            };
+            let changed = row::changed_text(event)?;
             self.statements.insert_event.execute(params![
                 position,
                 seq,

@@ -36,16 +36,16 @@ impl Writer<'_> {
                 accepted.traceparent,
                 row::acceptance_sum(seq, accepted, keys.as_deref())
             ])?;
-        for (position, mut event) in self.events_with_reasons(seq)? {
+        for (position, mut event) in self.events_with_texts(seq)? {
             event.reason = None;
-            let changed = self
-                .connection
-                .prepare_cached("SELECT changed FROM events WHERE position = ?1")?
-                .query_row([position], |row| row.get::<_, Option<String>>(0))?;
+            for changed in &mut event.changed {
+                changed.values = None;
+            }
+            let changed = row::changed_text(&event)?;
             let sum = row::event_sum(position, seq, &event, changed.as_deref());
             self.connection
-                .prepare_cached("UPDATE events SET reason = NULL, crc = ?2 WHERE position = ?1")?
-                .execute(params![position, sum])?;
+                .prepare_cached("UPDATE events SET reason = NULL, changed = ?2, crc = ?3 WHERE position = ?1")?
+                .execute(params![position, changed, sum])?;
         }
         for mut attempt in self.attempts_with_texts(seq)? {
             attempt.reason = None;
@@ -59,11 +59,11 @@ impl Writer<'_> {
         self.empty_items(seq)
     }
 
-    fn events_with_reasons(&mut self, seq: i64) -> Result<Vec<(i64, Event)>, Failure> {
+    fn events_with_texts(&mut self, seq: i64) -> Result<Vec<(i64, Event)>, Failure> {
         const SQL: &str = concat!(
             "SELECT ",
             row::event_columns!(),
-            " FROM events e WHERE e.seq = ?1 AND e.reason IS NOT NULL"
+            " FROM events e WHERE e.seq = ?1 AND (e.reason IS NOT NULL OR e.changed IS NOT NULL)"
         );
         let mut statement = self.connection.prepare_cached(SQL)?;
         let mut rows = statement.query([seq])?;

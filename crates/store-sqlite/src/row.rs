@@ -375,6 +375,17 @@ pub(crate) fn event_sum(position: i64, seq: i64, event: &Event, changed: Option<
         .finish()
 }
 
+/// What an event changed, as the column keeps it.
+pub(crate) fn changed_text(event: &Event) -> Result<Option<String>, StoreError> {
+    if event.changed.is_empty() {
+        return Ok(None);
+    }
+    let text = serde_json::to_string(&event.changed);
+    Ok(Some(text.map_err(|error| {
+        StoreError::failed("write an event as JSON", error)
+    })?))
+}
+
 /// Reads an event: its position, its order's `seq`, and the event. `order` names it in errors.
 pub(crate) fn event(
     connection: &Connection,

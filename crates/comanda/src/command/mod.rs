@@ -2,6 +2,7 @@
 
 mod approval;
 mod archived;
+mod audit;
 mod backup;
 pub(crate) mod bench;
 mod built_in;
@@ -96,6 +97,7 @@ pub fn run(cli: Cli, steps: RustSteps) -> Result<(), Failure> {
             built_in::shipments(&remote, command, output).await
         }),
         Command::Demo(command) => remotely(&global, async |remote| built_in::demo(&remote, command, output).await),
+        Command::Audit(args) => remotely(&global, async |remote| audit::run(&remote, args, output).await),
         Command::Erase(args) => remotely(&global, async |remote| jobs::erase(&remote, args, output).await),
         Command::Jobs(command) => remotely(&global, async |remote| jobs::run(&remote, command, output).await),
         Command::Export(args) => match args.data.clone() {

@@ -87,6 +87,8 @@ pub struct Config {
     pub shipments: Shipments,
     /// How long final orders are kept; `None` for ever.
     pub final_kept: Option<Duration>,
+    /// How long entries of the audit log are kept.
+    pub audit_kept: Duration,
     /// How events are sent.
     pub deliveries: Deliveries,
     /// Whom events are sent to.

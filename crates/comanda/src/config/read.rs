@@ -177,6 +177,7 @@ impl Reader<'_> {
                 positive(text).map(Some)
             }
         });
+        let audit_kept = self.parse("retention.audit_kept", positive);
         let deliveries = self.deliveries();
         let subscriptions = self.subscriptions();
         let customers = self.customers();
@@ -220,6 +221,7 @@ impl Reader<'_> {
             payments: payments?,
             shipments: shipments?,
             final_kept: final_kept?,
+            audit_kept: audit_kept?,
             deliveries: deliveries?,
             subscriptions,
             mail: mail?,

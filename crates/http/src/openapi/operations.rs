@@ -1,5 +1,6 @@
 //! The operations: what each route is for, what it takes, and what it answers.
 
+mod audit;
 mod erasure;
 
 /// One operation.
@@ -95,7 +96,7 @@ const SUBSCRIPTION: Operation = Operation {
 
 /// All operations, in the order of the description.
 pub(super) fn operations() -> impl Iterator<Item = &'static Operation> {
-    OPERATIONS.iter().chain(erasure::OPERATIONS)
+    OPERATIONS.iter().chain(erasure::OPERATIONS).chain(audit::OPERATIONS)
 }
 
 const OPERATIONS: &[Operation] = &[

@@ -5,6 +5,7 @@
 use serde_json::Value;
 use utoipa::{OpenApi, ToSchema};
 
+use crate::audit::AuditView;
 use crate::callbacks::{ApproveBody, CallbackTaken, RejectBody};
 use crate::claims::{
     ClaimBody, ClaimOutcome, ClaimedItem, CompleteBody, CompleteItem, FailBody, FailItem, FailKind, HeartbeatBody,
@@ -124,6 +125,14 @@ enum WorkState {
 #[schema(rename_all = "camelCase")]
 struct OrderPage {
     items: Vec<Order>,
+    /// Where the next page begins; null when there is nothing more.
+    next_cursor: Option<String>,
+}
+
+#[derive(ToSchema)]
+#[schema(rename_all = "camelCase")]
+struct AuditPage {
+    items: Vec<AuditView>,
     /// Where the next page begins; null when there is nothing more.
     next_cursor: Option<String>,
 }
@@ -374,6 +383,8 @@ struct Fault {
         DiscardBody,
         SweepView,
         SweepItemView,
+        AuditPage,
+        AuditView,
         EraseBody,
         ErasableView,
         NotFinalView,

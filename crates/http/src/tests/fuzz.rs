@@ -99,6 +99,11 @@ const NAMES: &[&str] = &[
     "event",
     "cause",
     "before",
+    "by",
+    "action",
+    "subject",
+    "since",
+    "until",
     "x",
 ];
 

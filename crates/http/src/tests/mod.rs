@@ -1,5 +1,6 @@
 //! The whole API over an engine with an in-memory store: what goes in, what comes out.
 
+mod audit;
 mod callbacks;
 mod changes;
 mod dead_letters;

@@ -6,8 +6,10 @@ use serde_json::Value;
 
 use super::draft::Draft;
 use super::{Change, Command, Edit, Input, RedriveFrom, Rejection, later};
+use crate::changed::{Changed, TYPE_VERSION};
 use crate::event::EventKind;
-use crate::json::scalar_text;
+use crate::id::TypeHash;
+use crate::json::{Json, scalar_text};
 use crate::order::{AfterUndo, DoneState, Intent, Order, Phase, StepAt, WorkKind};
 use crate::order_type::OrderType;
 
@@ -164,8 +166,12 @@ impl Draft<'_> {
                 name: self.order.head.status.clone(),
             });
         }
-        self.order.head.type_hash = self.order_type.hash;
-        self.event(EventKind::Redriven, self.input.by.clone(), None);
+        let before = std::mem::replace(&mut self.order.head.type_hash, self.order_type.hash);
+        let moved = (before != self.order_type.hash).then(|| {
+            let text = |hash: TypeHash| Some(Json::from(&Value::String(hash.to_string())));
+            Changed::new(TYPE_VERSION, text(before), text(self.order_type.hash))
+        });
+        self.event(EventKind::Redriven, self.input.by.clone(), None).changed = moved.into_iter().collect();
         match from {
             RedriveFrom::FailedStep => self.take_up(dead.edited, dead.undo_failed)?,
             RedriveFrom::Start => {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use super::cause::cause;
 use super::{Change, Enqueue, Input, LaneEntry, LaneMove, MissingField, Rejection, later, missing_fields, shown};
 use crate::bounds::{DONE_MAX, TEXT_BYTES_MAX};
 use crate::event::{Attempt, Event, EventKind};
@@ -579,16 +580,4 @@ pub fn context(order: &Order) -> Result<minijinja::Value, String> {
     );
     context.insert("steps".to_owned(), Value::Object(steps));
     Ok(from_json(&Value::Object(context)))
-}
-
-/// What dead letters of the same cause have in common: the step, and the reason with everything that differs from
-/// order to order (numbers, ids, quoted text) left out.
-pub(super) fn cause(step: &str, reason: &str) -> String {
-    let mut words = Vec::new();
-    for word in reason.split_whitespace() {
-        let has_digit = word.bytes().any(|byte| byte.is_ascii_digit());
-        let code = word.len() == 3 && word.bytes().all(|byte| byte.is_ascii_digit());
-        words.push(if has_digit && !code { "#" } else { word });
-    }
-    bounded(format!("{step}: {}", words.join(" ")), 200)
 }

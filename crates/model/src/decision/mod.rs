@@ -7,6 +7,7 @@
 
 mod accept;
 mod callback;
+mod cause;
 mod command;
 mod draft;
 mod erase;
@@ -24,6 +25,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use uuid::Uuid;
 
+use crate::changed::Changed;
 use crate::event::{Attempt, Event};
 use crate::json::Json;
 use crate::ledger::{HoldMove, LedgerLine};
@@ -161,8 +163,8 @@ pub enum Command {
 pub struct Edit {
     /// The whole new data.
     pub data: Json,
-    /// JSON pointers of what differs.
-    pub changed: Vec<String>,
+    /// What differs.
+    pub changed: Vec<Changed>,
 }
 
 /// Where a redrive takes up.

@@ -299,7 +299,7 @@ fn an_edited_dead_letter_gets_a_new_visit() {
     let visit = order.head.work.clone().unwrap().visit;
     let edit = Edit {
         data: Json::parse(r#"{"customer":"c1","carrier":"rail"}"#).unwrap(),
-        changed: vec!["/carrier".into()],
+        changed: vec![Changed::new("/carrier", None, None)],
     };
     let change = decide(
         &order,
@@ -418,7 +418,7 @@ fn a_status_that_lacks_its_fields_is_refused_or_dies() {
     assert!(order.head.dead.clone().unwrap().reason.contains("/carrier"));
     let edit = Edit {
         data: Json::parse(CARRIED).unwrap(),
-        changed: vec!["/carrier".into()],
+        changed: vec![Changed::new("/carrier", None, None)],
     };
     let order = decide(
         &order,
@@ -440,7 +440,7 @@ fn what_is_fixed_at_acceptance_cannot_be_edited() {
     let order = accepted(&order_type, CARRIED);
     let edit = Edit {
         data: Json::parse(r#"{"customer":"c2","carrier":"post"}"#).unwrap(),
-        changed: vec!["/customer".into()],
+        changed: vec![Changed::new("/customer", None, None)],
     };
     assert!(matches!(
         decide(&order, &order_type, Command::Edit(edit), &input(1)),

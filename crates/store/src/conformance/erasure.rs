@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use comanda_model::decision::{Command, StepOutcome};
 use comanda_model::order_type::DeadLetterInLane;
-use comanda_model::{EventKind, Json, Outcome, Phase};
+use comanda_model::{Event, EventKind, Json, Outcome, Phase};
 
 use super::sample::{Shop, done, failed, laned};
 use crate::{CommitError, FeedStart, ListQuery, Store};
@@ -27,6 +27,8 @@ pub async fn an_erased_order_tells_nothing(store: Arc<dyn Store>) {
     let reserved = shop.working(&shop.order(id).await, None, done_with);
     shop.put(reserved).await.expect("the step is done");
     assert_eq!(shop.order(id).await.results.len(), 1);
+    let edit = shop.editing(&shop.order(id).await, data);
+    shop.put(edit).await.expect("the data is edited");
     let cancel = Command::Cancel {
         reason: Some("ann has moved".to_owned()),
         in_flight: false,
@@ -95,9 +97,18 @@ pub async fn an_erased_order_tells_nothing(store: Arc<dyn Store>) {
             (before.number, before.kind, before.at)
         );
         assert_eq!(after.reason, None);
+        let pointers = |event: &Event| event.changed.iter().map(|one| one.pointer.clone()).collect::<Vec<_>>();
+        assert_eq!(pointers(after), pointers(before));
+        assert!(after.changed.iter().all(|one| one.values.is_none()), "{after:?}");
     }
     let attempts_after = store.attempts(id, 0, 100).await.unwrap();
     assert_eq!(attempts_after.len(), attempts.len());
+    assert!(
+        events
+            .iter()
+            .any(|event| event.changed.iter().any(|one| one.values.is_some())),
+        "an edit keeps its values until then"
+    );
     assert!(attempts.iter().any(|attempt| attempt.outcome == Outcome::Failed));
     for (after, before) in attempts_after.iter().zip(&attempts) {
         assert_eq!(

@@ -7,7 +7,7 @@ use comanda_model::decision::{self, Change, Command, Due, Edit, Input, Report, S
 use comanda_model::order_type::{
     Action, Branch, DeadLetterInLane, Deadline, Exhausted, Fifo, FifoScope, Initial, Retry, Status, Step,
 };
-use comanda_model::{CommitId, Json, Order, OrderId, OrderType, Phase, Token, TypeHash};
+use comanda_model::{Changed, CommitId, Json, Order, OrderId, OrderType, Phase, Token, TypeHash};
 use jiff::Timestamp;
 use uuid::Uuid;
 
@@ -413,7 +413,7 @@ impl Shop {
     pub fn editing(&self, order: &Order, data: &str) -> Commit {
         let edit = Edit {
             data: json(data),
-            changed: vec!["/note".to_owned()],
+            changed: vec![Changed::new("/note", None, Some(Json::from_valid(r#""ring twice""#)))],
         };
         self.commanding(order, Command::Edit(edit))
     }

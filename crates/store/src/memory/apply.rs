@@ -184,6 +184,9 @@ impl State {
         row.order.results.clear();
         for (_, event) in &mut row.events {
             event.reason = None;
+            for changed in &mut event.changed {
+                changed.values = None;
+            }
         }
         for attempt in &mut row.attempts {
             attempt.reason = None;

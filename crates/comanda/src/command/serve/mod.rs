@@ -1,5 +1,6 @@
 //! `comanda serve`: puts the parts together, runs them until a signal comes, and takes them apart in order.
 
+mod audit;
 mod banner;
 mod built_in;
 mod retention;
@@ -107,6 +108,7 @@ async fn serve_until(
         KeyRing::open(&config.keys_file).map_err(|error| Failure::process("the API keys could not be read", error))?,
     );
     let keyed = !keys.is_empty();
+    let audited_keys = keys.clone();
     let deliveries = deliveries(config, service).await?;
     let intake = intake(config, service).await?;
     let render = metrics.clone();
@@ -129,6 +131,12 @@ async fn serve_until(
     if let Some(kept) = config.final_kept {
         background.spawn(retention::run(service.store().clone(), kept, stop.clone()));
     }
+    background.spawn(audit::run(
+        service.clone(),
+        audited_keys,
+        config.audit_kept,
+        stop.clone(),
+    ));
     if config.watch {
         background.spawn(watch::run(
             config.order_types.clone(),

@@ -131,7 +131,7 @@ fn random_walk(order_type: &OrderType, acts: Vec<Act>) -> Result<(), TestCaseErr
         };
         let edit = Edit {
             data: Json::parse(r#"{"customer":"c1","carrier":"air"}"#).unwrap(),
-            changed: vec!["/carrier".into()],
+            changed: vec![Changed::new("/carrier", None, None)],
         };
         let command = |command| decide(&order, order_type, command, &now).ok();
         let change = match act {
