@@ -145,6 +145,22 @@ async fn faults_strike_what_was_stalled_when_it_is_resumed() {
 }
 
 #[tokio::test]
+async fn stalled_commits_can_be_let_through_one_at_a_time() {
+    let (shop, faults) = shop();
+    faults.stall();
+    let (one, two) = (shop.accepting("{}"), shop.accepting("{}"));
+    let (first, second) = (one.order.id(), two.order.id());
+    let mut tickets = shop.store.commit(vec![one, two]);
+    assert!(faults.let_one_through());
+    tickets.remove(0).await.unwrap();
+    assert!(shop.store.order(first).await.unwrap().is_some());
+    assert!(shop.store.order(second).await.unwrap().is_none());
+    assert_eq!(faults.staged(), 1);
+    assert!(faults.let_one_through() && !faults.let_one_through());
+    tickets.remove(0).await.unwrap();
+}
+
+#[tokio::test]
 async fn what_is_stalled_is_made_durable_by_closing() {
     let (shop, faults) = shop();
     faults.stall();

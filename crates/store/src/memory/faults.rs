@@ -62,6 +62,19 @@ impl Faults {
         self.0.announce(newest);
     }
 
+    /// Applies the first commit that was staged, and goes on staging. Answers whether there was one.
+    pub fn let_one_through(&self) -> bool {
+        let mut inner = self.0.inner.lock();
+        let Some((commit, answer)) = inner.faults.staged.pop_front() else {
+            return false;
+        };
+        inner.settle(commit, answer);
+        let newest = inner.state.last_position;
+        drop(inner);
+        self.0.announce(newest);
+        true
+    }
+
     /// Ends the claims of the process, as when it has died; those of workers from outside stand. What is staged dies
     /// with it: it is not applied, and its tickets resolve as unknown.
     pub fn crash(&self) {
