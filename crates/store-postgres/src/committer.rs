@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use comanda_store::{Commit, CommitError, Receipt, StoreError, Ticket};
 use jiff::Timestamp;
@@ -25,6 +25,9 @@ use crate::server::Server;
 const BATCH_MAX: usize = 256;
 /// The most bytes of data in one batch, so that no message grows past what is reasonable.
 const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// For how long a batch that could not be written tells that none can be. Only another batch can tell whether there is room
+/// again, and none comes while whoever sends them looks whether this node is ready.
+const UNWRITABLE_KEPT: Duration = Duration::from_secs(5);
 /// When a full queue tells to try again.
 const BUSY_AFTER: Duration = Duration::from_secs(1);
 
@@ -48,6 +51,8 @@ pub(crate) struct Queue {
     inner: Mutex<Inner>,
     filled: Notify,
     commits_max: usize,
+    /// Why the last batch could not be written, and when, if it could not.
+    unwritable: Mutex<Option<(Instant, StoreError)>>,
 }
 
 impl Queue {
@@ -57,6 +62,29 @@ impl Queue {
             inner: Mutex::default(),
             filled: Notify::new(),
             commits_max,
+            unwritable: Mutex::default(),
+        }
+    }
+
+    /// Why nothing can be written, as far as is known: a batch has lately failed for it, and none succeeded since.
+    pub(crate) fn unwritable(&self) -> Option<StoreError> {
+        let unwritable = self.unwritable.lock();
+        let (at, error) = unwritable.as_ref()?;
+        (at.elapsed() < UNWRITABLE_KEPT).then(|| error.clone())
+    }
+
+    /// Learns from a batch whether the server writes.
+    fn learn<T>(&self, sent: &Result<T, Failure>) {
+        let mut unwritable = self.unwritable.lock();
+        match sent {
+            Ok(_) => *unwritable = None,
+            Err(Failure::NotApplied { error, .. })
+                if matches!(error, StoreError::Full(_) | StoreError::ReadOnly(_)) =>
+            {
+                *unwritable = Some((Instant::now(), error.clone()));
+            }
+            // Of these the server's own answers tell.
+            Err(_) => {}
         }
     }
 
@@ -163,7 +191,9 @@ impl Committer {
         })?;
         let mut parameters = batch.parameters();
         parameters.push((&self.node, Type::UUID));
-        let rows = self.server.ask_again(WHAT, statement, &parameters).await?;
+        let sent = self.server.ask_again(WHAT, statement, &parameters).await;
+        self.queue.learn(&sent);
+        let rows = sent?;
         if let Some(clock) = rows.first().map(|row| row.get::<_, Timestamp>("clock")) {
             self.clock.learn(clock);
         }

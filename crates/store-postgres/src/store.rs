@@ -548,6 +548,9 @@ impl Store for PostgresStore {
         if !self.queue.is_open() {
             return Err(closed(WHAT));
         }
+        if let Some(error) = self.queue.unwritable() {
+            return Err(error);
+        }
         let rows = self
             .ask(WHAT, "SELECT current_setting('transaction_read_only') = 'on'", &[])
             .await?;

@@ -143,7 +143,32 @@ fn empty_directory() -> PathBuf {
 impl Cluster {
     /// Makes and starts a server with further settings, such as `fsync=off`.
     pub fn start(settings: &[&str]) -> Self {
+        Self::made(empty_directory(), settings)
+    }
+
+    /// As [`Self::start`], on a disk that can be made full.
+    pub fn start_on_small_disk() -> Self {
         let directory = empty_directory();
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../store-postgres/tests/support/full.c");
+        // Beside its data, where the server's own user can read it.
+        run(Command::new("cc")
+            .args(["-O1", "-shared", "-fPIC", "-o"])
+            .arg(directory.join("full.so"))
+            .arg(source));
+        Self::made(directory, &[])
+    }
+
+    /// From now on the server's files cannot grow.
+    pub fn fill_disk(&self) {
+        std::fs::write(self.directory.join("full"), "").expect("the file can be made");
+    }
+
+    /// The disk has room again.
+    pub fn free_disk(&self) {
+        std::fs::remove_file(self.directory.join("full")).expect("the file is there");
+    }
+
+    fn made(directory: PathBuf, settings: &[&str]) -> Self {
         let data = directory.join("data");
         run(as_server("initdb").arg("-D").arg(&data).args([
             "-U",
@@ -296,7 +321,14 @@ fn start(directory: &Path, port: u16, settings: &[&str]) -> bool {
     for setting in settings {
         options.push_str(&format!(" -c {setting}"));
     }
-    let status = as_server("pg_ctl")
+    let mut command = as_server("pg_ctl");
+    let library = directory.join("full.so");
+    if library.exists() {
+        command
+            .env("LD_PRELOAD", library)
+            .env("FULL_DISK", directory.join("full"));
+    }
+    let status = command
         .arg("-D")
         .arg(directory.join("data"))
         .arg("-l")
