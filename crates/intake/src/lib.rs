@@ -10,6 +10,7 @@
 
 mod directory;
 mod feed;
+mod lease;
 mod message;
 mod progress;
 mod rejected;

@@ -14,7 +14,7 @@ use comanda_store::{PutError, Record, Store, StoreError};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 
 use crate::message::{Envelope, Message};
 
@@ -107,23 +107,35 @@ impl Rejections {
         }
     }
 
-    /// How many there are.
+    /// The places as they are: where other processes use them too, as the store has them.
+    async fn places(&self) -> Result<MutexGuard<'_, BTreeMap<usize, Place>>, StoreError> {
+        let mut places = self.places.lock().await;
+        if self.store.capabilities().many_nodes {
+            *places = self.read().await?;
+        }
+        Ok(places)
+    }
+
+    /// How many there are, as far as is known: where the store does not answer, how many there were.
     pub(crate) async fn count(&self) -> usize {
-        let places = self.places.lock().await;
+        let places = match self.places().await {
+            Ok(places) => places,
+            Err(_) => self.places.lock().await,
+        };
         places.values().filter(|place| place.rejected.is_some()).count()
     }
 
     /// All of them, longest tried first.
-    pub(crate) async fn all(&self) -> Vec<Rejected> {
-        let places = self.places.lock().await;
+    pub(crate) async fn all(&self) -> Result<Vec<Rejected>, StoreError> {
+        let places = self.places().await?;
         let mut all: Vec<Rejected> = places.values().filter_map(|place| place.rejected.clone()).collect();
         all.sort_by_key(|rejected| rejected.at);
-        all
+        Ok(all)
     }
 
     /// Keeps a message with the reason; one that is kept already keeps its place.
     pub(crate) async fn keep(&self, message: &Message, reason: &str, at: Timestamp) -> Result<(), KeepError> {
-        let mut places = self.places.lock().await;
+        let mut places = self.places().await?;
         let there = |place: &Place| place.rejected.as_ref().is_some_and(|one| one.id == message.id);
         let known = places.iter().find(|(_, place)| there(place)).map(|(place, _)| *place);
         let free = |place: &usize| places.get(place).is_none_or(|place| place.rejected.is_none());
@@ -132,32 +144,41 @@ impl Rejections {
             None => (0..REJECTED_MAX).find(free).ok_or(KeepError::Full)?,
         };
         let body = &message.body[..message.body.len().min(BODY_BYTES_MAX)];
-        let mut parts = 0;
-        if known.is_none() {
-            // The body first: a place that names a body has it whole.
-            for part in body.chunks(PART_BYTES) {
-                self.put_part(place, parts, part).await?;
-                parts += 1;
-            }
-        } else if let Some(one) = places.get(&place).and_then(|place| place.rejected.as_ref()) {
-            parts = one.parts;
-        }
-        let rejected = Rejected {
+        let mut rejected = Rejected {
             id: message.id.clone(),
             reason: comanda_model::order::bounded(reason.to_owned(), REASON_BYTES_MAX),
             at,
             bytes: message.body.len() as u64,
             envelope: message.envelope,
             truncated: message.body.len() > BODY_BYTES_MAX,
-            parts,
+            parts: 0,
         };
+        let before = places.get(&place).and_then(|place| place.rejected.as_ref());
+        match before.filter(|one| known.is_some() && one.truncated == rejected.truncated) {
+            Some(whole) => rejected.parts = whole.parts,
+            None => {
+                if self.store.capabilities().many_nodes {
+                    // The place first, so that no two processes write one body; until it is whole it cannot be tried again.
+                    let claimed = Rejected {
+                        truncated: true,
+                        ..rejected.clone()
+                    };
+                    self.put(&mut places, place, Some(claimed)).await?;
+                }
+                // The body before what names it as whole.
+                for part in body.chunks(PART_BYTES) {
+                    self.put_part(place, rejected.parts, part).await?;
+                    rejected.parts += 1;
+                }
+            }
+        }
         self.put(&mut places, place, Some(rejected)).await?;
         Ok(())
     }
 
     /// A message that is kept, if its body is whole.
     pub(crate) async fn message(&self, id: &str) -> Result<Option<Message>, StoreError> {
-        let places = self.places.lock().await;
+        let places = self.places().await?;
         let found = places.iter().find_map(|(place, one)| {
             let rejected = one.rejected.as_ref().filter(|one| one.id == id && !one.truncated)?;
             Some((*place, rejected.clone()))
@@ -182,7 +203,7 @@ impl Rejections {
 
     /// Keeps a message no longer.
     pub(crate) async fn release(&self, id: &str) -> Result<bool, StoreError> {
-        let mut places = self.places.lock().await;
+        let mut places = self.places().await?;
         let found = places.iter().find_map(|(place, one)| {
             let rejected = one.rejected.as_ref().filter(|one| one.id == id)?;
             Some((*place, rejected.parts))

@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::directory::{Directory, DirectoryOptions};
 use crate::feed::{Feed, FeedOptions};
+use crate::lease::Lease;
 use crate::message::Message;
 use crate::rejected::{KeepError, Rejected, Rejections};
 use crate::source::{Source, SourceError, Taken};
@@ -179,7 +180,7 @@ impl Intake {
     /// [`IntakeError::Store`] with [`StoreError::Unsupported`] if there are sources and the store keeps no records.
     pub async fn start(service: Service, configured: Vec<Configured>) -> Result<Self, IntakeError> {
         let mut sources = BTreeMap::new();
-        let mut pulled: Vec<(String, Box<dyn Source>)> = Vec::new();
+        let mut pulled: Vec<String> = Vec::new();
         for one in configured {
             let name = one.name.clone();
             let webhook = match &one.kind {
@@ -187,14 +188,8 @@ impl Intake {
                     name: name.clone(),
                     source,
                 })?),
-                Kind::Feed(options) => {
-                    let feed = Feed::new(options.clone(), service.store().clone(), &name)?;
-                    pulled.push((name.clone(), Box::new(feed)));
-                    None
-                }
-                Kind::Directory(options) => {
-                    let directory = Directory::new(options.clone(), service.store().clone(), &name);
-                    pulled.push((name.clone(), Box::new(directory)));
+                Kind::Feed(_) | Kind::Directory(_) => {
+                    pulled.push(name.clone());
                     None
                 }
             };
@@ -216,14 +211,20 @@ impl Intake {
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
-        for (name, source) in pulled {
+        for name in pulled {
+            // Made here for the first time, so that one that cannot be set up is told at the start.
+            let source = shared.source(&name)?;
             let (shared, stop) = (shared.clone(), shared.stop.clone());
             let tasks = shared.tasks.clone();
             tasks.spawn(async move {
+                let lease = Lease::new(shared.service.store(), &name);
                 // What is under way when it is stopped is given up, and comes again under the same ids.
                 tokio::select! {
                     () = stop.cancelled() => {}
-                    () = shared.pull(&name, source) => {}
+                    () = shared.pull(&name, source, lease.as_ref()) => {}
+                }
+                if let Some(lease) = lease {
+                    lease.release().await;
                 }
             });
         }
@@ -276,7 +277,7 @@ impl Intake {
 
     /// The rejected messages of a source, longest tried first.
     pub async fn rejected(&self, name: &str) -> Result<Vec<Rejected>, IntakeError> {
-        Ok(self.0.entry(name)?.rejections.all().await)
+        Ok(self.0.entry(name)?.rejections.all().await?)
     }
 
     /// Makes orders of rejected messages, with the settings and the types as they are now. Those that become one are
@@ -284,7 +285,7 @@ impl Intake {
     pub async fn retry(&self, name: &str, which: Which) -> Result<Retried, IntakeError> {
         let entry = self.0.entry(name)?;
         let mut retried = Retried::default();
-        for id in entry.chosen(which).await {
+        for id in entry.chosen(which).await? {
             let Some(message) = entry.rejections.message(&id).await? else {
                 let reason = "there is no such message, or it was too large to be kept whole".to_owned();
                 retried.rejected.push((id, reason));
@@ -309,7 +310,7 @@ impl Intake {
     pub async fn discard(&self, name: &str, which: Which) -> Result<u64, IntakeError> {
         let entry = self.0.entry(name)?;
         let mut discarded = 0;
-        for id in entry.chosen(which).await {
+        for id in entry.chosen(which).await? {
             discarded += u64::from(entry.rejections.release(&id).await?);
         }
         entry.count().await;
@@ -318,10 +319,10 @@ impl Intake {
 }
 
 impl Entry {
-    async fn chosen(&self, which: Which) -> Vec<String> {
+    async fn chosen(&self, which: Which) -> Result<Vec<String>, StoreError> {
         match which {
-            Which::Ids(ids) => ids,
-            Which::All => self.rejections.all().await.into_iter().map(|one| one.id).collect(),
+            Which::Ids(ids) => Ok(ids),
+            Which::All => Ok(self.rejections.all().await?.into_iter().map(|one| one.id).collect()),
         }
     }
 
@@ -435,9 +436,51 @@ impl Shared {
         all
     }
 
-    /// Takes messages from a source for ever.
-    async fn pull(&self, name: &str, mut source: Box<dyn Source>) {
+    /// What hands out the messages of a source that does so by itself, as far as it had come by what is durable.
+    fn source(&self, name: &str) -> Result<Box<dyn Source>, IntakeError> {
+        let store = self.service.store().clone();
+        match &self.entry(name)?.configured.kind {
+            Kind::Webhook(_) => Err(IntakeError::Unknown(name.to_owned())),
+            Kind::Feed(options) => Ok(Box::new(Feed::new(options.clone(), store, name)?)),
+            Kind::Directory(options) => Ok(Box::new(Directory::new(options.clone(), store, name))),
+        }
+    }
+
+    /// Takes messages from a source for ever; where several processes could, while it is this one's.
+    async fn pull(&self, name: &str, source: Box<dyn Source>, lease: Option<&Lease>) {
         let Ok(entry) = self.entry(name) else { return };
+        let Some(lease) = lease else {
+            return self.work(entry, source).await;
+        };
+        let mut next = Some(source);
+        loop {
+            lease
+                .take(|error| {
+                    let other = || "another process takes from it".to_owned();
+                    let why = error.map_or_else(other, |error| chain(error));
+                    entry.last_error.lock().replace(why);
+                })
+                .await;
+            entry.last_error.lock().take();
+            // One that another has gone on with is read anew.
+            let source = match next.take().map_or_else(|| self.source(name), Ok) {
+                Ok(source) => source,
+                Err(error) => {
+                    entry.last_error.lock().replace(chain(&error));
+                    tokio::time::sleep(WAIT_MAX).await;
+                    continue;
+                }
+            };
+            tokio::select! {
+                () = self.work(entry, source) => {}
+                () = lease.keep() => {}
+            }
+        }
+    }
+
+    /// Takes messages from a source until another process is seen to do so too.
+    async fn work(&self, entry: &Entry, mut source: Box<dyn Source>) {
+        let is_shared = self.service.store().capabilities().many_nodes;
         let mut wait = WAIT_FIRST;
         loop {
             let messages = match source.receive().await {
@@ -450,6 +493,10 @@ impl Shared {
             let taken = self.settled(entry, &messages).await;
             while let Err(error) = source.settle(&taken).await {
                 self.failed(entry, &error, &mut wait).await;
+                if is_shared && matches!(error, SourceError::Shared) {
+                    // Its place counts, not ours.
+                    return;
+                }
             }
             wait = WAIT_FIRST;
             entry.last_error.lock().take();
