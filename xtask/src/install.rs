@@ -22,6 +22,10 @@ pub fn all() -> Result<(), String> {
     if !is_there("node") {
         install_package("nodejs")?;
     }
+    // A real browser, for the pages.
+    if !is_there("chromium") {
+        install_package("chromium")?;
+    }
     if !is_there("openssl") {
         install_package("openssl")?;
     }

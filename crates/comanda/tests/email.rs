@@ -27,6 +27,10 @@ struct MailServer {
 
 impl MailServer {
     fn start(port: u16, directory: &Path) -> Self {
+        Self::start_with(port, directory, &[])
+    }
+
+    fn start_with(port: u16, directory: &Path, more: &[&str]) -> Self {
         let python = Path::new(env!("CARGO_TARGET_TMPDIR")).join("../tools/aiosmtpd/bin/python");
         assert!(
             python.exists(),
@@ -37,6 +41,7 @@ impl MailServer {
             .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/mail_server.py"))
             .arg(port.to_string())
             .arg(directory)
+            .args(more)
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -253,4 +258,74 @@ fn killed_at_any_moment_and_with_its_mail_server_away_it_tells_every_customer_an
         ids.values().all(|ids| ids.len() == 1),
         "one id however often it is sent: {ids:?}"
     );
+}
+
+#[test]
+fn tls_from_the_first_byte_is_spoken_and_a_wrong_certificate_is_sent_nothing() {
+    for (tls, mode) in [("tls", "tls"), ("starttls", "starttls")] {
+        let home = tempfile::tempdir().unwrap();
+        let port = free_port();
+        configure(home.path(), port);
+        let path = home.path().join("comanda.toml");
+        let configuration = std::fs::read_to_string(&path).unwrap();
+        let retries = ["\"20s\""; 30].join(", ");
+        std::fs::write(
+            &path,
+            format!("{configuration}tls = \"{tls}\"\n[deliveries]\nretries = [{retries}]\n"),
+        )
+        .unwrap();
+        // Of the authority that is trusted, for another host.
+        let wrong = MailServer::start_with(port, home.path(), &[mode, "DNS:mail.example.com"]);
+        let server = serve(home.path());
+        let order = purchase(&server, json!({"email": "ana@example.com"}));
+        let begun = Instant::now();
+        let tried = loop {
+            if let Some(tried) = notices(&server).into_iter().next_back() {
+                break tried;
+            }
+            assert!(begun.elapsed() < PATIENCE, "nothing was tried");
+        };
+        let reason = tried["reason"].as_str().unwrap();
+        assert_eq!(
+            (&tried["delivered"], &tried["status"]),
+            (&json!(false), &Value::Null),
+            "{tried}"
+        );
+        assert!(
+            reason.contains("certificate") && reason.contains("not valid for"),
+            "{tried}"
+        );
+        assert!(wrong.said.try_recv().is_err(), "it was told something");
+        // The right certificate, of an authority that nobody named.
+        drop(wrong);
+        let trusted = std::fs::read(home.path().join("ca.pem")).unwrap();
+        std::fs::remove_file(home.path().join("server.pem")).unwrap();
+        let stranger = MailServer::start_with(port, home.path(), &[mode]);
+        let unknown = loop {
+            let log = notices(&server);
+            let of_the_authority = |one: &&Value| {
+                let reason = one["reason"].as_str().unwrap();
+                reason.contains("invalid peer certificate") && !reason.contains("not valid for")
+            };
+            if let Some(found) = log.iter().find(of_the_authority) {
+                break found.clone();
+            }
+            assert!(log.iter().all(|one| one["delivered"] == false), "{log:?}");
+            assert!(begun.elapsed() < PATIENCE, "it was never refused: {log:?}");
+        };
+        assert_eq!(unknown["delivered"], false, "{unknown}");
+        assert!(stranger.said.try_recv().is_err(), "it was told something");
+        server.kill();
+        // Now the authority is the one that is trusted.
+        assert_ne!(trusted, std::fs::read(home.path().join("ca.pem")).unwrap());
+        let server = serve(home.path());
+        let message = stranger.next();
+        assert_eq!(
+            (&message["tls"], &message["authenticated"]),
+            (&json!(true), &json!(true)),
+            "{message}"
+        );
+        assert!(message["id"].as_str().unwrap().contains(&order), "{message}");
+        drop(server);
+    }
 }

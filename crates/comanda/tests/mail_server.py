@@ -1,6 +1,7 @@
-"""A mail server for the tests: aiosmtpd with STARTTLS and a login.
+"""A mail server for the tests: aiosmtpd with TLS and a login.
 
-Usage: mail_server.py PORT DIRECTORY. The certificate's authority stands in DIRECTORY/ca.pem afterwards. It prints `ready`, then
+Usage: mail_server.py PORT DIRECTORY [starttls|tls] [NAME]. TLS comes with STARTTLS, or from the first byte; the certificate is for
+NAME (IP:127.0.0.1 unless said). The certificate's authority stands in DIRECTORY/ca.pem afterwards. It prints `ready`, then
 one JSON object for each message that it takes. Addresses that begin with `nobody` are refused for good; those that begin with
 `later` are put off the first time.
 """
@@ -16,8 +17,8 @@ import sys
 from aiosmtpd.smtp import SMTP, AuthResult
 
 
-def certificate(directory):
-    """A certificate for 127.0.0.1, signed by an authority of its own."""
+def certificate(directory, name):
+    """A certificate for this name, signed by an authority of its own."""
     path = lambda name: os.path.join(directory, name)
     if os.path.exists(path("server.pem")):
         return path("server.pem"), path("server.key")
@@ -27,7 +28,7 @@ def certificate(directory):
         "-addext", "keyUsage=critical,keyCertSign")
     run("req", *curve, "-keyout", path("server.key"), "-out", path("server.csr"), "-subj", "/CN=127.0.0.1")
     with open(path("ext"), "w") as extensions:
-        extensions.write("subjectAltName=IP:127.0.0.1\nbasicConstraints=CA:FALSE\n")
+        extensions.write(f"subjectAltName={name}\nbasicConstraints=CA:FALSE\n")
     run("x509", "-req", "-in", path("server.csr"), "-CA", path("ca.pem"), "-CAkey", path("ca.key"), "-CAcreateserial",
         "-out", path("server.pem"), "-days", "2", "-extfile", path("ext"))
     return path("server.pem"), path("server.key")
@@ -52,7 +53,7 @@ class Handler:
         print(json.dumps({
             "to": envelope.rcpt_tos, "from": envelope.mail_from, "id": message["Message-ID"], "subject": message["Subject"],
             "headers": message.keys(), "language": message["Content-Language"], "text": part("plain"), "html": part("html"),
-            "tls": session.ssl is not None, "authenticated": session.authenticated,
+            "tls": session.ssl is not None or server.transport.get_extra_info("ssl_object") is not None, "authenticated": session.authenticated,
         }), flush=True)
         return "250 OK"
 
@@ -63,11 +64,17 @@ def authenticate(server, session, envelope, mechanism, data):
 
 async def main():
     port, directory = int(sys.argv[1]), sys.argv[2]
+    mode, name = (sys.argv[3:] + ["starttls", "IP:127.0.0.1"][len(sys.argv) - 3:])
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(*certificate(directory))
+    context.load_cert_chain(*certificate(directory, name))
     handler = Handler()
-    factory = lambda: SMTP(handler, tls_context=context, require_starttls=True, auth_required=True, authenticator=authenticate)
-    server = await asyncio.get_running_loop().create_server(factory, "127.0.0.1", port)
+    login = {"auth_required": True, "authenticator": authenticate}
+    if mode == "tls":
+        factory = lambda: SMTP(handler, auth_require_tls=False, **login)
+    else:
+        factory = lambda: SMTP(handler, tls_context=context, require_starttls=True, **login)
+    outer = context if mode == "tls" else None
+    server = await asyncio.get_running_loop().create_server(factory, "127.0.0.1", port, ssl=outer)
     print("ready", flush=True)
     await server.serve_forever()
 
