@@ -2,6 +2,7 @@
 
 use comanda_outbound::{Refused, SecretError};
 use comanda_store::StoreError;
+use comanda_store::seal::SealError;
 
 /// Why something could not be done.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +22,9 @@ pub enum DeliverError {
     /// A secret could not be made or read.
     #[error(transparent)]
     Secret(#[from] SecretError),
+    /// A secret could not be sealed.
+    #[error("a secret could not be sealed for the store")]
+    Seal(#[from] SealError),
     /// The client could not be set up.
     #[error("the HTTP client could not be set up")]
     Client(#[from] reqwest::Error),

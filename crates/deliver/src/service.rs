@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use comanda_engine::Service;
 use comanda_outbound::{Guard, Signer};
+use comanda_store::seal::Sealer;
 use comanda_store::subscription::{
     Advance, Delivery, EXCEPTIONS_MAX, Exception, Paused, Progress, SigningSecret, Subscription, SubscriptionStore,
 };
@@ -44,6 +45,8 @@ pub struct Options {
     pub schedule: Vec<Duration>,
     /// How long a receiver of webhooks may take to answer.
     pub timeout: Duration,
+    /// What secrets are sealed with before the store gets them.
+    pub sealer: Arc<Sealer>,
     /// Where failed orders are written.
     pub archives: Archives,
     /// What sends e-mail, where a mail server is set up.
@@ -58,6 +61,7 @@ impl Default for Options {
             wait_scale: 1.0,
             schedule: SCHEDULE.to_vec(),
             timeout: TIMEOUT,
+            sealer: Arc::new(Sealer::plain()),
             archives: Archives::default(),
             mail: None,
         }
@@ -107,6 +111,58 @@ impl Shared {
             what: "keep subscriptions",
         })
     }
+
+    /// All subscriptions, their secrets opened. One that cannot be opened stays sealed, and nothing can be signed with it.
+    async fn all(&self) -> Result<Vec<Subscription>, StoreError> {
+        let mut all = self.port()?.all_subscriptions().await?;
+        for subscription in &mut all {
+            let what = purpose(&subscription.id);
+            for secret in &mut subscription.secrets {
+                if let Ok(opened) = self.options.sealer.open(&what, &secret.secret) {
+                    secret.secret = opened;
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// Keeps a subscription, its secrets sealed.
+    async fn keep(&self, subscription: &Subscription) -> Result<(), DeliverError> {
+        let mut sealed = subscription.clone();
+        let what = purpose(&sealed.id);
+        for secret in &mut sealed.secrets {
+            secret.secret = self.options.sealer.seal(&what, &secret.secret)?;
+        }
+        Ok(self.port()?.put_subscription(&sealed).await?)
+    }
+
+    /// Seals what stands in the store in plain text, or under a key that is being replaced.
+    async fn seal_anew(&self) -> Result<(), DeliverError> {
+        for mut subscription in self.port()?.all_subscriptions().await? {
+            let what = purpose(&subscription.id);
+            let mut is_old = false;
+            for secret in &mut subscription.secrets {
+                match self.options.sealer.open(&what, &secret.secret) {
+                    Ok(opened) => {
+                        is_old |= !self.options.sealer.is_current(&secret.secret);
+                        secret.secret = opened;
+                    }
+                    Err(error) => {
+                        tracing::error!(%error, subscription = subscription.id, "its secret cannot be used: nothing is sent");
+                    }
+                }
+            }
+            if is_old {
+                self.keep(&subscription).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a subscription's secrets are sealed for.
+fn purpose(id: &str) -> String {
+    format!("subscription:{id}")
 }
 
 impl Deliveries {
@@ -131,6 +187,8 @@ impl Deliveries {
             tasks: TaskTracker::new(),
         });
         let deliveries = Self(shared.clone());
+        let tail = shared.tail.clone();
+        shared.tasks.spawn(tail.run(shared.store.clone(), shared.stop.clone()));
         if shared.store.subscriptions().is_none() && configured.is_empty() {
             if !shared.service.registry().archives().is_empty() {
                 let store = shared.store.capabilities().name;
@@ -142,8 +200,9 @@ impl Deliveries {
             deliveries.notices().await?;
             return Ok(deliveries);
         }
+        shared.seal_anew().await?;
         deliveries.configure(configured).await?;
-        let all = shared.port()?.all_subscriptions().await?;
+        let all = shared.all().await?;
         {
             let mut entries = shared.entries.lock().await;
             for subscription in all {
@@ -166,8 +225,6 @@ impl Deliveries {
         if shared.is_shared {
             shared.tasks.spawn(follow_loop(deliveries.clone()));
         }
-        let tail = shared.tail.clone();
-        shared.tasks.spawn(tail.run(shared.store.clone(), shared.stop.clone()));
         shared.tasks.spawn(pause_loop(deliveries.clone(), asked));
         Ok(deliveries)
     }
@@ -175,7 +232,7 @@ impl Deliveries {
     /// Makes the store's subscriptions those that the configuration names.
     async fn configure(&self, configured: Vec<Configured>) -> Result<(), DeliverError> {
         let port = self.0.port()?;
-        let before = port.all_subscriptions().await?;
+        let before = self.0.all().await?;
         for old in before.iter().filter(|old| old.configured) {
             let stays = match Target::of(&old.url) {
                 Target::Webhook | Target::Mail(_) => configured.iter().any(|new| new.name == old.id),
@@ -186,7 +243,7 @@ impl Deliveries {
                 port.remove_subscription(&old.id).await?;
             } else if matches!(Target::of(&old.url), Target::Archive(_) | Target::Customer) && old.paused.is_some() {
                 let paused = None;
-                port.put_subscription(&Subscription { paused, ..old.clone() }).await?;
+                self.0.keep(&Subscription { paused, ..old.clone() }).await?;
             }
         }
         for new in configured {
@@ -210,7 +267,7 @@ impl Deliveries {
                 ..self.subscription(&new.request, new.secret)
             };
             if old != Some(&subscription) {
-                port.put_subscription(&subscription).await?;
+                self.0.keep(&subscription).await?;
             }
             if old.is_none() {
                 self.begin(&subscription.id, new.request.from_oldest).await?;
@@ -226,7 +283,7 @@ impl Deliveries {
         if entries.contains_key(&subscription.id) {
             return Ok(());
         }
-        self.0.port()?.put_subscription(&subscription).await?;
+        self.0.keep(&subscription).await?;
         self.begin(&subscription.id, from_oldest).await?;
         let worker = self.work(&subscription, None);
         let id = subscription.id.clone();
@@ -241,6 +298,16 @@ impl Deliveries {
         );
         self.0.changed.notify_one();
         Ok(())
+    }
+
+    /// What secrets are sealed with before the store gets them.
+    pub fn sealer(&self) -> &Sealer {
+        &self.0.options.sealer
+    }
+
+    /// Follows the feed's end for whoever asks.
+    pub fn tail(&self) -> &Tail {
+        &self.0.tail
     }
 
     /// The engine whose events these are.
@@ -291,7 +358,7 @@ impl Deliveries {
         if !self.0.is_shared {
             return Ok(());
         }
-        let all = self.0.port()?.all_subscriptions().await?;
+        let all = self.0.all().await?;
         let gone: Vec<String> = entries
             .keys()
             .filter(|id| !all.iter().any(|one| one.id == **id))
@@ -374,7 +441,7 @@ impl Deliveries {
         };
         let subscription = self.subscription(&request, secret);
         let mut entries = self.0.entries.lock().await;
-        self.0.port()?.put_subscription(&subscription).await?;
+        self.0.keep(&subscription).await?;
         self.begin(&subscription.id, request.from_oldest).await?;
         let worker = self.work(&subscription, None);
         let entry = Entry {
@@ -547,7 +614,7 @@ impl Deliveries {
             };
             port.advance(&changed.id, advance).await?;
         }
-        Ok(port.put_subscription(changed).await?)
+        self.0.keep(changed).await
     }
 
     /// Sets a worker to work, unless the subscription is paused, or not this process's to deliver.

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use comanda_outbound::{Guard, Signer, signature};
+use comanda_store::seal::is_sealed;
 use comanda_store::subscription::Subscription;
 use jiff::Timestamp;
 use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
@@ -57,6 +58,11 @@ impl Clients {
             .iter()
             .filter(|secret| secret.until.is_none_or(|until| until > now))
         {
+            if is_sealed(&secret.secret) {
+                let reason =
+                    "its secret is sealed with a key that is not here: give the key back, or rotate the secret";
+                return failed(reason.to_owned(), begun);
+            }
             match Signer::from_secret(&secret.secret) {
                 Ok(signer) => signers.push(signer),
                 Err(error) => return failed(error.to_string(), begun),

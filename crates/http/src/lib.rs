@@ -206,11 +206,9 @@ impl Server {
             _ => BindError::Io { addr, source },
         })?;
         let address = listener.local_addr().map_err(|source| BindError::Io { addr, source })?;
-        Ok(Self {
-            listener,
-            address,
-            app: App::new(options, service, address.ip().is_loopback()),
-        })
+        let app = App::new(options, service, address.ip().is_loopback());
+        links::seal_anew(&app).await;
+        Ok(Self { listener, address, app })
     }
 
     /// Where it listens; the port is the real one also where any was asked for.

@@ -5,6 +5,7 @@ mod token;
 mod view;
 
 use std::convert::Infallible;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use axum::extract::{Extension, Path, Request, State};
@@ -12,8 +13,11 @@ use axum::http::header::ACCEPT;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::sse::{self, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
+use comanda_deliver::Deliveries;
 use comanda_engine::WaitFor;
 use comanda_model::OrderId;
+use comanda_store::StoreError;
+use comanda_store::seal::Sealer;
 use futures_util::stream::unfold;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -55,6 +59,27 @@ pub(crate) struct LinkView {
     expires_at: Timestamp,
 }
 
+/// What leaves the key of links as it is, where nothing else is set up.
+static PLAIN: LazyLock<Sealer> = LazyLock::new(Sealer::plain);
+
+impl App {
+    fn sealer(&self) -> &Sealer {
+        self.options.deliveries.as_ref().map_or(&PLAIN, Deliveries::sealer)
+    }
+}
+
+/// Seals the key of links anew, if there is one that stands in plain text or under a key that is being replaced.
+pub(crate) async fn seal_anew(app: &App) {
+    let there = LinkKey::seal_anew(app.service.store().as_ref(), app.sealer()).await;
+    // A store without records has no links either.
+    if let Err(error) = there.or_else(|error| match error {
+        StoreError::Unsupported { .. } => Ok(()),
+        error => Err(error),
+    }) {
+        tracing::error!(%error, "the key of links cannot be used: no link opens until it is rotated");
+    }
+}
+
 pub(crate) async fn create(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
@@ -75,7 +100,7 @@ pub(crate) async fn create(
     let until = app.service.now().checked_add(span).unwrap_or(Timestamp::MAX);
     // What is signed has whole seconds.
     let until = Timestamp::from_second(until.as_second()).unwrap_or(until);
-    let token = LinkKey::current(store.as_ref()).await?.token(id, until);
+    let token = LinkKey::current(store.as_ref(), app.sealer()).await?.token(id, until);
     let link = LinkView {
         url: format!("{}/v1/links/{token}", app.options.public_url),
         expires_at: until,
@@ -91,7 +116,7 @@ pub(crate) async fn rotate(
 ) -> Result<StatusCode, Problem> {
     caller.needs(Scope::Operate)?;
     let store = app.service.store();
-    let change = async { Ok(LinkKey::rotate(store.as_ref()).await?) };
+    let change = async { Ok(LinkKey::rotate(store.as_ref(), app.sealer()).await?) };
     app.audited(&caller, "links.voided", "links".to_owned(), None, change, |_| None)
         .await?;
     Ok(StatusCode::NO_CONTENT)
@@ -113,7 +138,10 @@ async fn open_for(app: &App, token: &str, headers: &HeaderMap) -> Result<Respons
     let store = app.service.store();
     // One that was made up, or signed with an earlier key, says nothing about any order.
     let wrong = || Problem::new("unknown-link", "this link is not valid");
-    let (order, until) = LinkKey::current(store.as_ref()).await?.read(token).ok_or_else(wrong)?;
+    let (order, until) = LinkKey::current(store.as_ref(), app.sealer())
+        .await?
+        .read(token)
+        .ok_or_else(wrong)?;
     if until <= app.service.now() {
         return Err(Problem::new("link-expired", "this link has expired"));
     }
@@ -193,6 +221,6 @@ impl LinkStream {
 pub(crate) async fn token_for_tests(app: &App, order: &str, seconds: i64) -> String {
     let store = app.service.store();
     let until = app.service.now() + SignedDuration::from_secs(seconds);
-    let key = LinkKey::current(store.as_ref()).await.unwrap();
+    let key = LinkKey::current(store.as_ref(), &Sealer::plain()).await.unwrap();
     key.token(order.parse().unwrap(), until)
 }

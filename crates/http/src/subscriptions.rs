@@ -277,7 +277,7 @@ impl From<DeliverError> for Problem {
             DeliverError::Configured(_) => Self::new("subscription-configured", detail),
             DeliverError::Invalid(_) => Self::new("invalid-request", detail),
             DeliverError::Refused(_) => Self::new("address-refused", detail),
-            DeliverError::Secret(_) | DeliverError::Client(_) => Self::new("internal", detail),
+            DeliverError::Secret(_) | DeliverError::Seal(_) | DeliverError::Client(_) => Self::new("internal", detail),
             DeliverError::Store(error) => error.into(),
         }
     }

@@ -16,6 +16,7 @@ pub mod query;
 pub mod queue;
 pub mod rate;
 pub mod record;
+pub mod seal;
 pub mod subscription;
 
 use std::path::Path;

@@ -89,6 +89,8 @@ pub struct Config {
     pub final_kept: Option<Duration>,
     /// How long entries of the audit log are kept.
     pub audit_kept: Duration,
+    /// Where the key is that secrets in the store are sealed with, if it is named.
+    pub encryption: Option<SecretSource>,
     /// How events are sent.
     pub deliveries: Deliveries,
     /// Whom events are sent to.

@@ -178,6 +178,7 @@ impl Reader<'_> {
             }
         });
         let audit_kept = self.parse("retention.audit_kept", positive);
+        let encryption = self.encryption();
         let deliveries = self.deliveries();
         let subscriptions = self.subscriptions();
         let customers = self.customers();
@@ -222,6 +223,7 @@ impl Reader<'_> {
             shipments: shipments?,
             final_kept: final_kept?,
             audit_kept: audit_kept?,
+            encryption: encryption?,
             deliveries: deliveries?,
             subscriptions,
             mail: mail?,
@@ -262,6 +264,25 @@ impl Reader<'_> {
             sweep: sweep?,
             idempotency_kept: idempotency_kept?,
         })
+    }
+
+    /// `Some(None)`: neither is named.
+    fn encryption(&mut self) -> Option<Option<SecretSource>> {
+        let file = self.parse("encryption.key_file", optional_path);
+        let variable = self.parse("encryption.key_env", text);
+        let variable = variable?;
+        match (file?, variable.is_empty()) {
+            (None, true) => Some(None),
+            (Some(file), true) => Some(Some(SecretSource::File(file))),
+            (None, false) => Some(Some(SecretSource::Variable(variable))),
+            (Some(_), false) => {
+                self.fault(
+                    "encryption.key_env",
+                    "is set, and key_file too; name one place".to_owned(),
+                );
+                None
+            }
+        }
     }
 
     fn deliveries(&mut self) -> Option<Deliveries> {

@@ -7,6 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use comanda_model::{Json, OrderId};
 use comanda_store::record::{PutError, Record};
+use comanda_store::seal::Sealer;
 use comanda_store::{Store, StoreError};
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -14,6 +15,7 @@ use uuid::Uuid;
 /// The record that holds the key.
 const KIND: &str = "link-key";
 const CURRENT: &str = "current";
+const READ: &str = "read the key of links";
 /// Version, order and time.
 const BODY_BYTES: usize = 1 + 16 + 8;
 const VERSION: u8 = 1;
@@ -25,27 +27,43 @@ pub(super) struct LinkKey(hmac::Key);
 
 impl LinkKey {
     /// The key that the store keeps; the first one is made when it is first needed.
-    pub(super) async fn current(store: &dyn Store) -> Result<Self, StoreError> {
+    pub(super) async fn current(store: &dyn Store, sealer: &Sealer) -> Result<Self, StoreError> {
         for _ in 0..TRIES_MAX {
             if let Some(record) = store.record(KIND, CURRENT).await? {
                 let value = record.value.value().unwrap_or_default();
-                let key = value.as_str().and_then(|text| URL_SAFE_NO_PAD.decode(text).ok());
-                let key = key.filter(|key| key.len() == 32).ok_or_else(|| {
+                let kept = value.as_str().unwrap_or_default();
+                let text = sealer
+                    .open(KIND, kept)
+                    .map_err(|error| StoreError::failed(READ, error))?;
+                let key = URL_SAFE_NO_PAD.decode(&text).ok().filter(|key| key.len() == 32);
+                let key = key.ok_or_else(|| {
                     let cause = std::io::Error::new(std::io::ErrorKind::InvalidData, "it is no key");
-                    StoreError::failed("read the key of links", cause)
+                    StoreError::failed(READ, cause)
                 })?;
+                if !sealer.is_current(kept) {
+                    // If another is quicker, that one has sealed it.
+                    put(store, sealer, record.version + 1, &text).await?;
+                }
                 return Ok(Self(hmac::Key::new(hmac::HMAC_SHA256, &key)));
             }
-            put(store, 1).await?;
+            put(store, sealer, 1, &new_key()).await?;
         }
         Err(busy())
     }
 
+    /// Seals the key anew where it stands otherwise than it would be written today.
+    pub(super) async fn seal_anew(store: &dyn Store, sealer: &Sealer) -> Result<(), StoreError> {
+        if store.record(KIND, CURRENT).await?.is_some() {
+            Self::current(store, sealer).await?;
+        }
+        Ok(())
+    }
+
     /// Makes a new key: all links from before are void.
-    pub(super) async fn rotate(store: &dyn Store) -> Result<(), StoreError> {
+    pub(super) async fn rotate(store: &dyn Store, sealer: &Sealer) -> Result<(), StoreError> {
         for _ in 0..TRIES_MAX {
             let version = store.record(KIND, CURRENT).await?.map_or(0, |record| record.version);
-            if put(store, version + 1).await? {
+            if put(store, sealer, version + 1, &new_key()).await? {
                 return Ok(());
             }
         }
@@ -74,15 +92,21 @@ impl LinkKey {
     }
 }
 
-/// Writes a new key; false if another one was quicker.
-async fn put(store: &dyn Store, version: u64) -> Result<bool, StoreError> {
+/// A new key, as text.
+fn new_key() -> String {
+    URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>())
+}
+
+/// Writes a key, sealed; false if another one was quicker.
+async fn put(store: &dyn Store, sealer: &Sealer, version: u64, key: &str) -> Result<bool, StoreError> {
+    let sealed = sealer
+        .seal(KIND, key)
+        .map_err(|error| StoreError::failed("seal the key of links", error))?;
     let record = Record {
         kind: KIND.to_owned(),
         key: CURRENT.to_owned(),
         version,
-        value: Json::from(&serde_json::Value::String(
-            URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>()),
-        )),
+        value: Json::from(&serde_json::Value::String(sealed)),
     };
     match store.put_record(&record).await {
         Ok(()) => Ok(true),

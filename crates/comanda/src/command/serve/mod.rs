@@ -4,6 +4,7 @@ mod audit;
 mod banner;
 mod built_in;
 mod retention;
+mod sealing;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -191,6 +192,7 @@ async fn deliveries(config: &Config, service: &Service) -> Result<Deliveries, Fa
         wait_scale: if config.fast_retries { FAST } else { 1.0 },
         schedule: config.deliveries.retries.clone(),
         timeout: config.deliveries.timeout,
+        sealer: Arc::new(sealing::sealer(config)?),
         archives: with_credentials(&config.archives, &config.data)?,
     };
     let started = Deliveries::start(options, service.clone(), configured).await;
