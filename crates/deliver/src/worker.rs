@@ -21,7 +21,7 @@ use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::lane::{Fetched, Group, Item, Lane, heads};
-use crate::news::{Heard, News};
+use crate::news::{Following, Heard, News};
 use crate::service::{Pause, Shared};
 use crate::tail::{PAGE, Part};
 use crate::target::{Outcome, Target, Tried};
@@ -32,14 +32,15 @@ const DOWN_AFTER: u32 = 5;
 const AGAIN_MAX: usize = 100;
 /// The most orders of one lane that are read at once.
 const ORDERS_MAX: usize = 100;
-/// How long a worker that hears nothing rests before it looks by itself.
+/// How long a worker that hears nothing rests before it writes down how far it has come.
 const REST_MAX: Duration = Duration::from_secs(30);
 /// How long a hold is relied on that was not confirmed. Less than a node is taken to live without being heard of, so that
 /// one that was stopped in its tracks sends nothing when another has taken over.
 const HOLD_CONFIRMED_MAX: Duration = Duration::from_secs(4);
 /// Why a subscription is paused whose receiver wants nothing more.
 const GONE: &str = "the receiver answered 410: it wants nothing more";
-/// How long a cursor that passed only unwanted events may be unwritten.
+/// How long a cursor that passed only unwanted events may be unwritten. By time alone: a thousand subscriptions that want
+/// nothing of what happens would else write more than the orders do.
 const UNWRITTEN_MAX: Duration = Duration::from_secs(10);
 
 /// One subscription at work.
@@ -94,7 +95,13 @@ impl Worker {
     ) -> Result<Self, StoreError> {
         // Before anything is read, so that no event falls in between.
         let news = match Target::of(&subscription.url) {
-            Target::Webhook | Target::Mail(_) | Target::Customer => News::Feed(shared.tail.listen()),
+            Target::Webhook | Target::Mail(_) | Target::Customer => {
+                News::Feed(Following::new(&shared.tail, subscription.filter.clone()))
+            }
+            // Deaths are announced in their own process only.
+            Target::Archive(_) if shared.store.capabilities().many_nodes => {
+                News::Feed(Following::new(&shared.tail, subscription.filter.clone()))
+            }
             Target::Archive(_) => News::Deaths(shared.service.deaths()),
         };
         let progress = match shared.port()?.progress(&subscription.id).await? {
@@ -164,11 +171,6 @@ impl Worker {
             Duration::try_from(until.duration_since(now)).unwrap_or_default()
         });
         let hears = self.joined && !self.is_down();
-        // Who is told of all that happens here has to look only for what happens on other nodes.
-        let looks = match self.news {
-            News::Feed(_) => until.is_none(),
-            News::Deaths(_) => self.shared.store.capabilities().many_nodes,
-        };
         let heard = async {
             if !hears {
                 std::future::pending::<()>().await;
@@ -177,7 +179,7 @@ impl Worker {
         };
         tokio::select! {
             heard = heard => self.heard = Some(heard),
-            () = tokio::time::sleep(wait.min(REST_MAX)) => self.joined = self.joined && !looks,
+            () = tokio::time::sleep(wait.min(REST_MAX)) => {}
         }
     }
 
@@ -227,14 +229,21 @@ impl Worker {
                     self.write_cursor().await?;
                     Ok(Step::Moved)
                 }
-                Ok(page) => self.send_new(&page.events, page.next).await,
+                Ok(page) => {
+                    let events: Vec<&FeedEvent> = page.events.iter().collect();
+                    self.send_new(&events, page.next).await
+                }
                 Err(StoreError::CursorReset) => self.tell_gap(now).await,
                 Err(error) => Err(error),
             };
         }
+        let reached = self.news.reached();
         match self.heard.take().unwrap_or_else(|| self.news.heard()) {
             Heard::Part(part) => self.take(&part).await,
             Heard::Nothing => {
+                let is_further =
+                    |reached: &Cursor| reached.epoch == self.cursor.epoch && reached.position > self.cursor.position;
+                self.cursor = reached.filter(is_further).unwrap_or(self.cursor);
                 self.write_cursor().await?;
                 Ok(Step::Rest(next))
             }
@@ -250,16 +259,17 @@ impl Worker {
         if part.after.epoch != self.cursor.epoch || part.after.position > self.cursor.position {
             self.joined = false;
         } else if part.next.position > self.cursor.position {
-            let first = part
-                .events
-                .partition_point(|event| event.cursor.position <= self.cursor.position);
-            return self.send_new(&part.events[first..], part.next).await;
+            let events = part.events.iter().map(|event| &**event);
+            let events: Vec<&FeedEvent> = events
+                .filter(|event| event.cursor.position > self.cursor.position)
+                .collect();
+            return self.send_new(&events, part.next).await;
         }
         Ok(Step::Moved)
     }
 
     /// Sends what is wanted of a part of the feed, and moves past it.
-    async fn send_new(&mut self, events: &[FeedEvent], next: Cursor) -> Result<Step, StoreError> {
+    async fn send_new(&mut self, events: &[&FeedEvent], next: Cursor) -> Result<Step, StoreError> {
         let mut groups: Vec<Group> = Vec::new();
         let mut held: BTreeMap<OrderId, Exception> = BTreeMap::new();
         let waiting = heads(self.exceptions.values());
@@ -298,9 +308,7 @@ impl Worker {
         }
         if groups.is_empty() && held.is_empty() {
             self.cursor = next;
-            if next.position.saturating_sub(self.written.0.position) > 10 * PAGE as u64 {
-                self.write_cursor().await?;
-            }
+            self.write_cursor().await?;
             return Ok(Step::Moved);
         }
         self.send_all(groups, held.into_values().collect(), Some(next)).await
@@ -597,8 +605,7 @@ impl Worker {
     /// Writes the cursor down, if it has passed events that nobody wanted for long enough.
     async fn write_cursor(&mut self) -> Result<(), StoreError> {
         let (written, at) = self.written;
-        let far = self.cursor.position.saturating_sub(written.position) > 10 * PAGE as u64;
-        if self.cursor == written || !(far || at.elapsed() >= UNWRITTEN_MAX) {
+        if self.cursor == written || at.elapsed() < UNWRITTEN_MAX {
             return Ok(());
         }
         let advance = Advance {

@@ -12,6 +12,7 @@ use axum::http::header::ACCEPT;
 use axum::response::sse::{self, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use comanda_deliver::CloudEvent;
+use comanda_deliver::tail::{Follower, Heard};
 use comanda_engine::WaitFor;
 use comanda_model::{Event, OrderId, Phase};
 use comanda_store::query::InvalidCursor;
@@ -40,6 +41,11 @@ fn sent(event: &CloudEvent, id: String) -> sse::Event {
     // Texts and numbers always serialize.
     let text = serde_json::to_string(event).unwrap_or_default();
     sse::Event::default().id(id).data(text)
+}
+
+fn sent_of_feed(event: FeedEvent) -> sse::Event {
+    let cursor = event.cursor.to_string();
+    sent(&CloudEvent::new(event.order, event.order_type, event.event), cursor)
 }
 
 /// The filters of events. Each may be given several times: one of them is enough.
@@ -164,6 +170,8 @@ pub(crate) async fn of_all(
             app,
             from,
             filter,
+            follower: None,
+            joined: false,
             queue: VecDeque::new(),
         };
         return Ok(respond(unfold(state, FeedStream::next)));
@@ -230,11 +238,14 @@ impl OrderStream {
     }
 }
 
-/// A stream of the feed.
+/// A stream of the feed. It reads until it has come to the end; from there on one reader serves all streams.
 struct FeedStream {
     app: App,
     from: FeedStart,
     filter: EventFilter,
+    follower: Option<Follower>,
+    /// Whether it has come as far as what the follower is handed begins.
+    joined: bool,
     queue: VecDeque<sse::Event>,
     position: watch::Receiver<u64>,
     _permit: OwnedSemaphorePermit,
@@ -246,7 +257,16 @@ impl FeedStream {
             if let Some(event) = self.queue.pop_front() {
                 return Some((Ok(event), self));
             }
-            // Marked as seen before reading, so that what comes during the read wakes at once.
+            if self.joined {
+                if !self.follow().await {
+                    return None;
+                }
+                continue;
+            }
+            // Both before reading, so that what comes during the read is heard.
+            if let (None, Some(deliveries)) = (&self.follower, &self.app.options.deliveries) {
+                self.follower = Some(deliveries.tail().follow(self.filter.clone()));
+            }
             self.position.mark_unchanged();
             let page = match self.app.service.store().feed(self.from, STREAM_PAGE).await {
                 Ok(page) => page,
@@ -265,14 +285,48 @@ impl FeedStream {
             self.from = FeedStart::After(page.next);
             let is_empty = page.events.is_empty();
             for event in page.events.into_iter().filter(|event| wanted(&self.filter, event)) {
-                let cursor = event.cursor.to_string();
-                let event = CloudEvent::new(event.order, event.order_type, event.event);
-                self.queue.push_back(sent(&event, cursor));
+                self.queue.push_back(sent_of_feed(event));
+            }
+            if is_empty && self.follower.is_some() {
+                self.joined = true;
+                continue;
             }
             if is_empty && self.queue.is_empty() && !self.changed().await {
                 return None;
             }
         }
+    }
+
+    /// Takes what the follower is handed. False when the server stops.
+    async fn follow(&mut self) -> bool {
+        let (Some(follower), FeedStart::After(cursor)) = (&mut self.follower, self.from) else {
+            self.joined = false;
+            return true;
+        };
+        let heard = tokio::select! {
+            heard = follower.wait() => heard,
+            () = self.app.stops() => return false,
+        };
+        match heard {
+            Heard::Part(part) if part.after.epoch == cursor.epoch && part.after.position <= cursor.position => {
+                let new = part
+                    .events
+                    .iter()
+                    .filter(|event| event.cursor.position > cursor.position);
+                self.queue
+                    .extend(new.map(|event| sent_of_feed(FeedEvent::clone(event))));
+                if part.next.position > cursor.position {
+                    self.from = FeedStart::After(part.next);
+                }
+            }
+            // Something before it was missed.
+            Heard::Part(_) | Heard::Nothing => self.joined = false,
+            Heard::Lost => {
+                self.joined = false;
+                self.follower = None;
+            }
+        }
+        true
     }
 
     /// Waits for something to happen. False when the server stops.
