@@ -79,7 +79,14 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     (
         "comanda-sim",
-        &["comanda-engine", "comanda-store", "comanda-order-type", "comanda-model"],
+        &[
+            "comanda-deliver",
+            "comanda-builtin",
+            "comanda-engine",
+            "comanda-store",
+            "comanda-order-type",
+            "comanda-model",
+        ],
     ),
     ("comanda-example-embedded", &["comanda-embed"]),
     ("comanda-example-rust-steps", &["comanda"]),

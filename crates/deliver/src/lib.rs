@@ -8,6 +8,7 @@
 
 pub mod archive;
 mod attempt;
+mod courier;
 mod error;
 mod event;
 mod lane;
@@ -24,10 +25,12 @@ mod webhook;
 mod worker;
 
 pub use attempt::AttemptView;
+pub use courier::Courier;
 pub use error::DeliverError;
 pub use event::{CloudEvent, EventData};
 pub use request::{Configured, Request, Rotated, SecretKind};
 pub use resend::{Resend, Resent};
 pub use schedule::SCHEDULE;
 pub use service::{Deliveries, Options};
+pub use target::{Outcome, Tried};
 pub use unread::unread_since;

@@ -3,8 +3,6 @@
 
 use std::time::Duration;
 
-use rand::RngExt;
-
 use crate::service::Options;
 
 /// The waits after the first, second, … failed try, unless something else is set. After the last one the subscription is
@@ -26,7 +24,7 @@ impl Options {
     pub(crate) fn wait_after(&self, attempts: u32, asked: Option<Duration>) -> Option<Duration> {
         let index = usize::try_from(attempts).ok()?.checked_sub(1)?;
         let wait = self.schedule.get(index)?;
-        let wait = wait.mul_f64(self.wait_scale * rand::rng().random_range(1.0..1.2));
+        let wait = wait.mul_f64(self.wait_scale * (1.0 + 0.2 * self.chance.fraction()));
         Some(wait.max(asked.unwrap_or_default()))
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use comanda_engine::Service;
+use comanda_engine::{Chance, Service, SystemChance};
 use comanda_outbound::{Guard, Signer};
 use comanda_store::seal::Sealer;
 use comanda_store::subscription::{
@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::archive::{Archives, Opened};
+use crate::courier::Courier;
 use crate::error::DeliverError;
 use crate::mail::Mail;
 use crate::request::{Configured, Request, Rotated, SecretKind, check, make_secret};
@@ -32,7 +33,7 @@ const ROTATION: Duration = Duration::from_secs(24 * 60 * 60);
 const FOLLOW: Duration = Duration::from_secs(1);
 
 /// How subscriptions work.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Options {
     /// What it is called towards receivers.
     pub user_agent: String,
@@ -51,6 +52,10 @@ pub struct Options {
     pub archives: Archives,
     /// What sends e-mail, where a mail server is set up.
     pub mail: Option<Arc<Mail>>,
+    /// What carries webhooks; over HTTP where nothing is given.
+    pub courier: Option<Arc<dyn Courier>>,
+    /// Spreads the waits between tries.
+    pub chance: Arc<dyn Chance>,
 }
 
 impl Default for Options {
@@ -64,6 +69,8 @@ impl Default for Options {
             sealer: Arc::new(Sealer::plain()),
             archives: Archives::default(),
             mail: None,
+            courier: None,
+            chance: Arc::new(SystemChance),
         }
     }
 }
@@ -77,7 +84,7 @@ pub(crate) struct Shared {
     pub(crate) service: Service,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) options: Options,
-    pub(crate) clients: Clients,
+    pub(crate) courier: Arc<dyn Courier>,
     pub(crate) archives: Opened,
     pub(crate) tail: Tail,
     pub(crate) pauses: mpsc::UnboundedSender<Pause>,
@@ -172,8 +179,12 @@ impl Deliveries {
     /// [`StoreError::Unsupported`] if the configuration names subscriptions and the store keeps none.
     pub async fn start(options: Options, service: Service, configured: Vec<Configured>) -> Result<Self, DeliverError> {
         let (pauses, asked) = mpsc::unbounded_channel();
+        let courier: Arc<dyn Courier> = match &options.courier {
+            Some(courier) => courier.clone(),
+            None => Arc::new(Clients::new(&options.user_agent, options.timeout)?),
+        };
         let shared = Arc::new(Shared {
-            clients: Clients::new(&options.user_agent, options.timeout)?,
+            courier,
             archives: Opened::new(options.archives.clone()),
             store: service.store().clone(),
             is_shared: service.store().capabilities().many_nodes,
@@ -269,7 +280,8 @@ impl Deliveries {
             if old != Some(&subscription) {
                 self.0.keep(&subscription).await?;
             }
-            if old.is_none() {
+            // Also one that an earlier start has made and not begun: it would begin wherever the feed has come to by then.
+            if port.progress(&subscription.id).await?.is_none() {
                 self.begin(&subscription.id, new.request.from_oldest).await?;
             }
         }
@@ -634,6 +646,7 @@ impl Deliveries {
                     }
                 }
                 tokio::select! {
+                    biased;
                     () = tokio::time::sleep(Duration::from_secs(1)) => {}
                     () = token.cancelled() => return,
                 }
@@ -654,6 +667,7 @@ impl Deliveries {
 async fn pause_loop(deliveries: Deliveries, mut asked: mpsc::UnboundedReceiver<Pause>) {
     loop {
         let pause = tokio::select! {
+            biased;
             pause = asked.recv() => pause,
             () = deliveries.0.stop.cancelled() => None,
         };
@@ -672,6 +686,7 @@ async fn follow_loop(deliveries: Deliveries) {
             tracing::warn!(%error, "which subscriptions are to be delivered here could not be read");
         }
         tokio::select! {
+            biased;
             () = deliveries.0.changed.notified() => {}
             () = tokio::time::sleep(FOLLOW) => {}
             () = deliveries.0.stop.cancelled() => return,

@@ -246,6 +246,7 @@ impl Tail {
             if !is_followed {
                 from = FeedStart::Newest;
                 tokio::select! {
+                    biased;
                     () = self.0.followed.notified() => continue,
                     () = stop.cancelled() => return,
                 }
@@ -270,6 +271,7 @@ impl Tail {
                 Err(error) => tracing::warn!(%error, "the feed could not be read for those who follow it"),
             }
             tokio::select! {
+                biased;
                 _ = position.changed() => {}
                 () = tokio::time::sleep(POLL) => {}
                 () = stop.cancelled() => return,

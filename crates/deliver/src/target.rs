@@ -32,16 +32,18 @@ pub(crate) enum Target<'s> {
 
 /// What became of one try.
 #[derive(Debug)]
-pub(crate) struct Tried {
-    pub(crate) outcome: Outcome,
+pub struct Tried {
+    /// How it ended.
+    pub outcome: Outcome,
     /// The HTTP status, or the SMTP reply code, if there was one.
-    pub(crate) status: Option<u16>,
-    pub(crate) took: Duration,
+    pub status: Option<u16>,
+    /// How long it took.
+    pub took: Duration,
 }
 
 /// How a try ended.
 #[derive(Debug)]
-pub(crate) enum Outcome {
+pub enum Outcome {
     /// The receiver took it.
     Delivered,
     /// It is nothing for this target after all; nothing was sent.
@@ -50,7 +52,9 @@ pub(crate) enum Outcome {
     Refused(String),
     /// It did not; perhaps it said when to come again.
     Failed {
+        /// Why, for people.
         reason: String,
+        /// How long the receiver asked to be left alone.
         retry_after: Option<Duration>,
         /// Whether that says something about this one alone, and nothing about the receiver.
         alone: bool,
@@ -131,7 +135,7 @@ impl Shared {
             Target::Webhook => {
                 let event = CloudEvent::new(order, order_type.clone(), event.clone());
                 let body = self.body(to, order, &event).await?;
-                Ok(self.clients.send(to, &event.id, body, self.store.now()).await)
+                Ok(self.courier.carry(to, &event.id, body, self.store.now()).await)
             }
             Target::Archive(name) => self.archives.send(&self.service, name, order, event).await,
             Target::Customer => match &self.options.mail {
@@ -151,7 +155,7 @@ impl Shared {
     /// Makes one try to send an event that is about the subscription itself; `None` where there is nobody to tell.
     pub(crate) async fn send_own(&self, to: &Subscription, id: &str, event: &Value) -> Option<Tried> {
         match Target::of(&to.url) {
-            Target::Webhook => Some(self.clients.send(to, id, event.to_string(), self.store.now()).await),
+            Target::Webhook => Some(self.courier.carry(to, id, event.to_string(), self.store.now()).await),
             Target::Mail(address) => Some(match &self.options.mail {
                 Some(mail) => mail.send_own(address, &to.id, event).await,
                 None => no_mail(),

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
+use async_trait::async_trait;
 use comanda_outbound::{Guard, Signer, signature};
 use comanda_store::seal::is_sealed;
 use comanda_store::subscription::Subscription;
@@ -9,6 +10,7 @@ use jiff::Timestamp;
 use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
 use reqwest::{Client, Response, StatusCode, Url};
 
+use crate::courier::Courier;
 use crate::target::{Outcome, Tried, chain};
 
 /// How long a receiver may take to answer, unless something else is set.
@@ -38,9 +40,11 @@ impl Clients {
             open: builder().build()?,
         })
     }
+}
 
-    /// Makes one try. `id` is the event's, and the same on every try, so that the receiver can tell a repetition.
-    pub(crate) async fn send(&self, to: &Subscription, id: &str, body: String, now: Timestamp) -> Tried {
+#[async_trait]
+impl Courier for Clients {
+    async fn carry(&self, to: &Subscription, id: &str, body: String, now: Timestamp) -> Tried {
         let begun = Instant::now();
         let failed = |reason: String, begun: Instant| Tried::new(Outcome::failed(reason), begun);
         let url = match Url::parse(&to.url) {

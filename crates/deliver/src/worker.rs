@@ -7,8 +7,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
 
 use comanda_model::{Event, OrderId};
 use comanda_store::subscription::{Advance, Delivery, EXCEPTIONS_MAX, Exception, Progress, Subscription};
@@ -18,6 +18,7 @@ use futures_util::stream::iter;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::lane::{Fetched, Group, Item, Lane, heads};
@@ -61,6 +62,8 @@ pub(crate) struct Worker {
     /// Tries to tell of a gap, and when the next one is.
     gap: (u32, Option<Timestamp>),
     written: (Cursor, Instant),
+    /// Whether a write failed that may have been made all the same: what stands is to be read before anything else.
+    doubtful: AtomicBool,
     /// What was heard while it rested.
     heard: Option<Heard>,
 }
@@ -125,6 +128,7 @@ impl Worker {
             failures: AtomicU32::new(0),
             gap: (0, None),
             written: (progress.cursor, Instant::now()),
+            doubtful: AtomicBool::new(false),
             heard: None,
         })
     }
@@ -158,6 +162,7 @@ impl Worker {
                 }
             };
             tokio::select! {
+                biased;
                 () = stop.cancelled() => return,
                 () = self.rest(rest) => {}
             }
@@ -178,6 +183,7 @@ impl Worker {
             self.news.wait().await
         };
         tokio::select! {
+            biased;
             heard = heard => self.heard = Some(heard),
             () = tokio::time::sleep(wait.min(REST_MAX)) => {}
         }
@@ -193,6 +199,9 @@ impl Worker {
     }
 
     async fn step(&mut self) -> Result<Step, StoreError> {
+        if self.doubtful.load(Ordering::SeqCst) {
+            self.read_again().await?;
+        }
         let now = self.shared.store.now();
         if self.is_down() {
             // The one that was tried most: its waits grow, so the receiver is not hammered, and in the end it gives up.
@@ -252,6 +261,19 @@ impl Worker {
                 Ok(Step::Moved)
             }
         }
+    }
+
+    /// Takes up the progress that stands in the store. To go on from what was meant to be written would lose events: the
+    /// cursor there may have passed some that only an exception there still names.
+    async fn read_again(&mut self) -> Result<(), StoreError> {
+        if let Some(progress) = self.shared.port()?.progress(&self.subscription.id).await? {
+            self.cursor = progress.cursor;
+            self.written = (progress.cursor, Instant::now());
+            self.exceptions = progress.exceptions.into_iter().map(|one| (one.order, one)).collect();
+            self.joined = false;
+        }
+        self.doubtful.store(false, Ordering::SeqCst);
+        Ok(())
     }
 
     /// Takes what was heard of the feed's end, unless something before it was missed.
@@ -624,7 +646,8 @@ impl Worker {
     /// Writes down how far it has come; answers whether that counts.
     async fn advance(&self, advance: Advance) -> Result<bool, StoreError> {
         let asked = Instant::now();
-        let applied = self.shared.port()?.advance(&self.subscription.id, advance).await?;
+        let answer = self.shared.port()?.advance(&self.subscription.id, advance).await;
+        let applied = answer.inspect_err(|_| self.doubtful.store(true, Ordering::SeqCst))?;
         if applied {
             *self.confirmed.lock().await = Some(asked);
         }

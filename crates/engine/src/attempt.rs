@@ -89,6 +89,10 @@ impl Core {
                         after: spread(after, self.options.chance.fraction()),
                     },
                 };
+                let ready = Ready {
+                    reclaimed: false,
+                    ..ready
+                };
                 return self.settle(ready, report, None).await;
             }
         };
@@ -164,6 +168,11 @@ impl Core {
         self.meters.took(&order_type.name, &name, took);
         self.meters.attempted(&order_type.name, &name, outcome_name(&outcome));
         tracing::debug!(step = %name, outcome = outcome_name(&outcome), ?took, "a step was attempted");
+        // Its answer is this attempt's own.
+        let ready = Ready {
+            reclaimed: false,
+            ..ready
+        };
         self.settle(
             ready,
             Report {
@@ -190,13 +199,17 @@ impl Core {
             token,
             mut definition,
             permit,
-            ..
+            reclaimed,
         } = ready;
         let mut permit = Some(permit);
         let mut failures = 0;
         let mut attempts = None;
         loop {
             let input = self.input();
+            if let Some(work) = order.head.work.as_mut().filter(|_| reclaimed) {
+                // What is settled is not the attempt's own answer: what a lost worker may have done is not forgotten with it.
+                work.uncertain = true;
+            }
             let change =
                 decision::report_with_hold(&order, &definition.order_type, report.clone(), hold.clone(), &input);
             let attempts = attempts.get_or_insert_with(|| change.attempts.clone());

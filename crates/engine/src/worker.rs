@@ -130,6 +130,8 @@ struct Staged {
     definition: Arc<Definition>,
     token: Token,
     taking: Option<Taking>,
+    /// As of a [`Ready`], if the change leaves the attempt as it was.
+    reclaimed: bool,
 }
 
 impl Core {
@@ -234,8 +236,9 @@ impl Core {
                 token,
                 definition,
                 permit,
-                ..
+                reclaimed,
             } = ready;
+            let reclaimed = reclaimed && same_attempt(&order, &change.order);
             let expect = Expect::At {
                 version: order.head.version,
                 token: Some(token),
@@ -247,6 +250,7 @@ impl Core {
                 definition,
                 token,
                 taking,
+                reclaimed,
             });
             commits.push(commit);
         }
@@ -286,6 +290,7 @@ impl Core {
         let Some(change) = change else {
             return self.give_back(ready.token).await;
         };
+        let reclaimed = ready.reclaimed && same_attempt(&ready.order, &change.order);
         let expect = Expect::At {
             version: ready.order.head.version,
             token: Some(ready.token),
@@ -297,6 +302,7 @@ impl Core {
             definition: ready.definition,
             token: ready.token,
             taking,
+            reclaimed,
         };
         if let Some(ticket) = self.store.commit(vec![commit]).into_iter().next() {
             self.land(ticket, staged).await;
@@ -344,6 +350,7 @@ impl Core {
             definition,
             token,
             taking,
+            reclaimed,
         } = staged;
         let taken = taking.as_ref().map(|taking| taking.token);
         match self
@@ -358,14 +365,16 @@ impl Core {
                         token,
                         definition,
                         permit,
-                        reclaimed: false,
+                        reclaimed,
                     });
                 }
             }
             Err(CommitError::TokenStale | CommitError::Closed) => {}
             Err(CommitError::VersionMoved { .. }) => self.give_back(token).await,
             // Rare and large: beside the path of every other order, not in it.
-            Err(CommitError::Short(short)) => Box::pin(self.refuse(token, taking, definition, &short)).await,
+            Err(CommitError::Short(short)) => {
+                Box::pin(self.refuse(token, taking, definition, &short, reclaimed)).await;
+            }
             Err(error) => {
                 tracing::warn!(order = %order.id(), %error, "a change could not be committed; it is decided again");
                 let core = self.clone();
@@ -385,6 +394,7 @@ impl Core {
         taking: Option<Taking>,
         definition: Arc<Definition>,
         short: &[Shortage],
+        reclaimed: bool,
     ) {
         let permit = match taking {
             Some(taking) => Some(taking.permit),
@@ -399,7 +409,7 @@ impl Core {
             token,
             definition,
             permit,
-            reclaimed: false,
+            reclaimed,
         };
         let report = Report {
             started_at: now,
@@ -426,6 +436,15 @@ impl Core {
             () = self.aborting.cancelled() => {}
         }
     }
+}
+
+/// Whether a change has left the attempt that is due as it was: the hold has lapsed, or was taken again.
+fn same_attempt(before: &Order, after: &Order) -> bool {
+    let attempt = |order: &Order| {
+        let work = order.head.work.as_ref()?;
+        matches!(work.kind, WorkKind::Step(_)).then_some((work.visit, work.attempt))
+    };
+    attempt(before).is_some_and(|attempt_before| attempt(after) == Some(attempt_before))
 }
 
 /// Whether an order is due for its deadline and may stand behind others, which the order itself does not tell.

@@ -13,7 +13,9 @@ use comanda_store::{DeadItemMove, Store};
 use jiff::SignedDuration;
 
 use crate::plan::{Action, What};
-use crate::types::{self, NAMES, QUEUES};
+use crate::receivers;
+use crate::shop;
+use crate::types::{self, NAMES, QUEUES, SHOP};
 use crate::world::{Process, World};
 
 /// Numbers of orders that are sent under another's key begin here.
@@ -38,11 +40,11 @@ pub async fn act(world: Arc<World>, action: Action) {
                 let span = SignedDuration::from_millis(i64::try_from(millis).ok()?);
                 world.memory.now().checked_add(span).ok()
             });
-            let submission = submission(n, n, kind, group, due_at, keyed);
+            let submission = submission(&world, n, n, kind, group, due_at, keyed);
             let first = submit(&world, n, submission.clone(), (number, 0));
             match (keyed && contested, keyed && doubled) {
                 (true, _) => {
-                    let other = self::submission(CONTESTED + n, n, kind, group, None, keyed);
+                    let other = self::submission(&world, CONTESTED + n, n, kind, group, None, keyed);
                     tokio::join!(first, submit(&world, n, other, (number, 1)));
                 }
                 (_, true) => {
@@ -82,6 +84,11 @@ pub async fn act(world: Arc<World>, action: Action) {
             .await;
             swept(&world, "redrive", answer);
         }
+        What::Receive { sku, quantity } => shop::receive(&world, number, sku, quantity).await,
+        What::Count { sku, quantity } => shop::count(&world, number, sku, quantity).await,
+        What::Block { who } => shop::block(&world, number, who).await,
+        What::Pause { which } => receivers::pause(&world, which).await,
+        What::Resume { which } => receivers::resume(&world, which).await,
         What::Discard => discard(&world, number).await,
         What::ChangeTypes => {
             let process = world.process(number).await;
@@ -95,7 +102,7 @@ pub async fn act(world: Arc<World>, action: Action) {
         }
         What::Restart => {
             let process = world.process(number).await;
-            asked(&process, process.service.stop(Duration::from_secs(2))).await;
+            asked(&process, process.stop()).await;
             world.kill(&process.life);
         }
         What::Stall { millis } => {
@@ -207,11 +214,23 @@ pub fn waiting(world: &World) -> Vec<u64> {
     waits.map(|(_, known)| known.n).collect()
 }
 
-fn submission(n: u64, key: u64, kind: usize, group: u64, due_at: Option<jiff::Timestamp>, keyed: bool) -> Submission {
+fn submission(
+    world: &World,
+    n: u64,
+    key: u64,
+    kind: usize,
+    group: u64,
+    due_at: Option<jiff::Timestamp>,
+    keyed: bool,
+) -> Submission {
     // Half of those with a key carry the client's own id too.
     let data = match keyed && key % 2 == 1 {
         true => serde_json::json!({"n": n, "group": group, "ref": format!("r{key}")}),
         false => serde_json::json!({"n": n, "group": group}),
+    };
+    let data = match kind % NAMES.len() {
+        SHOP => shop::basket(world, n, data),
+        _ => data,
     };
     Submission {
         order_type: NAMES[kind % NAMES.len()].to_owned(),

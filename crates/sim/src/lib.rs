@@ -5,6 +5,7 @@
 mod callbacks;
 mod clients;
 mod clock;
+mod desk;
 mod dice;
 mod judge;
 mod life;
@@ -12,7 +13,9 @@ mod nodes;
 mod outside;
 mod plan;
 mod plant;
+mod receivers;
 mod run;
+mod shop;
 mod shrink;
 mod store;
 mod target;

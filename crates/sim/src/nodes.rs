@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use comanda_engine::{Chance, Options, SeededChance, Service};
 
+use crate::desk::Desk;
 use crate::life::Life;
-use crate::outside::Outside;
 use crate::plant::Plant;
+use crate::receivers;
 use crate::store::FaultyStore;
 use crate::types;
 use crate::world::{Process, World};
@@ -21,12 +22,8 @@ pub async fn keep_running(world: Arc<World>, node: usize) {
             () = life.died() => None,
             started = start(&world, &life, node) => started,
         };
-        if let Some(service) = started {
+        if let Some(process) = started {
             world.trace(|| format!("process {} runs on node {node}", life.number));
-            let process = Process {
-                life: life.clone(),
-                service,
-            };
             world.set_node(node, Some(process));
             life.died().await;
             world.set_node(node, None);
@@ -43,7 +40,7 @@ pub async fn keep_running(world: Arc<World>, node: usize) {
     }
 }
 
-async fn start(world: &Arc<World>, life: &Arc<Life>, node: usize) -> Option<Service> {
+async fn start(world: &Arc<World>, life: &Arc<Life>, node: usize) -> Option<Process> {
     let plan = &world.plan;
     let chance_seed = match world.has(Plant::TokensRepeat) {
         true => world.dice.number("chance"),
@@ -59,7 +56,7 @@ async fn start(world: &Arc<World>, life: &Arc<Life>, node: usize) -> Option<Serv
         ..Options::default()
     };
     let store = FaultyStore::new(world.clone(), life.clone());
-    let steps = Arc::new(Outside::new(world.clone(), life.clone()));
+    let steps = Arc::new(Desk::new(world.clone(), life.clone(), store.clone()));
     let types = match types::definitions(0) {
         Ok(types) => types,
         Err(fault) => {
@@ -67,11 +64,27 @@ async fn start(world: &Arc<World>, life: &Arc<Life>, node: usize) -> Option<Serv
             return None;
         }
     };
-    match Service::start(options, store, steps, types).await {
-        Ok(service) => Some(service),
+    let service = match Service::start(options, store, steps, types).await {
+        Ok(service) => service,
         Err(error) => {
             world.trace(|| format!("process {} could not start on node {node}: {error}", life.number));
-            None
+            return None;
         }
-    }
+    };
+    // The in-memory store has no holds: as with the embedded one, one process at a time delivers.
+    let deliveries = match node {
+        0 => match receivers::start(world, life, service.clone()).await {
+            Ok(deliveries) => Some(deliveries),
+            Err(error) => {
+                world.trace(|| format!("process {} could not start to deliver: {error}", life.number));
+                return None;
+            }
+        },
+        _ => None,
+    };
+    Some(Process {
+        life: life.clone(),
+        service,
+        deliveries,
+    })
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::dice::Dice;
 use crate::plant::Plant;
-use crate::types::{NAMES, PICKING};
+use crate::types::{NAMES, PICKING, SHOP};
 
 /// A kind of thing that goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -59,11 +59,19 @@ pub enum Fault {
     CallbackTwice,
     /// Somebody sends a callback under a token that was never given.
     CallbackMadeUp,
+    /// A receiver of events does not take one.
+    ReceiverFails,
+    /// A receiver takes an event, and its answer is lost.
+    ReceiverLosesAnswer,
+    /// A receiver takes its time.
+    ReceiverSlow,
+    /// A receiver says that it wants nothing more.
+    ReceiverGone,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 29] = [
         Self::CommitFails,
         Self::CommitBusy,
         Self::AnswerLost,
@@ -89,6 +97,10 @@ impl Fault {
         Self::CallbackLate,
         Self::CallbackTwice,
         Self::CallbackMadeUp,
+        Self::ReceiverFails,
+        Self::ReceiverLosesAnswer,
+        Self::ReceiverSlow,
+        Self::ReceiverGone,
     ];
 }
 
@@ -181,6 +193,35 @@ pub enum What {
         /// With an edit.
         edit: bool,
     },
+    /// Stock comes in.
+    Receive {
+        /// Of this SKU.
+        sku: usize,
+        /// So much.
+        quantity: u32,
+    },
+    /// So much stock is found by counting.
+    Count {
+        /// Of this SKU.
+        sku: usize,
+        /// So much.
+        quantity: u32,
+    },
+    /// A customer is blocked.
+    Block {
+        /// Which.
+        who: usize,
+    },
+    /// A subscription is paused.
+    Pause {
+        /// Which.
+        which: usize,
+    },
+    /// A subscription that is paused goes on.
+    Resume {
+        /// Which.
+        which: usize,
+    },
     /// Dead letters are given up.
     Discard,
     /// A process gets the other version of the types.
@@ -259,6 +300,31 @@ impl Plan {
             let (start, current, edit) = (rolls.permille(300), rolls.permille(300), rolls.permille(400));
             act(at, What::Redrive { start, current, edit });
         }
+        if kinds.contains(&SHOP) {
+            for sku in 0..3 {
+                let quantity = rolls.one(&[2, 5, 10, 40]);
+                act(rolls.below(200), What::Receive { sku, quantity });
+                if rolls.permille(500) {
+                    let quantity = rolls.one(&[1, 5, 20]);
+                    act(rolls.below(span_millis), What::Receive { sku, quantity });
+                }
+                if rolls.permille(200) {
+                    let quantity = rolls.one(&[0, 5, 20]);
+                    act(rolls.below(span_millis), What::Count { sku, quantity });
+                }
+            }
+            if rolls.permille(250) {
+                let who = rolls.one(&[0, 1, 2]);
+                act(rolls.below(span_millis), What::Block { who });
+            }
+        }
+        for which in 0..3 {
+            if rolls.permille(250) {
+                let at = rolls.below(span_millis);
+                act(at, What::Pause { which });
+                act(at + rolls.one(&[0, 500, 10_000]), What::Resume { which });
+            }
+        }
         for (what, of_a_thousand) in [
             (What::Discard, 250),
             (What::ChangeTypes, 400),
@@ -328,6 +394,7 @@ fn rate(fault: Fault, intensity: u64) -> u64 {
         Fault::StepRefuses | Fault::StepHangs => intensity * 2,
         Fault::WorkerDies | Fault::WorkerLate | Fault::WorkerRepeats => intensity * 3,
         Fault::CallbackLost | Fault::CallbackLate | Fault::CallbackTwice | Fault::CallbackMadeUp => intensity * 4,
+        Fault::ReceiverFails | Fault::ReceiverLosesAnswer | Fault::ReceiverSlow => intensity * 3,
         Fault::WakeLost => 400,
         _ => intensity,
     }

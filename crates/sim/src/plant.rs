@@ -43,11 +43,29 @@ pub enum Plant {
     CallbackTurnedAway,
     /// A step goes on without the yes that it waits for.
     ApprovalSkipped,
+    /// What a hold gives back is given back a second time.
+    HoldReleasedTwice,
+    /// A posting that is repeated is applied again.
+    PostingRepeats,
+    /// The commit that takes stock takes it for others to see, and leaves it on hand.
+    StockNotTaken,
+    /// A payment that was given up can be taken all the same.
+    VoidForgotten,
+    /// A subscription's cursor passes events before they are sent.
+    CursorBeforeDelivery,
+    /// What could not be sent is forgotten at a restart.
+    ExceptionDropped,
+    /// Two events come up in the feed the wrong way round.
+    FeedSwaps,
+    /// An event never comes up in the feed's page.
+    FeedSkips,
+    /// That a subscription is paused is not kept.
+    PauseForgotten,
 }
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 29] = [
         Self::ResultDroppedAfterEdit,
         Self::OwnCommitTakenForStale,
         Self::StepBeforeDurable,
@@ -68,5 +86,14 @@ impl Plant {
         Self::QuestionNotAsked,
         Self::CallbackTurnedAway,
         Self::ApprovalSkipped,
+        Self::HoldReleasedTwice,
+        Self::PostingRepeats,
+        Self::StockNotTaken,
+        Self::VoidForgotten,
+        Self::CursorBeforeDelivery,
+        Self::ExceptionDropped,
+        Self::FeedSwaps,
+        Self::FeedSkips,
+        Self::PauseForgotten,
     ];
 }

@@ -11,6 +11,8 @@ use tokio::task::JoinSet;
 use crate::clients;
 use crate::nodes;
 use crate::plan::Plan;
+use crate::receivers;
+use crate::shop;
 use crate::workers;
 use crate::world::World;
 
@@ -83,6 +85,8 @@ pub fn run(plan: &Plan, tracing: bool) -> Run {
 
 async fn stages(world: &Arc<World>) {
     let plan = &world.plan;
+    shop::open(world).await;
+    receivers::seed(world).await;
     for node in 0..plan.nodes {
         tokio::spawn(nodes::keep_running(world.clone(), node));
     }
@@ -110,6 +114,7 @@ async fn stages(world: &Arc<World>) {
     for clearing in 0..CLEARINGS_MAX {
         clients::discard(world, clearing).await;
         clients::discard_items(world, clearing).await;
+        receivers::resume_all(world).await;
         for n in clients::waiting(world) {
             clients::transition(world, n, u64::MAX - clearing).await;
         }
@@ -118,7 +123,7 @@ async fn stages(world: &Arc<World>) {
         }
         let clear = {
             let judge = world.judge.lock();
-            judge.all_are_final() && judge.all_are_told()
+            judge.all_are_final() && judge.all_are_told() && judge.unannounced().is_empty()
         };
         if clear {
             break;
@@ -167,7 +172,9 @@ async fn last_look(world: &Arc<World>) {
         .and_then(|()| judge.counters_are_true(&counters))
         .and_then(|()| judge.outside_is_clean())
         .and_then(|()| judge.end_is_reached())
-        .and_then(|()| judge.items_are_done());
+        .and_then(|()| judge.items_are_done())
+        .and_then(|()| judge.shop_is_settled())
+        .and_then(|()| judge.all_is_announced());
     drop(judge);
     world.check(verdict);
 }

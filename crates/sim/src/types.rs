@@ -1,6 +1,6 @@
 //! The order types of the simulation. Between them they have all that orders can do: several steps, undo, lanes of both
 //! scopes, dead letters that park or leave, deadlines, timers, branches, transitions by hand, work for programs outside,
-//! questions, callbacks and approvals. Each has two versions: `ATTEMPTS` stands for a number.
+//! questions, callbacks, approvals and the built-in steps. Each has two versions: `ATTEMPTS` stands for a number.
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
@@ -9,9 +9,19 @@ use comanda_model::{OrderType, TypeHash};
 use comanda_order_type::{Bundle, Definition, Known, read};
 
 /// The names of the types.
-pub const NAMES: [&str; 6] = ["booking", "lane-park", "lane-leave", "lane-status", "picking", "loan"];
+pub const NAMES: [&str; 7] = [
+    "booking",
+    "lane-park",
+    "lane-leave",
+    "lane-status",
+    "picking",
+    "loan",
+    "shop",
+];
 /// The place of the type in [`NAMES`] whose work programs outside do.
 pub const PICKING: usize = 4;
+/// The place of the type in [`NAMES`] that is made of the built-in steps.
+pub const SHOP: usize = 6;
 /// The queues that workers from outside claim from.
 pub const QUEUES: [&str; 4] = ["picks", "unpicks", "received", "finished"];
 
@@ -22,6 +32,7 @@ const TEXTS: [&str; NAMES.len()] = [
     include_str!("../types/lane-status.toml"),
     include_str!("../types/picking.toml"),
     include_str!("../types/loan.toml"),
+    include_str!("../types/shop.toml"),
 ];
 
 /// The types in their two versions.

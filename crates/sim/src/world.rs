@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
+use comanda_deliver::Deliveries;
 use comanda_engine::Service;
 use comanda_model::OrderId;
 use comanda_store::memory::MemoryStore;
@@ -52,6 +54,19 @@ pub struct Process {
     pub life: Arc<Life>,
     /// The engine in it.
     pub service: Service,
+    /// The subscriptions, in the one process that delivers.
+    pub deliveries: Option<Deliveries>,
+}
+
+impl Process {
+    /// Stops in good order, or runs out of time.
+    pub async fn stop(&self) {
+        if let Some(deliveries) = &self.deliveries {
+            // Whoever is in the middle of a request that nobody answers does not hold up the stop for ever.
+            let _ = tokio::time::timeout(Duration::from_secs(2), deliveries.stop()).await;
+        }
+        self.service.stop(Duration::from_secs(2)).await;
+    }
 }
 
 impl World {
@@ -99,6 +114,21 @@ impl World {
             let running: Vec<Process> = self.nodes.lock().iter().flatten().cloned().collect();
             if !running.is_empty() {
                 return running[usize::try_from(rolls.below(running.len() as u64)).unwrap_or(0)].clone();
+            }
+            changed.await;
+        }
+    }
+
+    /// The process that delivers events; waits for it if it does not run.
+    pub async fn delivering(&self) -> (Process, Deliveries) {
+        loop {
+            let changed = self.nodes_changed.notified();
+            let running = self.nodes.lock().iter().flatten().find_map(|process| {
+                let deliveries = process.deliveries.clone()?;
+                Some((process.clone(), deliveries))
+            });
+            if let Some(running) = running {
+                return running;
             }
             changed.await;
         }

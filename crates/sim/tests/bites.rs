@@ -88,7 +88,10 @@ fn a_key_that_leads_to_two_orders() {
 
 #[test]
 fn a_lease_that_is_ignored() {
-    bites(Plant::LeaseIgnored, &["one at a time", "stale"]);
+    bites(
+        Plant::LeaseIgnored,
+        &["one at a time", "stale", "was written down as late"],
+    );
 }
 
 #[test]
@@ -142,6 +145,51 @@ fn a_callback_that_is_turned_away() {
 #[test]
 fn an_approval_that_is_skipped() {
     bites(Plant::ApprovalSkipped, &["nobody has said yes"]);
+}
+
+#[test]
+fn a_hold_that_is_released_twice() {
+    bites(Plant::HoldReleasedTwice, &["stock: the store says"]);
+}
+
+#[test]
+fn stock_that_is_not_taken() {
+    bites(Plant::StockNotTaken, &["stock: the store says"]);
+}
+
+#[test]
+fn a_posting_that_is_repeated_and_applied_again() {
+    bites(Plant::PostingRepeats, &["was applied a second time"]);
+}
+
+#[test]
+fn a_payment_that_was_given_up_and_stands() {
+    bites(Plant::VoidForgotten, &["money:"]);
+}
+
+#[test]
+fn a_cursor_that_passes_events_before_they_are_sent() {
+    bites(Plant::CursorBeforeDelivery, &["subscriptions:"]);
+}
+
+#[test]
+fn what_could_not_be_sent_is_forgotten_at_a_restart() {
+    bites(Plant::ExceptionDropped, &["subscriptions:"]);
+}
+
+#[test]
+fn events_the_wrong_way_round() {
+    bites(Plant::FeedSwaps, &["subscriptions:"]);
+}
+
+#[test]
+fn an_event_that_never_comes_up() {
+    bites(Plant::FeedSkips, &["subscriptions:"]);
+}
+
+#[test]
+fn a_pause_that_is_forgotten() {
+    bites(Plant::PauseForgotten, &["and is paused"]);
 }
 
 #[test]

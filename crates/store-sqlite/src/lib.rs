@@ -24,6 +24,7 @@ mod ledger;
 mod list;
 mod lock;
 mod log;
+mod log_check;
 mod pieces;
 mod queue;
 mod read;
@@ -127,6 +128,7 @@ impl SqliteStore {
         let lock = Lock::take(&options.directory)?;
         let path = options.directory.join(schema::FILE);
         make_file(&path)?;
+        log_check::check(&path)?;
         let connection = schema::connect(&path, Use::Write, options.cache_kib)?;
         schema::migrate(&connection)?;
         backup::sync_directory_of(&path)?;
@@ -165,6 +167,7 @@ impl SqliteStore {
     pub fn open_read_only(options: Options) -> Result<Self, StoreError> {
         let lock = Lock::take(&options.directory)?;
         let path = options.directory.join(schema::FILE);
+        log_check::check(&path)?;
         let purpose = backup::reading(&path);
         let connection = schema::connect(&path, purpose, 1024)?;
         check_present_format(&connection)?;

@@ -410,3 +410,93 @@ async fn the_log_is_begun_anew_while_commits_keep_coming() {
     assert!(largest < 320 * 1024 * 1024, "the log grew to {largest} bytes");
     store.close().await.unwrap();
 }
+
+/// Where each frame of a log begins, and whether a transaction ends with it.
+fn frames(log: &[u8]) -> Vec<(usize, bool)> {
+    let word = |at: usize| u32::from_be_bytes(log[at..at + 4].try_into().unwrap());
+    let frame_bytes = 24 + word(8) as usize;
+    let whole = (32..log.len()).step_by(frame_bytes);
+    whole
+        .filter(|at| at + frame_bytes <= log.len() && word(at + 8) == word(16))
+        .map(|at| (at, word(at + 4) != 0))
+        .collect()
+}
+
+#[tokio::test]
+async fn a_bit_that_flips_in_the_log_is_said_and_what_stands_behind_it_is_not_dropped() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let now = store.now();
+    let mut ids = Vec::new();
+    for _ in 0..12 {
+        let one = accepted(now, now, None);
+        ids.push(one.order.id());
+        commit(&store, one).await.unwrap();
+    }
+    let killed = tempfile::tempdir().unwrap();
+    copy_as_killed(directory.path(), killed.path());
+    let log = std::fs::read(killed.path().join("comanda.db-wal")).unwrap();
+    let frames = frames(&log);
+    let ends: Vec<usize> = (0..frames.len()).filter(|&index| frames[index].1).collect();
+    assert!(ends.len() >= 12, "each commit is a transaction of its own");
+    // Up to here whole transactions stand behind, and the beginning of one more.
+    let sure = ends[ends.len() - 3];
+    let damaged = tempfile::tempdir().unwrap();
+    let attempt = |at: usize| {
+        copy_as_killed(killed.path(), damaged.path());
+        let mut log = log.clone();
+        log[at] ^= 4;
+        std::fs::write(damaged.path().join("comanda.db-wal"), log).unwrap();
+        SqliteStore::open_read_only(options(damaged.path()))
+    };
+    // The header, but for the number of the checkpoint and the salts, which only its checksum holds.
+    for at in [0, 5, 9, 16, 27] {
+        assert!(matches!(attempt(at), Err(StoreError::Corrupt { .. })), "byte {at}");
+    }
+    for (index, (frame, _)) in frames
+        .iter()
+        .enumerate()
+        .filter(|(index, _)| *index == sure || (*index < sure && index.is_multiple_of(3)))
+    {
+        // The page's number, its size, a salt, both halves of the sum, and three places of the page.
+        for at in [0, 5, 9, 17, 21, 24, 2000, 4100] {
+            match attempt(frame + at) {
+                Err(StoreError::Corrupt { what, detail }) => {
+                    assert!(
+                        what.contains("comanda.db-wal") && detail.contains("backup"),
+                        "{what}: {detail}"
+                    );
+                }
+                other => panic!("frame {index}, byte {at}: {other:?}"),
+            }
+            if index == sure && at == 24 {
+                assert!(SqliteStore::open(options(damaged.path())).is_err());
+                let report = verify(damaged.path(), &|_, _| {}).unwrap();
+                assert!(
+                    report.faults.iter().any(|fault| fault.what.contains("the log")),
+                    "{report:?}"
+                );
+            }
+        }
+    }
+    // The last two transactions cannot be told from what a power cut takes: all before them is there.
+    for end in &ends[ends.len() - 2..] {
+        let store = attempt(frames[*end].0 + 30).unwrap();
+        for id in &ids[..ids.len() - 2] {
+            assert!(store.order(*id).await.unwrap().is_some(), "{id} is gone");
+        }
+    }
+    // A log whose end was never written is no damage.
+    let short = tempfile::tempdir().unwrap();
+    for bytes in [0, 20, 32, 40, frames[sure].0 + 100, log.len() - 1] {
+        copy_as_killed(killed.path(), short.path());
+        std::fs::write(short.path().join("comanda.db-wal"), &log[..bytes]).unwrap();
+        let opened = SqliteStore::open_read_only(options(short.path()));
+        // Without its first part there is no table yet.
+        assert!(
+            !matches!(opened, Err(StoreError::Corrupt { .. })),
+            "{bytes} bytes: {opened:?}"
+        );
+        assert!(opened.is_ok() || bytes < 100, "{bytes} bytes: {opened:?}");
+    }
+}

@@ -1,7 +1,7 @@
 //! Claims and calls: who holds what, and whether what reaches the outside may.
 
 use comanda_engine::{Pulled, StepCall};
-use comanda_model::order_type::Action;
+use comanda_model::order_type::{Action, BuiltInKind};
 use comanda_model::{EventKind, Order, OrderId, Outcome, Phase, Token, WorkKind};
 use comanda_store::{Claims, CommitError, WorkClaims};
 use jiff::Timestamp;
@@ -219,7 +219,7 @@ impl Judge {
             undo: reach.undo,
             secret: reach.token.secret,
             answered: false,
-            stale: false,
+            stale: 0,
         });
         Ok(self.runs.len() - 1)
     }
@@ -250,6 +250,10 @@ impl Judge {
 
     /// Where nobody learned what the try before came to, the question comes before the next.
     fn question_is_asked(&self, run: usize, call: &StepCall<'_>) -> Verdict {
+        // Reserving asks nobody: what it decides happens with its commit, or has not happened.
+        if matches!(&call.step.action, Action::BuiltIn(built_in) if built_in.kind == BuiltInKind::InventoryReserve) {
+            return Ok(());
+        }
         let Some(this) = self.runs.get(run).filter(|run| !run.undo) else {
             return Ok(());
         };
@@ -302,8 +306,10 @@ impl Judge {
             fate = tokens.get(&run.secret).copied();
             // A callback is late too when its call's own answer, that it was taken on, was in time.
             let callback = self.callbacks.contains(&run.secret) && fate == Some(Fate::Answered) && !awaits(run.secret);
-            if !run.stale && (fate == Some(Fate::Ended) || callback) {
-                run.stale = true;
+            // A call's own answer and its callback can both be late.
+            let most = 1 + u32::from(self.callbacks.contains(&run.secret));
+            if run.stale < most && (fate == Some(Fate::Ended) || callback) {
+                run.stale += 1;
                 return Ok(());
             }
         }

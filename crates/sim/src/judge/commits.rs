@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use comanda_model::order::{AfterUndo, DoneState};
+use comanda_model::order_type::Action;
 use comanda_model::{Event, EventKind, Order, OrderId, Outcome, Phase, WorkKind};
 use comanda_store::{ClaimMove, Commit, Expect, Receipt};
 use jiff::Timestamp;
@@ -35,6 +36,7 @@ impl Judge {
         let order_type = Self::type_of(&commit.order)?;
         status::follows(before.as_ref(), commit, &order_type, now)?;
         self.item_put_in(before.as_ref(), commit, &order_type)?;
+        self.stock_moved(commit)?;
         self.move_lane(now, before.as_ref(), commit, receipt)?;
         self.move_claim(now, before.as_ref(), commit, receipt)
     }
@@ -213,7 +215,9 @@ impl Judge {
     fn effect_is_there(&self, id: OrderId, visit: u32, step: &str, undo: bool) -> Verdict {
         let known = self.orders.get(&id).ok_or("an order vanished")?;
         let order_type = Self::type_of(&known.order)?;
-        let internal = order_type.steps.get(step).is_none_or(|step| step.action.is_internal());
+        // What the built-in steps do is looked at where they do it: in the ledger, and in the sandbox's book.
+        let built_in = |action: &Action| action.is_internal() || matches!(action, Action::BuiltIn(_));
+        let internal = order_type.steps.get(step).is_none_or(|step| built_in(&step.action));
         let effect = self.effects.get(&format!("{id}:{visit}"));
         let there = effect.is_some_and(|effect| {
             if undo {

@@ -2,14 +2,17 @@
 //! that reaches the outside and of every answer. It shares no code with the engine or a store, and says the first thing
 //! that it finds wrong.
 
+mod announced;
 mod answers;
 mod claims;
 mod commits;
 mod items;
 mod lanes;
+mod money;
 mod outcome;
 mod rest;
 mod status;
+mod stock;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -19,8 +22,11 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::types;
+use announced::Announced;
 use items::Items;
 use lanes::Lanes;
+use money::Money;
+use stock::Stock;
 
 /// What was found wrong.
 pub type Verdict = Result<(), String>;
@@ -81,8 +87,8 @@ struct Run {
     undo: bool,
     secret: Uuid,
     answered: bool,
-    /// Whether its lateness was written down.
-    stale: bool,
+    /// How often its lateness was written down.
+    stale: u32,
 }
 
 /// An effect outside, by the key of the call that made it.
@@ -112,6 +118,9 @@ pub struct Judge {
     /// The secrets that callbacks were sent with.
     callbacks: BTreeSet<Uuid>,
     items: Items,
+    stock: Stock,
+    money: Money,
+    announced: Announced,
     acknowledged: BTreeMap<String, OrderId>,
     dead_lives: BTreeSet<u32>,
     /// Durable commits.

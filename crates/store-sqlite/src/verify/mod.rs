@@ -19,6 +19,7 @@ use crate::backup::{database_of, reading};
 use crate::check_present_format;
 use crate::failure::{Context, Failure};
 use crate::lock::Lock;
+use crate::log_check;
 use crate::readers::Reader;
 use crate::schema;
 
@@ -111,6 +112,7 @@ pub fn verify(path: &Path, progress: &dyn Fn(u64, u64)) -> Result<Report, StoreE
     const WHAT: &str = "verify the store";
     let _lock = if path.is_dir() { Some(Lock::take(path)?) } else { None };
     let file = database_of(path);
+    let log = log_check::check(&file);
     let reader = Reader::open(&file, reading(&file), CACHE_KIB)?;
     check_present_format(&reader.connection)?;
     let mut verifier = Verifier {
@@ -121,6 +123,11 @@ pub fn verify(path: &Path, progress: &dyn Fn(u64, u64)) -> Result<Report, StoreE
         done: 0,
         all: 0,
     };
+    match log {
+        Ok(()) => {}
+        Err(StoreError::Corrupt { what, detail }) => verifier.fault(what, detail),
+        Err(error) => return Err(error),
+    }
     // One moment for all: should anyone write after all, they do not look like faults.
     verifier.reader.connection.execute_batch("BEGIN").context(WHAT)?;
     let sections: [(&str, Section); 8] = [

@@ -19,6 +19,7 @@ pub(super) struct Plan {
     fail: u32,
     lose: u32,
     busy: u32,
+    lose_progress: u32,
     stalling: bool,
     staged: VecDeque<(Commit, Answer)>,
 }
@@ -38,6 +39,11 @@ impl Faults {
     /// cannot be applied is answered with the reason.
     pub fn lose_next_answers(&self, count: u32) {
         self.0.inner.lock().faults.lose = count;
+    }
+
+    /// The next `count` advances of subscriptions are applied, and then answered with [`StoreError::Failed`].
+    pub fn lose_next_progress(&self, count: u32) {
+        self.0.inner.lock().faults.lose_progress = count;
     }
 
     /// The next `count` commits are not applied, and answered with [`CommitError::Busy`].
@@ -102,6 +108,15 @@ impl Inner {
         } else {
             self.settle(commit, answer);
         }
+    }
+
+    /// Whether the answer to an advance of a subscription that was applied is lost.
+    pub(super) fn loses_progress(&mut self) -> Result<(), StoreError> {
+        if self.faults.lose_progress == 0 {
+            return Ok(());
+        }
+        self.faults.lose_progress -= 1;
+        Err(StoreError::failed("advance", std::io::Error::other("lost on purpose")))
     }
 
     fn settle(&mut self, commit: Commit, answer: Answer) {

@@ -66,8 +66,8 @@ impl SubscriptionStore for MemoryStore {
     }
 
     async fn advance(&self, id: &str, advance: Advance) -> Result<bool, StoreError> {
-        let all = &mut self.shared.inner.lock().state.subscriptions;
-        let Some(kept) = all.get_mut(id) else {
+        let mut inner = self.shared.inner.lock();
+        let Some(kept) = inner.state.subscriptions.get_mut(id) else {
             return Ok(false);
         };
         kept.cursor = advance.cursor.or(kept.cursor);
@@ -85,6 +85,7 @@ impl SubscriptionStore for MemoryStore {
             });
         }
         kept.deliveries.truncate(DELIVERIES_KEPT);
+        inner.loses_progress()?;
         Ok(true)
     }
 

@@ -194,6 +194,7 @@ async fn deliveries(config: &Config, service: &Service) -> Result<Deliveries, Fa
         timeout: config.deliveries.timeout,
         sealer: Arc::new(sealing::sealer(config)?),
         archives: with_credentials(&config.archives, &config.data)?,
+        ..comanda_deliver::Options::default()
     };
     let started = Deliveries::start(options, service.clone(), configured).await;
     started.map_err(|error| match error {

@@ -1,17 +1,22 @@
 //! The store as one process sees it: the in-memory store, with everything between the two that can go wrong, and the
 //! judge beside it, who learns what really became durable.
 
+mod ledger;
+mod subscriptions;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use comanda_model::ledger::{HELD, ON_HAND};
 use comanda_model::order::{DoneState, StepAt};
-use comanda_model::{Attempt, Event, OrderId, Token, TypeHash, WorkKind};
+use comanda_model::{Attempt, Event, LedgerLine, OrderId, Token, TypeHash, WorkKind};
 use comanda_store::{
-    Capabilities, Cause, ClaimMove, Claims, Commit, CommitError, Counters, DeadItem, DeadItemMove, Expect, FeedPage,
-    FeedStart, ItemClaims, ItemOutcome, ItemToken, ListQuery, OrderPage, QueueClaim, QueueCount, Receipt, Store,
-    StoreError, Stored, Ticket, TypeSource, WorkClaims,
+    Account, Capabilities, Cause, ClaimMove, Claims, Commit, CommitError, Counters, DeadItem, DeadItemMove, Expect,
+    FeedPage, FeedStart, ItemClaims, ItemOutcome, ItemToken, ListQuery, OrderPage, PostError, Posted, Posting,
+    PutError, QueueClaim, QueueCount, Receipt, Record, Store, StoreError, Stored, SubscriptionStore, Ticket,
+    TypeSource, WorkClaims,
 };
 use jiff::Timestamp;
 use parking_lot::Mutex;
@@ -206,6 +211,7 @@ impl FaultyStore {
                 let counters = world.memory.counters().await.unwrap_or_default();
                 let verdict = world.judge.lock().counters_are_true(&counters);
                 world.check(verdict);
+                self.stock_is_true().await;
             }
         }
         result
@@ -224,6 +230,15 @@ impl FaultyStore {
                     entry.lane = commit.order.id().to_string();
                 }
             }
+            Some(Plant::HoldReleasedTwice) => {
+                let given_back = |line: &&LedgerLine| *line.from == *HELD && *line.to == *ON_HAND;
+                let again: Vec<LedgerLine> = commit.ledger.iter().filter(given_back).cloned().collect();
+                commit.ledger.extend(again.into_iter().map(|line| LedgerLine {
+                    once_id: format!("{}.again", line.once_id).into(),
+                    ..line
+                }));
+            }
+            Some(Plant::StockNotTaken) => commit.ledger.retain(|line| *line.to != *HELD),
             Some(Plant::StaleAnswerCounts) => {
                 if let Expect::At { version, .. } = commit.expect {
                     commit.expect = Expect::At { version, token: None };
@@ -514,7 +529,49 @@ impl Store for FaultyStore {
 
     async fn feed(&self, from: FeedStart, max: usize) -> Result<FeedPage, StoreError> {
         self.way("feed").await?;
-        self.world.memory.feed(from, max).await
+        let mut page = self.world.memory.feed(from, max).await?;
+        match self.world.plan.plant {
+            Some(Plant::FeedSkips) => page.events.retain(|event| event.cursor.position % 17 != 0),
+            Some(Plant::FeedSwaps) => page.events.reverse(),
+            _ => {}
+        }
+        self.life.gate().await;
+        Ok(page)
+    }
+
+    async fn post(&self, posting: &Posting) -> Result<Posted, PostError> {
+        self.post_posting(posting).await
+    }
+
+    async fn accounts(&self, names: &[String]) -> Result<Vec<Account>, StoreError> {
+        self.way("accounts").await?;
+        self.world.memory.accounts(names).await
+    }
+
+    async fn accounts_after(&self, prefix: &str, after: Option<&str>, max: usize) -> Result<Vec<Account>, StoreError> {
+        self.way("accounts_after").await?;
+        self.world.memory.accounts_after(prefix, after, max).await
+    }
+
+    async fn ledger_of(&self, id: OrderId) -> Result<Vec<LedgerLine>, StoreError> {
+        self.way("ledger_of").await?;
+        self.world.memory.ledger_of(id).await
+    }
+
+    async fn record(&self, kind: &str, key: &str) -> Result<Option<Record>, StoreError> {
+        self.way("record").await?;
+        let record = self.world.memory.record(kind, key).await;
+        self.life.gate().await;
+        record
+    }
+
+    async fn records_after(&self, kind: &str, after: Option<&str>, max: usize) -> Result<Vec<Record>, StoreError> {
+        self.way("records_after").await?;
+        self.world.memory.records_after(kind, after, max).await
+    }
+
+    async fn put_record(&self, record: &Record) -> Result<(), PutError> {
+        self.put_one_record(record).await
     }
 
     async fn list(&self, query: &ListQuery) -> Result<OrderPage, StoreError> {
@@ -551,6 +608,10 @@ impl Store for FaultyStore {
 
     fn capabilities(&self) -> Capabilities {
         self.world.memory.capabilities()
+    }
+
+    fn subscriptions(&self) -> Option<&dyn SubscriptionStore> {
+        Some(self)
     }
 
     async fn health(&self) -> Result<(), StoreError> {
