@@ -1,7 +1,8 @@
 """Starts each peer, loads it with wrk, waits until every accepted order is completed, kills it under load to see that it
-keeps what it acknowledged, and writes a table and a plot. Started by run.sh."""
+keeps what it acknowledged, and writes what was measured, for plot.py, and a table. Started by run.sh."""
 import concurrent.futures
 import contextlib
+import http.client
 import json
 import os
 import pathlib
@@ -32,11 +33,13 @@ def call(url: str, body: dict | None = None, timeout: float = 10) -> tuple[int, 
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, {"content-type": "application/json"} if data else {})
     try:
-        with urllib.request.urlopen(request, timeout=timeout) as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as error:
-        return error.code, error.read().decode()
-    except (OSError, ValueError):
+        try:
+            with urllib.request.urlopen(request, timeout=timeout) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+    # Who is killed in the middle of an answer has acknowledged nothing.
+    except (OSError, ValueError, http.client.HTTPException):
         return 0, ""
 
 
@@ -317,24 +320,6 @@ def table(results: list[dict]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def plot(results: list[dict]) -> str:
-    most = max(one["accepted_per_second"] for one in results)
-    rows = []
-    for index, one in enumerate(results):
-        y = 50 + index * 64
-        rows.append(f'<text x="10" y="{y}" font-weight="bold">{one["title"]}</text>')
-        for offset, (key, colour, word) in enumerate((("accepted_per_second", "#2b6cb0", "accepted/s"), ("completed_per_second", "#68a063", "completed/s"))):
-            width = max(1, 560 * one[key] / most)
-            rows.append(f'<rect x="10" y="{y + 6 + offset * 20}" width="{width:.0f}" height="16" fill="{colour}"/>')
-            rows.append(f'<text x="{width + 16:.0f}" y="{y + 19 + offset * 20}">{one[key]:,.0f} {word}</text>')
-    height = 70 + len(results) * 64
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 740 {height}" font-family="sans-serif" font-size="13">'
-        f'<rect width="740" height="{height}" fill="white"/><text x="10" y="22" font-size="16">One order\'s full life, durable, {CONNECTIONS} connections</text>'
-        + "".join(rows) + "</svg>\n"
-    )
-
-
 def main() -> None:
     arguments = sys.argv[1:]
     seconds = int(arguments.pop(0)) if arguments and arguments[0].isdigit() else 20
@@ -348,7 +333,6 @@ def main() -> None:
     to.mkdir(exist_ok=True)
     (to / "peers.json").write_text(json.dumps(results, indent=2) + "\n")
     (to / "peers.md").write_text(table(results))
-    (to / "peers.svg").write_text(plot(results))
     print(table(results), end="")
 
 

@@ -21,6 +21,7 @@ usage: cargo xtask COMMAND
   upgrade     a rolling upgrade on PostgreSQL from an earlier commit and back  [COMMIT, default HEAD~1]
   cost        what one order costs the disk, against the recorded figures  [record: writes them anew]
   soak        the storefront while one call in ten to its services fails  [--minutes N, default 10]
+  peers       Comanda beside its peers, into docs/performance.md  [SECONDS of load for each, default 20]
   bench       builds and measures, side by side (takes minutes)";
 
 fn main() -> ExitCode {
@@ -47,6 +48,8 @@ fn main() -> ExitCode {
         ["cost", "record"] => run::cost(&["record"]),
         ["soak"] => run::soak("10"),
         ["soak", "--minutes", minutes] => run::soak(minutes),
+        ["peers"] => run::peers("20"),
+        ["peers", seconds] => run::peers(seconds),
         ["bench"] => run::bench(),
         _ => {
             eprintln!("{HELP}");

@@ -177,6 +177,11 @@ pub fn bench() -> Result<(), String> {
     shown("bash", &["benches/side-by-side.sh"])
 }
 
+/// Comanda beside its peers: measured, drawn, and written into `docs/performance.md`.
+pub fn peers(seconds: &str) -> Result<(), String> {
+    shown("bash", &["benches/peers/run.sh", seconds])
+}
+
 pub fn cargo(arguments: &[&str]) -> Result<(), String> {
     shown("cargo", arguments)
 }
