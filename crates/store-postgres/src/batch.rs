@@ -200,7 +200,8 @@ impl Batch {
         let queued = head.queued_at(true);
         let work = head.work.as_ref();
         let dead = head.dead.as_ref().filter(|_| head.phase == Phase::Dead);
-        let new = is_new.then_some(accepted);
+        // Of one that is erased, what is left of the acceptance is written again.
+        let new = (is_new || commit.erases()).then_some(accepted);
         let (leave, enter) = (commit.lane.leave.as_deref(), commit.lane.enter.as_ref());
         // Every lane that the order stands in or moves to is locked, in which the head decides whose turn it is.
         let standing = head.lane.as_ref().map(|lane| lane.name.as_str());

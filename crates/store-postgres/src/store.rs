@@ -539,7 +539,7 @@ impl Store for PostgresStore {
             queues: true,
             ledger: true,
             status_queues: true,
-            erasure: false,
+            erasure: true,
         }
     }
 

@@ -417,6 +417,21 @@ BEGIN
                 INSERT INTO comanda.tally_changes (kind, a, b, c, n) VALUES ('q', p_item_queue[i], '', '', 1);
             END IF;
         END LOOP;
+        -- An order that is erased keeps nothing outside its head and its data; of what was changed, only which members.
+        IF 13 = ANY (e_kind) THEN
+            FOR i IN 1 .. v_count LOOP
+                CONTINUE WHEN NOT r_applied[i] OR NOT EXISTS (
+                    SELECT 1 FROM unnest(e_ord, e_kind) AS e(ord, kind) WHERE e.ord = i AND e.kind = 13);
+                UPDATE comanda.orders SET customer = p_customer[i], group_key = p_group[i], traceparent = p_traceparent[i]
+                    WHERE id = p_id[i];
+                UPDATE comanda.events SET reason = NULL, changed = (
+                        SELECT json_agg(CASE json_typeof(c.value) WHEN 'string' THEN c.value ELSE c.value -> 'pointer' END)::text
+                        FROM json_array_elements(changed::json) AS c(value))
+                    WHERE id = p_id[i] AND (reason IS NOT NULL OR changed IS NOT NULL);
+                UPDATE comanda.attempts SET reason = NULL, result = NULL WHERE id = p_id[i] AND number <= p_attempts[i];
+                UPDATE comanda.items SET reason = '' WHERE id = p_id[i] AND reason IS NOT NULL;
+            END LOOP;
+        END IF;
     ELSE
         v_running := coalesce((SELECT max(e.position) FROM comanda.events e), 0);
     END IF;
