@@ -30,19 +30,29 @@ const JOB_IDS_MAX: usize = 300;
 const ATTEMPTS_MAX: usize = 1000;
 
 /// Which dead letters; all that is set must hold.
-#[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
+#[derive(Debug, Default, Deserialize, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct FilterBody {
     /// These orders.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Vec<String>>)]
     order_ids: Option<Vec<OrderId>>,
     /// Of this type.
-    #[serde(default, rename = "type")]
+    #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
     order_type: Option<String>,
     /// Of this cause, as `/v1/dead-letter-causes` names it.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     cause: Option<String>,
+}
+
+impl From<DeadLetterFilter> for FilterBody {
+    fn from(filter: DeadLetterFilter) -> Self {
+        Self {
+            order_ids: filter.order_ids,
+            order_type: filter.order_type,
+            cause: filter.cause,
+        }
+    }
 }
 
 impl From<FilterBody> for DeadLetterFilter {

@@ -4,7 +4,7 @@ use axum::extract::{Extension, Path, State};
 use axum::http::StatusCode;
 use axum::http::header::LOCATION;
 use axum::response::Response;
-use comanda_engine::{DeadLetterFilter, Job, JobFailure, JobState, Task};
+use comanda_engine::{Job, JobFailure, JobState, Task};
 use comanda_model::OrderId;
 use jiff::Timestamp;
 use serde::Serialize;
@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use crate::App;
 use crate::access::Caller;
+use crate::dead_letters::FilterBody;
 use crate::keys::Scope;
 use crate::problem::Problem;
 use crate::respond::{insert, json_response};
@@ -46,8 +47,7 @@ pub(crate) struct JobView {
     customer: Option<String>,
     /// Which dead letters are redriven.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<crate::dead_letters::FilterBody>)]
-    filter: Option<DeadLetterFilter>,
+    filter: Option<FilterBody>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rate_per_second: Option<u32>,
 }
@@ -98,7 +98,7 @@ impl From<Job> for JobView {
             skipped: job.skipped,
             failures: job.failures.into_iter().map(failure).collect(),
             customer,
-            filter,
+            filter: filter.map(FilterBody::from),
             rate_per_second,
         }
     }
