@@ -114,7 +114,17 @@ pub fn verify(path: &Path, progress: &dyn Fn(u64, u64)) -> Result<Report, StoreE
     let file = database_of(path);
     let log = log_check::check(&file);
     let reader = Reader::open(&file, reading(&file), CACHE_KIB)?;
-    check_present_format(&reader.connection)?;
+    if let Err(error) = check_present_format(&reader.connection) {
+        // What stands before the damage may be older than the format.
+        return match log {
+            Err(StoreError::Corrupt { what, detail }) => Ok(Report {
+                faults: vec![Fault { what, detail }],
+                faults_count: 1,
+                ..Report::default()
+            }),
+            _ => Err(error),
+        };
+    }
     let mut verifier = Verifier {
         reader,
         report: Report::default(),
