@@ -11,6 +11,7 @@ pub mod inventory;
 mod mood;
 pub mod payments;
 pub mod shipments;
+mod stock_service;
 mod unanswered;
 
 use std::collections::BTreeMap;
@@ -27,6 +28,7 @@ use serde_json::Value;
 
 pub use book::SandboxError;
 pub(crate) use mood::Mood;
+pub use stock_service::{HttpInventory, HttpInventoryOptions};
 pub use unanswered::Unanswered;
 
 /// How the built-in steps work.
@@ -39,6 +41,8 @@ pub struct Options {
     pub customers: Arc<dyn customers::Directory>,
     /// Who carries parcels.
     pub carrier: Arc<dyn shipments::Carrier>,
+    /// Who keeps the stock, where that is not Comanda itself.
+    pub inventory: Option<HttpInventory>,
 }
 
 /// Runs all steps: those that are built in here, all others by `others`.
@@ -49,6 +53,7 @@ pub struct BuiltIns {
     payments: Arc<dyn payments::Provider>,
     customers: Arc<dyn customers::Directory>,
     carrier: Arc<dyn shipments::Carrier>,
+    inventory: Option<HttpInventory>,
 }
 
 impl BuiltIns {
@@ -59,6 +64,7 @@ impl BuiltIns {
             payments,
             customers,
             carrier,
+            inventory,
         } = options;
         Self {
             store,
@@ -67,6 +73,7 @@ impl BuiltIns {
             payments,
             customers,
             carrier,
+            inventory,
         }
     }
 
@@ -99,9 +106,16 @@ impl StepRunner for BuiltIns {
             | BuiltInKind::PaymentsRefund => self.payments.admit(built_in.kind).await,
             BuiltInKind::ShipmentsCreate | BuiltInKind::ShipmentsCancel => self.carrier.admit(built_in.kind).await,
             BuiltInKind::InventoryReserve | BuiltInKind::InventoryRelease | BuiltInKind::InventoryShip => {
-                Ok(Admission::default())
+                match &self.inventory {
+                    Some(service) => service.admit(built_in.kind).await,
+                    None => Ok(Admission::default()),
+                }
             }
         }
+    }
+
+    fn keeps_stock_elsewhere(&self) -> bool {
+        self.inventory.is_some()
     }
 
     async fn run_built_in(&self, call: StepCall<'_>) -> Effect {
@@ -112,6 +126,9 @@ impl StepRunner for BuiltIns {
             Ok(told) => told,
             Err(reason) => return failed(reason).into(),
         };
+        if let (Some(service), true) = (&self.inventory, built_in.kind.is_of_stock()) {
+            return service.run(&call, built_in, &told).await.into();
+        }
         match built_in.kind {
             BuiltInKind::InventoryReserve => inventory::reserve(&*self.store, &call, built_in, &told).await,
             BuiltInKind::CustomersCheck => customers::check(&*self.customers, &call, &told).await.into(),

@@ -285,6 +285,7 @@ impl Running {
             payments: Arc::new(payments(&caller)),
             customers: Arc::new(customers(&caller)),
             carrier: Arc::new(carrier(&caller)),
+            inventory: None,
         };
         let steps = BuiltIns::new(options, store.clone(), Arc::new(Steps::over(caller)));
         let options = comanda_engine::Options {

@@ -70,6 +70,7 @@ impl Shop {
             payments: Arc::new(Sandbox::new(store.clone())),
             customers: Arc::new(Customers::new(store.clone())),
             carrier: Arc::new(CarrierSandbox::new(store.clone())),
+            inventory: None,
         };
         let steps = BuiltIns::new(options, store.clone(), Arc::new(Nobody));
         let options = comanda_engine::Options {

@@ -158,6 +158,7 @@ async fn engine(store: &Arc<MemoryStore>, text: &str, others: Calls) -> Service 
         payments: Arc::new(Unreached(Sandbox::new(store.clone()))),
         customers: Arc::new(Customers::new(store.clone())),
         carrier: Arc::new(CarrierSandbox::new(store.clone())),
+        inventory: None,
     };
     let steps = BuiltIns::new(options, store.clone(), Arc::new(others));
     let options = comanda_engine::Options::default();

@@ -243,6 +243,7 @@ impl Builder {
             carrier: self
                 .carrier
                 .unwrap_or_else(|| Arc::new(CarrierSandbox::new(store.clone()))),
+            inventory: None,
         };
         let steps = Arc::new(BuiltIns::new(built_in, store.clone(), others));
         let service = Service::start(self.options, store, steps, definitions).await?;

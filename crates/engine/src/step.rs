@@ -29,6 +29,12 @@ pub trait StepRunner: Send + Sync + 'static {
         false
     }
 
+    /// Whether a service outside keeps the stock, so that built-in steps which move it are run like those that call one, and
+    /// the store's ledger is left alone.
+    fn keeps_stock_elsewhere(&self) -> bool {
+        false
+    }
+
     /// Waits, a while at most, until the step's target has room for one more call. The engine asks before it gives
     /// the attempt one of its own places, so that calls to a slow target hold up no others.
     ///

@@ -83,6 +83,9 @@ pub struct WorkView {
     /// For whom or what it waits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waiting_for: Option<String>,
+    /// Since when its step is held back, because its service takes no calls or has no room for one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub held_back_since: Option<Timestamp>,
     /// The worker that has claimed it from its queue.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub worker: Option<String>,
@@ -206,6 +209,7 @@ impl Found {
             due_at: work.and_then(|work| work.due_at),
             last_error: work.and_then(|work| work.last_error.clone()),
             waiting_for: None,
+            held_back_since: None,
             worker: None,
             behind: None,
             deadline_at: head.status_until,
@@ -226,6 +230,11 @@ impl Found {
                 view.waiting_for = Some(format!("the callback of `{step}`"));
             }
             (Some(_), _) if claimed => view.state = WorkState::Running,
+            (Some(work), _) if work.held_back_since.is_some() => {
+                let reason = work.last_error.as_deref().unwrap_or("its service takes no calls");
+                view.waiting_for = Some(format!("its service: {reason}"));
+                view.held_back_since = work.held_back_since;
+            }
             (Some(work), _) if due_now && work.queue.is_some() => {
                 let queue = work.queue.as_deref().unwrap_or_default();
                 view.waiting_for = Some(format!("a worker of the queue `{queue}`"));

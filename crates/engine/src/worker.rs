@@ -326,7 +326,7 @@ impl Core {
                 reason: reason.clone(),
                 retry_after: None,
             },
-            Action::BuiltIn(built_in) if built_in.is_internal() => {
+            Action::BuiltIn(built_in) if built_in.is_internal() && !self.steps.keeps_stock_elsewhere() => {
                 return Some(Effect {
                     outcome: StepOutcome::Done { result: None },
                     hold: built_in.hold_move(run.undo.then_some(run.visit)),

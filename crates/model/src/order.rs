@@ -159,6 +159,10 @@ pub struct Work {
     /// The callback that the attempt waits for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub awaiting: Option<Awaiting>,
+    /// Since when its target takes no calls, or has no room for one: then `due_at` is when it is asked again, and
+    /// `last_error` says which it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_back_since: Option<Timestamp>,
 }
 
 /// A callback that an attempt waits for; no worker is held meanwhile. When it is over is the work's `due_at`.

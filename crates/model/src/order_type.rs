@@ -331,6 +331,14 @@ impl BuiltInKind {
         Self::ShipmentsCancel,
     ];
 
+    /// Whether it moves stock.
+    pub const fn is_of_stock(self) -> bool {
+        matches!(
+            self,
+            Self::InventoryReserve | Self::InventoryRelease | Self::InventoryShip
+        )
+    }
+
     /// The name in files, messages and metrics.
     pub const fn name(self) -> &'static str {
         match self {

@@ -142,6 +142,35 @@ impl Template {
             .map_err(|error| EvaluationError::new(&self.text, &error))
     }
 
+    /// Renders to a URL whose host comes from the order. Where the URL begins with a value of the order, that value is a URL
+    /// or the beginning of one, and stands as it is; all other values are percent-encoded as ever. Nobody has vouched for
+    /// where it leads: who calls it checks the address.
+    pub fn render_foreign_url(&self, context: &Context) -> Result<String, EvaluationError> {
+        let text: &str = &self.text;
+        let Some(end) = text.find("}}").filter(|_| text.starts_with("{{")).map(|at| at + 2) else {
+            return self.render_url(context);
+        };
+        let (head, rest) = text.split_at(end);
+        let part = |text: &str| {
+            Self::compile(text).map_err(|error| EvaluationError {
+                source_text: text.to_owned(),
+                message: error.message,
+            })
+        };
+        let mut url = part(head)?.render(context)?;
+        if !rest.is_empty() {
+            url.push_str(&part(rest)?.render_url(context)?);
+        }
+        Ok(url)
+    }
+
+    /// The first name of the order that the scheme, host and port of a URL template are made from; `None` where the operator
+    /// alone says them.
+    pub fn foreign_host(&self) -> Option<String> {
+        let mut names = self.names_in_authority().into_iter();
+        names.find(|name| !name.starts_with("env.") && !name.starts_with("secret."))
+    }
+
     /// The names that the scheme, host and port of a URL template are made from.
     pub fn names_in_authority(&self) -> Vec<String> {
         self.authority().names()

@@ -3,15 +3,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use comanda_model::order_type::{Action, BuiltInKind, Step};
+use comanda_model::order_type::{Action, Step};
 use serde_json::Value;
 
 use crate::definition::Known;
 use crate::diagnostic::{Report, did_you_mean};
-use crate::file::{File, InitialEntry, StatusEntry, StepEntry};
-use crate::names;
+use crate::file::{File, InitialEntry, StatusEntry};
 use crate::schema::lacks;
 use crate::tree::{Located, Span};
+use crate::{effects, names};
 
 /// Everything that can be said only of the whole file. `schema` is the JSON of the schema, absent where it could not
 /// be read; one that is not valid still shows which fields there are.
@@ -30,7 +30,7 @@ pub(crate) fn check(file: &File, schema: Option<&Value>, known: &Known, report: 
     read_names(file, &run, schema, known, report);
     archives_are_set_up(file, known, report);
     notices_have_a_place(file, report);
-    effects_without_undo(file, &run, report);
+    effects::check(file, &run, report);
 }
 
 fn archives_are_set_up(file: &File, known: &Known, report: &mut Report<'_>) {
@@ -353,10 +353,6 @@ fn steps_run_before(file: &File) -> BTreeMap<&str, BTreeSet<&str>> {
     }
 }
 
-fn step<'f>(file: &'f File, name: &str) -> Option<&'f StepEntry> {
-    file.steps.iter().find(|step| step.name.value == name)
-}
-
 fn read_names(
     file: &File,
     before: &BTreeMap<&str, BTreeSet<&str>>,
@@ -389,54 +385,6 @@ fn read_names(
                 run
             };
             names::check(used, run, file, schema, known, report);
-        }
-    }
-}
-
-fn has_effect(step: &Step) -> bool {
-    match &step.action {
-        Action::Http(call) => !["GET", "HEAD"].contains(&call.method.as_str()),
-        Action::BuiltIn(built_in) => !matches!(
-            built_in.kind,
-            BuiltInKind::CustomersCheck | BuiltInKind::InventoryRelease | BuiltInKind::PaymentsVoid
-        ),
-        other => !other.is_internal(),
-    }
-}
-
-fn may_be_refused(step: &Step) -> bool {
-    match &step.action {
-        Action::Http(_)
-        | Action::Queue(_)
-        | Action::Rust(_)
-        | Action::Approval { .. }
-        | Action::Fail { refuse: true, .. } => true,
-        Action::BuiltIn(built_in) => built_in.kind != BuiltInKind::InventoryRelease,
-        _ => false,
-    }
-}
-
-/// A refusal takes back what was done before; what has no undo stays done.
-fn effects_without_undo(file: &File, before: &BTreeMap<&str, BTreeSet<&str>>, report: &mut Report<'_>) {
-    let mut told = BTreeSet::new();
-    for status in &file.statuses {
-        let mut run = before.get(status.name.value.as_str()).cloned().unwrap_or_default();
-        for name in &status.steps {
-            let Some(refusing) = step(file, &name.value).filter(|entry| may_be_refused(&entry.step)) else {
-                run.insert(name.value.as_str());
-                continue;
-            };
-            for earlier in &run {
-                let Some(entry) = step(file, earlier) else { continue };
-                let refused = refusing.name.value.as_str();
-                if *earlier != refused && has_effect(&entry.step) && entry.step.undo.is_none() && told.insert(*earlier)
-                {
-                    let message = format!("`{earlier}` has no `undo`, but the later step `{refused}` may be refused");
-                    let help = "what it did would stay done; add an `undo`".to_owned();
-                    report.warning("type/no-undo", &entry.name.span, message, Some(help));
-                }
-            }
-            run.insert(name.value.as_str());
         }
     }
 }

@@ -9,6 +9,7 @@ mod check;
 mod definition;
 mod diagnostic;
 mod duration;
+mod effects;
 mod environment;
 mod fault;
 mod fields;

@@ -218,7 +218,11 @@ fn each_mistake_has_its_code() {
         ("final = true", "final = true\nrequire = [\"/y\"]", "type/unknown-field"),
         ("\"GET {{", "\"FETCH {{", "type/bad-call"),
         ("\"GET {{ env.URL }}/", "\"GET ftp://x/", "type/bad-call"),
-        ("{{ env.URL }}", "https://{{ data.x }}", "type/foreign-host"),
+        (
+            "{{ env.URL }}",
+            "https://{{ data.x }}/{{ secret.s }}",
+            "type/foreign-host",
+        ),
         ("{{ env.URL }}", "{{ env.URI }}", "type/missing-env"),
         ("{{ env.URL }}", "{{ env.URL }}{{ secret.s }}", "type/missing-secret"),
         ("{{ data.x }}\"", "{{ data.x }\"", "type/bad-template"),
@@ -250,7 +254,7 @@ fn each_mistake_has_its_code() {
         ),
         (
             "{{ data.x }}\"",
-            "\"\nunknown = { http = \"GET http://{{ data.x }}/\" }",
+            "\"\nunknown = { http = \"GET http://{{ data.x }}/\", headers = { A = \"{{ secret.s }}\" } }",
             "type/foreign-host",
         ),
         ("{{ data.x }}\"", "\"\nunknown = {}", "type/missing-key"),
@@ -356,6 +360,68 @@ fn an_effect_without_undo_before_a_refusal_is_told() {
             .attempts,
         10
     );
+}
+
+/// A shop whose stock and money go the whole way, to break.
+const SHOP: &str = r#"name = "shop"
+initial = "A"
+refused = "C"
+[schema]
+type = "object"
+properties.lines = { type = "array" }
+[statuses.A]
+steps = ["hold", "pay", "ship", "take"]
+next = "B"
+[statuses.B]
+final = true
+[statuses.C]
+final = true
+undo = true
+[steps.hold]
+use = "inventory.reserve"
+with = { lines = "{{ data.lines }}" }
+undo = { use = "inventory.release" }
+[steps.pay]
+use = "payments.authorize"
+with = { amount = "{{ steps.hold.total }}", currency = "{{ steps.hold.currency }}" }
+undo = { use = "payments.void" }
+[steps.ship]
+use = "inventory.ship"
+undo = { use = "inventory.release" }
+[steps.take]
+use = "payments.capture"
+undo = { use = "payments.refund" }
+"#;
+
+#[test]
+fn stock_and_money_that_are_left_standing_are_told() {
+    assert_eq!(codes(SHOP), Vec::<&str>::new());
+    let without_ship = SHOP.replace("\"ship\", ", "").replace(
+        "[steps.ship]\nuse = \"inventory.ship\"\nundo = { use = \"inventory.release\" }\n",
+        "",
+    );
+    assert_eq!(codes(&without_ship), ["type/reserve-left"]);
+    let without_capture = SHOP.replace(", \"take\"", "").replace(
+        "[steps.take]\nuse = \"payments.capture\"\nundo = { use = \"payments.refund\" }\n",
+        "",
+    );
+    // Who captures elsewhere gives up what is refused.
+    assert_eq!(codes(&without_capture), Vec::<&str>::new());
+    let without_void = without_capture.replace("undo = { use = \"payments.void\" }\n", "");
+    assert_eq!(codes(&without_void), ["type/no-undo", "type/authorize-left"]);
+    let too_early = SHOP.replace("\"pay\", \"ship\", \"take\"", "\"take\", \"pay\", \"ship\"");
+    assert_eq!(codes(&too_early), ["type/no-payment"]);
+    let told = check(&too_early);
+    let said = render(&told.diagnostics, &bundle(&too_early), false);
+    assert!(
+        said.contains("[steps.take]") && said.contains("^") && said.contains("payments.authorize"),
+        "{said}"
+    );
+    let named = too_early.replace(
+        "payments.capture\"",
+        "payments.capture\"\nwith = { payment = \"{{ id }}\" }",
+    );
+    assert_eq!(codes(&named), Vec::<&str>::new());
 }
 
 #[test]

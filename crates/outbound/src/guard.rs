@@ -7,7 +7,9 @@
 //! proxies of the environment (they would connect in our place). An address that stands in the URL itself is never
 //! resolved, so it needs [`Guard::check`].
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
 
 use reqwest::ClientBuilder;
@@ -35,6 +37,26 @@ pub enum Refused {
     #[error("a URL must not carry a user or a password")]
     Credentials,
 }
+
+/// How names become addresses.
+pub trait Lookup: Send + Sync + 'static {
+    /// The addresses of a host. Asked once for each connection; the connection goes to what was answered.
+    fn lookup(&self, host: &str) -> Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>>;
+}
+
+/// The system's way.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemLookup;
+
+impl Lookup for SystemLookup {
+    fn lookup(&self, host: &str) -> Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>> {
+        let host = host.to_owned();
+        Box::pin(async move { Ok(tokio::net::lookup_host((host.as_str(), 0)).await?.collect()) })
+    }
+}
+
+/// Answers public addresses only.
+struct Checked(Arc<dyn Lookup>);
 
 /// Refuses everything that is not of the public internet.
 #[derive(Clone, Copy, Debug, Default)]
@@ -66,8 +88,13 @@ impl Guard {
 
     /// Makes a client refuse what is not public: by its resolver, without redirects, without a proxy.
     pub fn apply(builder: ClientBuilder) -> ClientBuilder {
+        Self::apply_over(builder, Arc::new(SystemLookup))
+    }
+
+    /// The same over another way to look names up.
+    pub fn apply_over(builder: ClientBuilder, lookup: Arc<dyn Lookup>) -> ClientBuilder {
         builder
-            .dns_resolver(Arc::new(Self))
+            .dns_resolver(Arc::new(Checked(lookup)))
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
     }
@@ -85,11 +112,12 @@ impl Guard {
     }
 }
 
-impl Resolve for Guard {
+impl Resolve for Checked {
     fn resolve(&self, name: Name) -> Resolving {
+        let lookup = self.0.lookup(name.as_str());
         Box::pin(async move {
             let host = name.as_str().to_owned();
-            let found: Vec<SocketAddr> = tokio::net::lookup_host((host.as_str(), 0)).await?.collect();
+            let found = lookup.await?;
             // One that is not public taints the name: who mixes them hopes that the other one is tried.
             if let Some(private) = found.iter().find(|address| !is_public(address.ip())) {
                 let address = private.ip();
@@ -253,6 +281,61 @@ mod tests {
             matches!(refused, Refused::Private { host, .. } if host == "localhost"),
             "{refused}"
         );
+        let connected = std::pin::pin!(listener.accept());
+        let waker = std::task::Waker::noop();
+        let poll = Future::poll(connected, &mut std::task::Context::from_waker(waker));
+        assert!(poll.is_pending(), "something was connected");
+    }
+
+    /// A name server that gives its answers one after the other, the last one for ever.
+    struct Turning {
+        answers: Vec<Vec<SocketAddr>>,
+        asked: Arc<std::sync::atomic::AtomicUsize>,
+    }
+
+    impl Lookup for Turning {
+        fn lookup(&self, _: &str) -> Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>> {
+            let at = self.asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            let answer = self.answers[at.min(self.answers.len() - 1)].clone();
+            Box::pin(async move { Ok(answer) })
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_that_changes_its_address_is_looked_up_once_and_checked_each_time() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let inside: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        // A public address at which nobody answers us: what matters is that nothing else is tried in its place.
+        let public: SocketAddr = "192.31.196.1:0".parse().unwrap();
+        for answers in [
+            vec![vec![public], vec![inside]],
+            vec![vec![inside], vec![public], vec![inside]],
+            vec![vec![public, inside]],
+            vec![vec!["[::ffff:127.0.0.1]:0".parse().unwrap()]],
+            vec![vec!["[64:ff9b::7f00:1]:0".parse().unwrap()]],
+            vec![vec!["0.0.0.0:0".parse().unwrap()]],
+        ] {
+            let asked = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+            let lookup = Turning {
+                answers: answers.clone(),
+                asked: asked.clone(),
+            };
+            let builder = reqwest::Client::builder().connect_timeout(std::time::Duration::from_millis(100));
+            let client = Guard::apply_over(builder, Arc::new(lookup)).build().unwrap();
+            for call in 1..=3 {
+                let answer = client.get(format!("http://shop.test:{port}/")).send().await;
+                let error = answer.unwrap_err();
+                assert_eq!(
+                    asked.load(std::sync::atomic::Ordering::SeqCst),
+                    call,
+                    "one look-up each"
+                );
+                let answered = &answers[(call - 1).min(answers.len() - 1)];
+                let all_public = answered.iter().all(|address| is_public(address.ip()));
+                assert_eq!(Guard::refusal(&error).is_none(), all_public, "{answered:?}: {error:?}");
+            }
+        }
         let connected = std::pin::pin!(listener.accept());
         let waker = std::task::Waker::noop();
         let poll = Future::poll(connected, &mut std::task::Context::from_waker(waker));

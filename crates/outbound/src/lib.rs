@@ -6,6 +6,6 @@ pub mod guard;
 pub mod signature;
 pub mod verify;
 
-pub use guard::{Guard, Refused};
+pub use guard::{Guard, Lookup, Refused, SystemLookup};
 pub use signature::{SecretError, Signer};
 pub use verify::{Unverified, Verifier};

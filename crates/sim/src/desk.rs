@@ -34,6 +34,7 @@ impl Desk {
             payments: Arc::new(Sandbox::new(store.clone())),
             customers: Arc::new(Customers::new(store.clone())),
             carrier: Arc::new(CarrierSandbox::new(store.clone())),
+            inventory: None,
         };
         Self {
             world,

@@ -10,11 +10,13 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use comanda_engine::{Admission, Postponed, StepCall};
+use comanda_model::Order;
 use comanda_model::bounds::RESULT_BYTES_MAX;
 use comanda_model::decision::context;
 use comanda_model::expression::EvaluationError;
 use comanda_model::order::bounded;
 use comanda_model::order_type::HttpCall;
+use comanda_outbound::{Guard, Refused};
 use minijinja::value::{Value as Context, merge_maps};
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER};
 use reqwest::{Client, Method, Request, Response, StatusCode, Url};
@@ -22,7 +24,7 @@ use serde_json::Value;
 
 use crate::bearer::{Bearers, TokenError};
 use crate::signature::{self, SignError};
-use crate::target::{Health, Targets};
+use crate::target::{self, Health, Targets};
 use crate::{Options, SetUpError};
 
 /// How much of an answer's body a reason quotes, in bytes.
@@ -33,6 +35,10 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// Makes calls. Steps of all kinds share one, and with it the places and circuits of the services.
 pub struct Caller {
     client: Client,
+    /// For calls whose host comes from an order: it reaches public addresses only, unless the operator allows others.
+    guarded: Client,
+    /// Whether the operator allows others.
+    allow_private: bool,
     /// `env` and `secret`, as templates see them.
     settings: Context,
     /// Taken out of every text that leaves this module.
@@ -93,8 +99,8 @@ enum PrepareError {
     Order(String),
     #[error("`{url}` is no URL: {detail}")]
     Url { url: String, detail: String },
-    #[error("the host of `{template}` would come from the order ({name}); only the operator may name a host")]
-    Host { template: String, name: String },
+    #[error("{0}; or calls.allow_private is set")]
+    Refused(#[from] Refused),
     #[error("header `{name}`: {detail}")]
     Header { name: String, detail: String },
     #[error("`{0}` is no HTTP method")]
@@ -112,17 +118,24 @@ impl Caller {
     /// If the system's certificates or resolver cannot be used.
     pub fn new(options: Options) -> Result<Self, SetUpError> {
         let targets = Targets::new(&options);
-        let client = Client::builder()
-            .user_agent(if options.user_agent.is_empty() {
-                "comanda".to_owned()
-            } else {
-                options.user_agent
-            })
-            // A redirect could lead a call, with its secrets, to where the operator never pointed it.
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(Duration::from_secs(10))
-            .pool_idle_timeout(Duration::from_secs(60))
-            .build()?;
+        let user_agent = match options.user_agent.as_str() {
+            "" => "comanda",
+            named => named,
+        };
+        let builder = || {
+            Client::builder()
+                .user_agent(user_agent)
+                // A redirect could lead a call, with its secrets, to where the operator never pointed it.
+                .redirect(reqwest::redirect::Policy::none())
+                .connect_timeout(Duration::from_secs(10))
+                .pool_idle_timeout(Duration::from_secs(60))
+        };
+        let client = builder().build()?;
+        let guarded = if options.allow_private {
+            client.clone()
+        } else {
+            Guard::apply_over(builder(), options.lookup.clone()).build()?
+        };
         // What the operator has set may stand in a URL as it is: it names hosts and paths.
         let trusted = |values: &BTreeMap<String, String>| -> Context {
             let values = values
@@ -140,6 +153,8 @@ impl Caller {
         secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
         Ok(Self {
             client,
+            guarded,
+            allow_private: options.allow_private,
             settings,
             secrets,
             public_url: options.public_url.trim_end_matches('/').to_owned(),
@@ -151,17 +166,34 @@ impl Caller {
     /// Waits, a while at most, for a place among the calls to the target. Who calls keeps it until the call has ended.
     pub async fn admit(&self, http: &HttpCall) -> Result<Admission, Postponed> {
         // A URL that cannot be made is told by the attempt itself.
-        match self.target_of(http) {
+        self.admit_to(self.target_of(http)).await
+    }
+
+    /// The same for a call whose host may come from the order.
+    pub async fn admit_for(&self, http: &HttpCall, order: &Order) -> Result<Admission, Postponed> {
+        if http.url.foreign_host().is_none() {
+            return self.admit(http).await;
+        }
+        let context = context(order).map(|order| merge_maps([order, self.settings.clone()]));
+        let url = context
+            .ok()
+            .and_then(|context| http.url.render_foreign_url(&context).ok());
+        let url = url.and_then(|url| Url::parse(&url).ok());
+        self.admit_to(url.map(|url| target::foreign_name(&url))).await
+    }
+
+    async fn admit_to(&self, target: Option<String>) -> Result<Admission, Postponed> {
+        match target {
             Some(name) => self.targets.admit(&name).await.map(Admission::holding),
             None => Ok(Admission::default()),
         }
     }
 
-    /// The scheme, host and port that a call goes to. They come from the operator's settings, never from an order.
+    /// The scheme, host and port that a call goes to, where they come from the operator's settings alone.
     fn target_of(&self, http: &HttpCall) -> Option<String> {
         let authority = http.url.authority().render_url(&self.settings).ok()?;
         let url = Url::parse(&authority).ok()?;
-        Some(url.origin().ascii_serialization())
+        Some(target::name(&url))
     }
 
     /// Makes a call. `with` is what its templates see under that name, beside the order, `env` and `secret`.
@@ -177,11 +209,23 @@ impl Caller {
         };
         let prepared = self.prepare(call, http, with).await;
         let request = prepared.map_err(|error| failed(error.to_string(), false))?;
-        let watch = self.targets.watch(request.url());
+        let (client, target) = match http.url.foreign_host() {
+            Some(_) => (&self.guarded, target::foreign_name(request.url())),
+            None => (&self.client, target::name(request.url())),
+        };
+        let watch = self.targets.watch(&target);
         let asked = format!("{} {}", request.method(), shown(request.url()));
-        let response = match self.client.execute(request).await {
+        let response = match client.execute(request).await {
             Ok(response) => response,
             Err(error) => {
+                if let Some(refused) = Guard::refusal(&error) {
+                    // Nothing was asked of anyone.
+                    watch.end(Health::Good);
+                    return Err(failed(
+                        format!("{asked}: {refused}; or calls.allow_private is set"),
+                        false,
+                    ));
+                }
                 watch.end(Health::Bad);
                 let sent = !error.is_connect() && !error.is_builder();
                 return Err(failed(format!("{asked}: {}", chain(&error.without_url())), sent));
@@ -272,22 +316,22 @@ impl Caller {
             let with = minijinja::context! { with => comanda_model::template::from_json(with) };
             context = merge_maps([context, with]);
         }
-        let foreign = http
-            .url
-            .names_in_authority()
-            .into_iter()
-            .find(|name| !(name.starts_with("env.") || name.starts_with("secret.")));
-        if let Some(name) = foreign {
-            return Err(PrepareError::Host {
-                template: http.url.text().to_owned(),
-                name,
-            });
-        }
-        let url = http.url.render_url(&context)?;
+        let foreign = http.url.foreign_host().is_some();
+        let url = if foreign {
+            http.url.render_foreign_url(&context)?
+        } else {
+            http.url.render_url(&context)?
+        };
         let url = Url::parse(&url).map_err(|error| PrepareError::Url {
             url,
             detail: error.to_string(),
         })?;
+        if foreign {
+            match Guard::check(&url) {
+                Err(Refused::Private { .. }) if self.allow_private => {}
+                checked => checked?,
+            }
+        }
         let method =
             Method::from_bytes(http.method.as_bytes()).map_err(|_| PrepareError::Method(http.method.clone()))?;
         let mut headers = HeaderMap::new();

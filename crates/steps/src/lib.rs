@@ -16,6 +16,7 @@ use comanda_engine::{Admission, Postponed, StepCall, StepRunner};
 use comanda_model::Order;
 use comanda_model::decision::StepOutcome;
 use comanda_model::order_type::{Action, Step};
+use comanda_outbound::{Lookup, SystemLookup};
 
 pub use caller::{Answer, CallError, Caller};
 pub use rust::{Finding, Outcome, RustSteps, StepContext};
@@ -31,6 +32,10 @@ pub struct Options {
     pub user_agent: String,
     /// Where this server can be reached by those who send callbacks, such as `https://orders.example`.
     pub public_url: String,
+    /// Whether calls whose host comes from an order may lead to private, loopback and link-local addresses.
+    pub allow_private: bool,
+    /// How the hosts of such calls become addresses.
+    pub lookup: Arc<dyn Lookup>,
     /// The most calls to one target (scheme, host and port) at the same time. Default 64.
     pub calls_per_target_max: usize,
     /// After how many failures in a row calls to a target are held back. Default 20.
@@ -46,6 +51,8 @@ impl Default for Options {
             secrets: BTreeMap::new(),
             user_agent: String::new(),
             public_url: String::new(),
+            allow_private: false,
+            lookup: Arc::new(SystemLookup),
             calls_per_target_max: 64,
             circuit_failures: 20,
             circuit_open: Duration::from_secs(10),
@@ -82,9 +89,9 @@ impl Steps {
 
 #[async_trait]
 impl StepRunner for Steps {
-    async fn admit(&self, _order: &Order, step: &Step) -> Result<Admission, Postponed> {
+    async fn admit(&self, order: &Order, step: &Step) -> Result<Admission, Postponed> {
         match &step.action {
-            Action::Http(http) => self.http.caller.admit(http).await,
+            Action::Http(http) => self.http.caller.admit_for(http, order).await,
             _ => Ok(Admission::default()),
         }
     }

@@ -25,6 +25,22 @@ const WAIT_MAX: Duration = Duration::from_secs(10);
 /// When to come back to a target that is busy, or is being tried by another.
 const BUSY_AFTER: Duration = Duration::from_secs(2);
 
+/// The most targets that are remembered. Orders can name hosts too, so there is no end of them.
+const TARGETS_MAX: usize = 4096;
+/// What the metrics call targets that orders have named: their own names would be without end.
+const FOREIGN: &str = "named by an order";
+
+/// The name of the target that the operator's settings lead to: scheme, host and port.
+pub(crate) fn name(url: &Url) -> String {
+    url.origin().ascii_serialization()
+}
+
+/// The name of a target that an order has named. It is another than the operator's, so that no order can have the calls to
+/// a service of the operator held back.
+pub(crate) fn foreign_name(url: &Url) -> String {
+    format!("{}, {FOREIGN}", name(url))
+}
+
 /// All targets.
 pub(crate) struct Targets {
     known: Mutex<HashMap<String, Arc<Target>>>,
@@ -118,9 +134,16 @@ impl Targets {
         }
     }
 
-    /// The target of this name. Names come from the operator's settings, so they are few.
+    /// The target of this name.
     fn get(&self, name: &str) -> Arc<Target> {
         let mut known = self.known.lock();
+        if known.len() >= TARGETS_MAX && !known.contains_key(name) {
+            // Those that nobody uses now and that have not failed are as good as new.
+            known.retain(|_, target| Arc::strong_count(target) > 1 || target.circuit.lock().failures > 0);
+            if known.len() >= TARGETS_MAX {
+                known.retain(|_, target| Arc::strong_count(target) > 1);
+            }
+        }
         let target = known.entry(name.to_owned()).or_insert_with(|| {
             Arc::new(Target {
                 name: name.to_owned(),
@@ -161,9 +184,9 @@ impl Targets {
     }
 
     /// Watches a call that begins.
-    pub(crate) fn watch(&self, url: &Url) -> Watch {
+    pub(crate) fn watch(&self, name: &str) -> Watch {
         Watch {
-            target: Some(self.get(&url.origin().ascii_serialization())),
+            target: Some(self.get(name)),
         }
     }
 }
@@ -215,7 +238,12 @@ impl Target {
         }
         let is_open = circuit.open_until.is_some();
         if was_open != is_open {
-            let gauge = metrics::gauge!("comanda_circuit_open", "target" => self.name.clone());
+            let label = if self.name.ends_with(FOREIGN) {
+                FOREIGN
+            } else {
+                &self.name
+            };
+            let gauge = metrics::gauge!("comanda_circuit_open", "target" => label.to_owned());
             gauge.set(if is_open { 1.0 } else { 0.0 });
             if is_open {
                 tracing::warn!(target = %self.name, failures = circuit.failures, "calls are held back: the service fails");
@@ -240,7 +268,7 @@ mod tests {
     }
 
     fn call(targets: &Targets, health: Health) {
-        targets.watch(&Url::parse("http://shop.test/a").unwrap()).end(health);
+        targets.watch("http://shop.test").end(health);
     }
 
     #[tokio::test(start_paused = true)]
@@ -269,7 +297,7 @@ mod tests {
     async fn a_call_that_is_given_up_is_a_failure() {
         let targets = targets(8);
         for _ in 0..2 {
-            drop(targets.watch(&Url::parse("http://shop.test/").unwrap()));
+            drop(targets.watch("http://shop.test"));
         }
         assert!(targets.admit("http://shop.test").await.is_err());
         assert!(

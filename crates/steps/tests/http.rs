@@ -60,6 +60,7 @@ struct Bench {
     order: Order,
     step: &'static str,
     uncertain: bool,
+    url: String,
 }
 
 const TYPE: &str = r#"
@@ -67,7 +68,7 @@ name = "calling"
 initial = "received"
 schema = { type = "object" }
 [statuses.received]
-steps = ["charge", "book", "sign", "bear"]
+steps = ["charge", "book", "sign", "bear", "tell"]
 next = "done"
 [statuses.done]
 final = true
@@ -91,6 +92,10 @@ token_url = "{{ env.PAY_URL }}/token"
 client_id = "shop"
 client_secret = "{{ secret.pay }}"
 scope = "charges"
+[steps.tell]
+http = "POST {{ data.tell }}"
+body = { a = 1 }
+sign = "{{ secret.hook }}"
 "#;
 
 const TOKEN: Token = Token {
@@ -113,7 +118,7 @@ impl Bench {
 
     fn calling(receiver: Receiver, url: String) -> Self {
         let steps = Steps::new(Options {
-            env: BTreeMap::from([("PAY_URL".to_owned(), url)]),
+            env: BTreeMap::from([("PAY_URL".to_owned(), url.clone())]),
             secrets: BTreeMap::from([
                 ("pay".to_owned(), "s3cret".to_owned()),
                 ("hook".to_owned(), "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".to_owned()),
@@ -154,6 +159,7 @@ impl Bench {
             order,
             step: "charge",
             uncertain: false,
+            url,
         }
     }
 
@@ -406,4 +412,46 @@ async fn many_calls_at_once_fetch_one_token() {
     }
     let tokens = bench.paths().iter().filter(|path| path.ends_with("/token")).count();
     assert_eq!(tokens, 1);
+}
+
+#[tokio::test]
+async fn an_order_points_no_call_inside_unless_the_operator_allows_it() {
+    let redirect = || (StatusCode::FOUND, [("location", "http://127.0.0.1:1/")]).into_response();
+    let mut bench = Bench::of_step(vec![StatusCode::OK.into_response(), redirect()], "tell").await;
+    let port = reqwest::Url::parse(&bench.url).unwrap().port().unwrap();
+    let tell = |to: &str| Json::parse(&format!(r#"{{"tell":"{}"}}"#, to.replace("PORT", &port.to_string()))).unwrap();
+    for to in [
+        "http://127.0.0.1:PORT/",
+        "http://2130706433:PORT/",
+        "http://0x7f.1:PORT/",
+        "http://0.0.0.0:PORT/",
+        "http://localhost:PORT/",
+        "http://[::1]:PORT/",
+        "http://[::ffff:127.0.0.1]:PORT/",
+        "http://[64:ff9b::7f00:1]:PORT/",
+        "http://169.254.169.254/latest/meta-data/",
+        "http://user:word@shop.example/",
+        "file:///etc/passwd",
+        "/etc/passwd",
+    ] {
+        bench.order.data = tell(to);
+        let StepOutcome::Failed { reason, .. } = bench.run().await else {
+            panic!("{to} was called")
+        };
+        assert!(!reason.contains("s3cret"), "{reason}");
+    }
+    assert!(bench.paths().is_empty(), "{:?}", bench.paths());
+    bench.steps = Steps::new(Options {
+        secrets: BTreeMap::from([("hook".to_owned(), "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".to_owned())]),
+        allow_private: true,
+        ..Options::default()
+    })
+    .unwrap();
+    bench.order.data = tell("http://localhost:PORT/here?a=b");
+    assert!(matches!(bench.run().await, StepOutcome::Done { .. }));
+    let StepOutcome::Failed { reason, .. } = bench.run().await else {
+        panic!("a redirect is no answer")
+    };
+    assert!(reason.contains("redirects are not followed"), "{reason}");
+    assert_eq!(bench.paths(), ["POST /here", "POST /here"]);
 }

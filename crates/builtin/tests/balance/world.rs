@@ -92,6 +92,7 @@ impl World {
             payments: Arc::new(Sandbox::new(store.clone())),
             customers: Arc::new(Customers::new(store.clone())),
             carrier: Arc::new(CarrierSandbox::new(store.clone())),
+            inventory: None,
         };
         let steps = Struck {
             world: self.clone(),

@@ -197,7 +197,13 @@ fn work_text(order: &Value) -> String {
         ("running", Some(step)) => format!("{step} runs"),
         ("parked", Some(step)) => format!("dead letter: {step}"),
         ("queued", _) => format!("queued behind {}", work["behind"]),
-        ("waiting", _) => format!("waits for {}", work["waitingFor"].as_str().unwrap_or("something")),
+        ("waiting", _) => {
+            let mut text = format!("waits for {}", work["waitingFor"].as_str().unwrap_or("something"));
+            if let (Some(since), Some(next)) = (work["heldBackSince"].as_str(), work["dueAt"].as_str()) {
+                text.push_str(&format!(", since {since}; the next try is at {next}"));
+            }
+            text
+        }
         (state, Some(step)) => format!("{state}: {step}"),
         (state, None) => state.to_owned(),
     };

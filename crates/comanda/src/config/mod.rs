@@ -19,6 +19,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use comanda_builtin::HttpInventoryOptions;
 use comanda_builtin::payments::HttpPaymentsOptions;
 use comanda_builtin::shipments::HttpCarrierOptions;
 use comanda_model::order_type::HttpCall;
@@ -81,6 +82,8 @@ pub struct Config {
     pub calls: Calls,
     /// Who knows the customers, where that is not Comanda itself.
     pub customers: Option<HttpCall>,
+    /// Who keeps the stock, where that is not Comanda itself.
+    pub inventory: Option<HttpInventoryOptions>,
     /// Who takes payments, where that is not the sandbox.
     pub payments: Option<HttpPaymentsOptions>,
     /// Who carries parcels.
@@ -168,6 +171,8 @@ pub struct Calls {
     pub circuit_failures: u32,
     /// For how long they are held back.
     pub circuit_open: Duration,
+    /// Whether calls whose host comes from an order may lead to addresses that are not public.
+    pub allow_private: bool,
 }
 
 /// Why the configuration cannot be used.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use figment::Figment;
 use figment::value::{Dict, Value};
 
+use comanda_builtin::HttpInventoryOptions;
 use comanda_builtin::payments::HttpPaymentsOptions;
 use comanda_builtin::shipments::HttpCarrierOptions;
 use comanda_model::order_type::HttpCall;
@@ -182,6 +183,7 @@ impl Reader<'_> {
         let deliveries = self.deliveries();
         let subscriptions = self.subscriptions();
         let customers = self.customers();
+        let inventory = self.inventory();
         let payments = self.payments();
         let shipments = self.shipments();
         let mail = self.mail();
@@ -219,6 +221,7 @@ impl Reader<'_> {
             engine: engine?,
             calls: calls?,
             customers: customers?,
+            inventory: inventory?,
             payments: payments?,
             shipments: shipments?,
             final_kept: final_kept?,
@@ -306,10 +309,12 @@ impl Reader<'_> {
         let per_target_max = self.count("calls.per_target_max", 1, 100_000);
         let circuit_failures = self.count("calls.circuit_failures", 1, 1_000_000);
         let circuit_open = self.parse("calls.circuit_open", positive);
+        let allow_private = self.switch("calls.allow_private");
         Some(Calls {
             per_target_max: per_target_max?,
             circuit_failures: u32::try_from(circuit_failures?).unwrap_or(u32::MAX),
             circuit_open: circuit_open?,
+            allow_private: allow_private?,
         })
     }
 
@@ -322,20 +327,61 @@ impl Reader<'_> {
         Some(find.map(|call| calls::authorized(call, &authorization, &sign)))
     }
 
-    /// `Some(None)`: the sandbox takes them.
-    fn payments(&mut self) -> Option<Option<HttpPaymentsOptions>> {
-        let read = ["authorize", "capture", "void", "void_by_key", "refund", "find"]
-            .map(|name| self.parse(&format!("payments.{name}"), calls::call));
-        let authorization = self.parse("payments.authorization", calls::shared);
-        let sign = self.parse("payments.sign", calls::shared);
-        let [authorize, capture, void, void_by_key, refund, find] = read;
-        let (authorization, sign) = (authorization?, sign?);
-        let all = [authorize?, capture?, void?, void_by_key?, refund?, find?];
-        if all.iter().all(Option::is_none) {
+    /// `Some(None)`: Comanda keeps it itself.
+    fn inventory(&mut self) -> Option<Option<HttpInventoryOptions>> {
+        let names = ["reserve", "ship", "release", "release_by_key", "find"];
+        let [reserve, ship, release, release_by_key, find] = self.service_calls("inventory", names)?;
+        if [&reserve, &ship, &release, &release_by_key, &find]
+            .iter()
+            .all(|call| call.is_none())
+        {
             return Some(None);
         }
-        let with = |call: Option<HttpCall>| call.map(|call| calls::authorized(call, &authorization, &sign));
-        let [authorize, capture, void, void_by_key, refund, find] = all.map(with);
+        let options = || {
+            Some(HttpInventoryOptions {
+                reserve: reserve?,
+                ship: ship?,
+                release: release?,
+                release_by_key: release_by_key?,
+                find: find?,
+            })
+        };
+        self.all_or_none("inventory", &names, options()).map(Some)
+    }
+
+    /// The calls to a service, with what they share: the `Authorization` header and the secret that signs.
+    fn service_calls<const N: usize>(&mut self, service: &str, names: [&str; N]) -> Option<[Option<HttpCall>; N]> {
+        let read = names.map(|name| self.parse(&format!("{service}.{name}"), calls::call));
+        let authorization = self.parse(&format!("{service}.authorization"), calls::shared);
+        let sign = self.parse(&format!("{service}.sign"), calls::shared);
+        let (authorization, sign) = (authorization?, sign?);
+        if read.iter().any(Option::is_none) {
+            return None;
+        }
+        let with = |call: HttpCall| calls::authorized(call, &authorization, &sign);
+        Some(read.map(|call| call.flatten().map(with)))
+    }
+
+    /// The options, or a fault that says that the calls belong together.
+    fn all_or_none<T>(&mut self, service: &str, names: &[&str], options: Option<T>) -> Option<T> {
+        if options.is_none() {
+            let (last, others) = names.split_last()?;
+            let message = format!("{} and {last} are set together, or none of them", others.join(", "));
+            self.fault(&format!("{service}.{}", names.first()?), message);
+        }
+        options
+    }
+
+    /// `Some(None)`: the sandbox takes them.
+    fn payments(&mut self) -> Option<Option<HttpPaymentsOptions>> {
+        let names = ["authorize", "capture", "void", "void_by_key", "refund", "find"];
+        let [authorize, capture, void, void_by_key, refund, find] = self.service_calls("payments", names)?;
+        if [&authorize, &capture, &void, &void_by_key, &refund, &find]
+            .iter()
+            .all(|call| call.is_none())
+        {
+            return Some(None);
+        }
         let options = || {
             Some(HttpPaymentsOptions {
                 authorize: authorize?,
@@ -346,24 +392,18 @@ impl Reader<'_> {
                 find: find?,
             })
         };
-        let options = options();
-        if options.is_none() {
-            let message = "authorize, capture, void, void_by_key, refund and find are set together, or none of them";
-            self.fault("payments.authorize", message.to_owned());
-        }
-        options.map(Some)
+        self.all_or_none("payments", &names, options()).map(Some)
     }
 
     fn shipments(&mut self) -> Option<Shipments> {
-        let read = ["create", "cancel", "cancel_by_key", "find"]
-            .map(|name| self.parse(&format!("shipments.{name}"), calls::call));
-        let authorization = self.parse("shipments.authorization", calls::shared);
-        let sign = self.parse("shipments.sign", calls::shared);
+        let names = ["create", "cancel", "cancel_by_key", "find"];
         let by_hand = self.switch("shipments.by_hand");
-        let [create, cancel, cancel_by_key, find] = read;
-        let (authorization, sign, by_hand) = (authorization?, sign?, by_hand?);
-        let all = [create?, cancel?, cancel_by_key?, find?];
-        if all.iter().all(Option::is_none) {
+        let calls = self.service_calls("shipments", names);
+        let (by_hand, [create, cancel, cancel_by_key, find]) = (by_hand?, calls?);
+        if [&create, &cancel, &cancel_by_key, &find]
+            .iter()
+            .all(|call| call.is_none())
+        {
             return Some(if by_hand { Shipments::ByHand } else { Shipments::Sandbox });
         }
         if by_hand {
@@ -371,8 +411,6 @@ impl Reader<'_> {
             self.fault("shipments.by_hand", message.to_owned());
             return None;
         }
-        let with = |call: Option<HttpCall>| call.map(|call| calls::authorized(call, &authorization, &sign));
-        let [create, cancel, cancel_by_key, find] = all.map(with);
         let options = || {
             Some(HttpCarrierOptions {
                 create: create?,
@@ -381,12 +419,8 @@ impl Reader<'_> {
                 find: find?,
             })
         };
-        let options = options();
-        if options.is_none() {
-            let message = "create, cancel, cancel_by_key and find are set together, or none of them";
-            self.fault("shipments.create", message.to_owned());
-        }
-        options.map(|options| Shipments::Carrier(Box::new(options)))
+        let options = self.all_or_none("shipments", &names, options())?;
+        Some(Shipments::Carrier(Box::new(options)))
     }
 
     /// `Some(None)`: there is no mail server.

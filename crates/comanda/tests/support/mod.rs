@@ -8,6 +8,7 @@ pub mod hook;
 pub mod random;
 pub mod receiver;
 pub mod services;
+pub mod shop;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;

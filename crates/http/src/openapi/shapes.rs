@@ -95,6 +95,9 @@ struct Work {
     /// For whom or what it waits.
     #[schema(required = false)]
     waiting_for: Option<String>,
+    /// Since when its step is held back, because its service takes no calls or has no room for one. `dueAt` is the next try.
+    #[schema(required = false, format = DateTime)]
+    held_back_since: Option<String>,
     /// The worker that has claimed it from its queue.
     #[schema(required = false)]
     worker: Option<String>,

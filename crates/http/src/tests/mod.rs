@@ -164,6 +164,7 @@ impl Api {
             payments: Arc::new(comanda_builtin::payments::Sandbox::new(store.clone())),
             customers: Arc::new(comanda_builtin::customers::Customers::new(store.clone())),
             carrier: Arc::new(comanda_builtin::shipments::CarrierSandbox::new(store.clone())),
+            inventory: None,
         };
         let steps = comanda_builtin::BuiltIns::new(built_in, store.clone(), Arc::new(NoSteps));
         let service = Service::start(engine, store, Arc::new(steps), types).await.unwrap();

@@ -244,6 +244,7 @@ impl Draft<'_> {
         work.attempt += 1;
         work.round_start = work.attempt;
         work.began_at = None;
+        work.held_back_since = None;
         work.due_at = Some(self.input.now);
         self.order.head.work = Some(work);
         Ok(())

@@ -268,6 +268,7 @@ impl<'a> Draft<'a> {
             uncertain: false,
             began_at: None,
             awaiting: None,
+            held_back_since: None,
         });
     }
 
@@ -553,6 +554,7 @@ pub(super) fn advance_work() -> Work {
         uncertain: false,
         began_at: None,
         awaiting: None,
+        held_back_since: None,
     }
 }
 

@@ -241,6 +241,9 @@ pub(super) fn report(
     };
     if let Some(work) = draft.order.head.work.as_mut() {
         work.began_at.get_or_insert(report.started_at);
+        if !matches!(report.outcome, StepOutcome::Postponed { .. }) {
+            work.held_back_since = None;
+        }
     }
     draft.end_callback();
     let (outcome, reason, result) = match &report.outcome {
@@ -386,6 +389,7 @@ impl Draft<'_> {
         if is_in_time(step, work, due_at) && (undo || self.order.head.intent.is_none()) {
             work.due_at = Some(due_at);
             work.last_error = Some(bounded(reason, TEXT_BYTES_MAX));
+            work.held_back_since.get_or_insert(self.input.now);
             return;
         }
         self.exhausted(at, undo, step, reason);

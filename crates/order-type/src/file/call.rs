@@ -9,7 +9,7 @@ use comanda_model::template::{Template, TemplateTree};
 use super::step::{Reader, Use, syntax};
 use crate::diagnostic::did_you_mean;
 use crate::fields::{Fields, text_of, wrong_kind};
-use crate::tree::{Key, Located, Node, Tree};
+use crate::tree::{Key, Located, Node, Span, Tree};
 
 const METHODS: [&str; 6] = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD"];
 /// Headers that every call carries and that keep their meaning only if nothing else sets them.
@@ -38,7 +38,7 @@ impl Reader<'_, '_> {
         let (_, node) = http?;
         let mut call = self.http(node, headers.map(|(_, node)| node), body.map(|(_, node)| node))?;
         call.sign = sign.and_then(|(_, node)| self.setting("sign", node));
-        call.auth = auth.and_then(|(key, node)| self.auth(key, node)).map(Box::new);
+        self.authenticate(&mut call, auth);
         Some(Box::new(call))
     }
 
@@ -55,6 +55,15 @@ impl Reader<'_, '_> {
         }
         inner.finish(&[], self.report);
         within
+    }
+
+    /// Sets how the call gets its token.
+    pub(super) fn authenticate(&mut self, call: &mut HttpCall, auth: Option<(&Key, &Node)>) {
+        let Some((key, node)) = auth else { return };
+        if let Some(host) = call.url.foreign_host() {
+            self.told_to_anyone(&host, "the token", &key.span);
+        }
+        call.auth = self.auth(key, node).map(Box::new);
     }
 
     /// `auth = { token_url, client_id, client_secret, scope }`.
@@ -121,20 +130,18 @@ impl Reader<'_, '_> {
             value: url.to_owned(),
             span: text.span.clone(),
         });
-        if let Some(url) = &url {
-            let foreign = url
-                .names_in_authority()
-                .into_iter()
-                .find(|name| !name.starts_with("env.") && !name.starts_with("secret."));
-            if let Some(name) = foreign {
-                let help = "only the file, `env` and `secret` may name a host; an order could otherwise call anyone";
-                let message = format!("the host of this URL would come from `{name}`");
-                self.report
-                    .error("type/foreign-host", &text.span, message, Some(help.to_owned()));
-            }
-        }
         let headers = self.headers(headers);
         let body = body.and_then(|body| self.body(body));
+        if let Some(host) = url.as_ref().and_then(Template::foreign_host) {
+            let in_headers = headers.iter().flat_map(|(_, template)| template.names());
+            let in_url = url.iter().flat_map(Template::names);
+            let mut told = in_headers
+                .chain(in_url)
+                .chain(body.iter().flat_map(TemplateTree::names));
+            if let Some(secret) = told.find(|name| name.starts_with("secret.")) {
+                self.told_to_anyone(&host, &format!("`{secret}`"), &text.span);
+            }
+        }
         let method = method.to_owned();
         Some(HttpCall {
             method,
@@ -145,6 +152,15 @@ impl Reader<'_, '_> {
             auth: None,
             callback: None,
         })
+    }
+
+    /// A call whose host an order says must not carry what only the operator's services may know.
+    pub(super) fn told_to_anyone(&mut self, host: &str, what: &str, span: &Span) {
+        let message = format!("{what} would be sent to a host that comes from `{host}`");
+        let help =
+            "whoever writes the order would learn it; name the host in the file or by `env`, or sign the call instead";
+        self.report
+            .error("type/foreign-host", span, message, Some(help.to_owned()));
     }
 
     fn headers(&mut self, node: Option<&Node>) -> Vec<(String, Template)> {

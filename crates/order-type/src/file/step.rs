@@ -279,7 +279,7 @@ impl Reader<'_, '_> {
                 }
                 let mut call = self.http(node, headers.map(|(_, node)| node), body.map(|(_, node)| node))?;
                 call.sign = sign.and_then(|(_, node)| self.setting("sign", node));
-                call.auth = auth.and_then(|(key, node)| self.auth(key, node)).map(Box::new);
+                self.authenticate(&mut call, auth);
                 call.callback = callback.and_then(|(key, node)| self.callback(key, node));
                 Some(Action::Http(Box::new(call)))
             }

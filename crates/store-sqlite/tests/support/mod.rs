@@ -78,6 +78,7 @@ fn step_work(due_at: Timestamp) -> Work {
         uncertain: false,
         began_at: None,
         awaiting: None,
+        held_back_since: None,
     }
 }
 

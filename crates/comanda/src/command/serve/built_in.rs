@@ -6,7 +6,7 @@ use std::sync::Arc;
 use comanda_builtin::customers::{Customers, Directory, HttpCustomers};
 use comanda_builtin::payments::{HttpPayments, Provider, Sandbox};
 use comanda_builtin::shipments::{ByHand, Carrier, CarrierSandbox, HttpCarrier};
-use comanda_builtin::{BuiltIns, Options};
+use comanda_builtin::{BuiltIns, HttpInventory, Options};
 use comanda_engine::StepRunner;
 use comanda_steps::Caller;
 use comanda_store::Store;
@@ -29,6 +29,8 @@ pub(super) fn steps(
         Some(call) => Arc::new(HttpCustomers::new(caller.clone(), call.clone())),
         None => Arc::new(Customers::new(store.clone())),
     };
+    let inventory = config.inventory.clone();
+    let inventory = inventory.map(|options| HttpInventory::new(caller.clone(), options));
     let carrier: Arc<dyn Carrier> = match &config.shipments {
         Shipments::Carrier(options) => Arc::new(HttpCarrier::new(caller, (**options).clone())),
         Shipments::Sandbox => Arc::new(CarrierSandbox::new(store.clone())),
@@ -39,6 +41,7 @@ pub(super) fn steps(
         payments,
         customers,
         carrier,
+        inventory,
     };
     BuiltIns::new(options, store.clone(), others)
 }

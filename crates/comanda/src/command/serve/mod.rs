@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use comanda_builtin::HttpInventoryOptions;
 use comanda_builtin::payments::HttpPaymentsOptions;
 use comanda_deliver::mail::Mail;
 use comanda_deliver::{Configured, DeliverError, Deliveries};
@@ -74,6 +75,8 @@ async fn serve(config: &Config, own_steps: RustSteps, metrics: Metrics) -> Resul
         calls_per_target_max: config.calls.per_target_max,
         circuit_failures: config.calls.circuit_failures,
         circuit_open: config.calls.circuit_open,
+        allow_private: config.calls.allow_private,
+        ..comanda_steps::Options::default()
     })
     .map_err(|error| Failure::process("the steps could not be set up", error))?;
     let caller = Arc::new(caller);
@@ -297,7 +300,8 @@ async fn environment(
         Shipments::Carrier(options) => options.calls().to_vec(),
         Shipments::Sandbox | Shipments::ByHand => Vec::new(),
     };
-    let services = config.customers.iter().chain(payments).chain(carrier);
+    let inventory = config.inventory.iter().flat_map(HttpInventoryOptions::calls);
+    let services = config.customers.iter().chain(inventory).chain(payments).chain(carrier);
     named.extend(calls::environment_names(services));
     let process =
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
