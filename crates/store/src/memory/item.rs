@@ -1,6 +1,7 @@
 //! Items of statuses' queues: who is next in each lane, who has it, and what is dead.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -157,7 +158,8 @@ impl State {
     }
 
     pub(super) fn dead_items(&self, queue: &str, after: u64, max: usize) -> Vec<DeadItem> {
-        let dead = self.items.range(after + 1..).filter_map(|(position, item)| {
+        let behind = (Bound::Excluded(after), Bound::Unbounded);
+        let dead = self.items.range(behind).filter_map(|(position, item)| {
             let (died_at, reason) = item.died.clone().filter(|_| *item.entry.queue == *queue)?;
             Some(DeadItem {
                 position: *position,
