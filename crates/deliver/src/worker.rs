@@ -272,6 +272,9 @@ impl Worker {
             self.exceptions = progress.exceptions.into_iter().map(|one| (one.order, one)).collect();
             self.joined = false;
         }
+        // A receiver that is down is probed with what was tried before. The store may know of no try, and then nothing would
+        // ever be sent again.
+        self.failures.store(0, Ordering::SeqCst);
         self.doubtful.store(false, Ordering::SeqCst);
         Ok(())
     }

@@ -184,6 +184,36 @@ async fn an_event_that_waits_behind_another_is_sent_though_the_answer_to_its_wai
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_receiver_that_is_down_is_tried_again_though_no_try_was_ever_written_down() {
+    let store = store();
+    let service = engine(&store).await;
+    let (deliveries, mut sent) = deliveries(&service).await;
+    // Six orders at once: within one round the receiver counts as down, and the last is not tried at all.
+    let ids = futures_util::future::join_all((0..6).map(|_| submit(&service))).await;
+    for _ in 0..5 {
+        let (_, answer) = next(&mut sent).await;
+        answer.send(failed()).unwrap();
+    }
+    while store.progress("hook").await.unwrap().unwrap().exceptions.len() < ids.len() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    // Whoever lets a subscription go on begins to count anew; and what the next round comes to is not written down.
+    deliveries.pause("hook", "looked at".to_owned()).await.unwrap();
+    deliveries.resume("hook").await.unwrap();
+    store.faults().fail_next_progress(1);
+    for _ in 0..5 {
+        let (_, answer) = next(&mut sent).await;
+        answer.send(failed()).unwrap();
+    }
+    let mut taken = std::collections::BTreeSet::new();
+    while taken.len() < ids.len() {
+        let (event, answer) = next(&mut sent).await;
+        answer.send(Outcome::Delivered).unwrap();
+        taken.insert(event);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_configured_subscription_that_an_interrupted_start_has_left_begins_where_it_should() -> Result<(), StoreError>
 {
     let store = store();

@@ -71,6 +71,8 @@ pub fn run(plan: &Plan, tracing: bool) -> Run {
         world
     });
     drop(runtime);
+    // The processes hold the world that holds them.
+    world.forget_nodes();
     let panic = PANIC.with_borrow_mut(Option::take);
     let judge = world.judge.lock();
     Run {

@@ -106,6 +106,11 @@ impl World {
         self.nodes_changed.notify_waiters();
     }
 
+    /// No process runs any more: the run is over.
+    pub fn forget_nodes(&self) {
+        self.nodes.lock().clear();
+    }
+
     /// One of the processes that run; waits for one if none does.
     pub async fn process(&self, name: impl Hash) -> Process {
         let mut rolls = self.rolls(("process", name));

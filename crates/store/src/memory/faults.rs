@@ -19,6 +19,7 @@ pub(super) struct Plan {
     fail: u32,
     lose: u32,
     busy: u32,
+    fail_progress: u32,
     lose_progress: u32,
     stalling: bool,
     staged: VecDeque<(Commit, Answer)>,
@@ -39,6 +40,11 @@ impl Faults {
     /// cannot be applied is answered with the reason.
     pub fn lose_next_answers(&self, count: u32) {
         self.0.inner.lock().faults.lose = count;
+    }
+
+    /// The next `count` advances of subscriptions are not applied, and answered with [`StoreError::Failed`].
+    pub fn fail_next_progress(&self, count: u32) {
+        self.0.inner.lock().faults.fail_progress = count;
     }
 
     /// The next `count` advances of subscriptions are applied, and then answered with [`StoreError::Failed`].
@@ -110,13 +116,14 @@ impl Inner {
         }
     }
 
+    /// Whether an advance of a subscription fails.
+    pub(super) fn fails_progress(&mut self) -> Result<(), StoreError> {
+        on_purpose(&mut self.faults.fail_progress)
+    }
+
     /// Whether the answer to an advance of a subscription that was applied is lost.
     pub(super) fn loses_progress(&mut self) -> Result<(), StoreError> {
-        if self.faults.lose_progress == 0 {
-            return Ok(());
-        }
-        self.faults.lose_progress -= 1;
-        Err(StoreError::failed("advance", std::io::Error::other("lost on purpose")))
+        on_purpose(&mut self.faults.lose_progress)
     }
 
     fn settle(&mut self, commit: Commit, answer: Answer) {
@@ -136,4 +143,16 @@ impl Inner {
         }
         answer
     }
+}
+
+/// Fails as often as is left.
+fn on_purpose(left: &mut u32) -> Result<(), StoreError> {
+    if *left == 0 {
+        return Ok(());
+    }
+    *left -= 1;
+    Err(StoreError::failed(
+        "advance",
+        std::io::Error::other("failed on purpose"),
+    ))
 }

@@ -67,6 +67,7 @@ impl SubscriptionStore for MemoryStore {
 
     async fn advance(&self, id: &str, advance: Advance) -> Result<bool, StoreError> {
         let mut inner = self.shared.inner.lock();
+        inner.fails_progress()?;
         let Some(kept) = inner.state.subscriptions.get_mut(id) else {
             return Ok(false);
         };
