@@ -53,7 +53,9 @@ fn every_answer_of_the_running_server_is_as_described() {
         .env("KNOWN_IDS", &known)
         .args(["run", &format!("{}/openapi.json", server.url), "--checks", CHECKS])
         .args(["--max-examples", &setting("DESCRIPTION_EXAMPLES", "15")])
-        .args(["--phases", "examples,coverage,fuzzing", "--workers", "2"])
+        // One at a time: Python 3.11 now and then fails when two threads parse code at once ("AST constructor recursion
+        // depth mismatch", python/cpython#106905), as the tool does while it makes up data.
+        .args(["--phases", "examples,coverage,fuzzing", "--workers", "1"])
         .args(["--suppress-health-check", "all", "--request-timeout", "20"])
         .args(["--seed", &setting("DESCRIPTION_SEED", "1")])
         .output()
