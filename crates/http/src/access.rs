@@ -1,5 +1,6 @@
 //! Who may ask: keys and their scopes; without keys, only programs of this machine.
 
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 
 use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
@@ -95,10 +96,12 @@ impl App {
 }
 
 impl App {
-    /// Counts so many requests of a caller whose key has a rate.
+    /// Counts so many requests of a caller whose key has a rate; how the key then stands, if anything was counted.
     pub(crate) async fn count(&self, caller: &Caller, requests: usize) -> Result<Option<Standing>, Problem> {
-        let Some(rate) = caller.rate else { return Ok(None) };
-        let requests = u32::try_from(requests).unwrap_or(u32::MAX);
+        let (Some(rate), Some(requests)) = (caller.rate, NonZeroUsize::new(requests)) else {
+            return Ok(None);
+        };
+        let requests = NonZeroU32::try_from(requests).unwrap_or(NonZeroU32::MAX);
         let store = self.service.store();
         self.rates.take(&**store, &caller.by, rate, requests).await.map(Some)
     }

@@ -212,11 +212,9 @@ impl Rates {
         store: &dyn Store,
         key: &Arc<str>,
         rate: KeyRate,
-        requests: u32,
+        wanted: NonZeroU32,
     ) -> Result<Standing, Problem> {
-        let Some(wanted) = NonZeroU32::new(requests) else {
-            return Ok(Standing { rate, left: 0 });
-        };
+        let requests = wanted.get();
         let count = self.count(key, rate, store.rates().is_some());
         let left = match (&count.of, store.rates()) {
             (Counting::Alone(limiter), _) => match limiter.check_n(wanted) {

@@ -61,6 +61,11 @@ async fn each_order_of_a_batch_counts() {
     assert_eq!(list.json()["items"].as_array().unwrap().len(), 3);
 
     let (api, key) = limited(5).await;
+    // An order alone is the request that was counted already.
+    let one = api
+        .ask("POST", "/v1/orders/batch", &[("x-api-key", key.as_str())], &batch(1))
+        .await;
+    assert_eq!((one.status, left(&one)), (200, "\"key\";r=4;t=3600"));
     let never = api
         .ask("POST", "/v1/orders/batch", &[("x-api-key", key.as_str())], &batch(7))
         .await;
