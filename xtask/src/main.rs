@@ -22,7 +22,8 @@ usage: cargo xtask COMMAND
   cost        what one order costs the disk, against the recorded figures  [record: writes them anew]
   soak        the storefront while one call in ten to its services fails  [--minutes N, default 10]
   peers       Comanda beside its peers, into docs/performance.md  [SECONDS of load for each, default 20]
-  bench       builds and measures, side by side (takes minutes)";
+  bench       builds and measures, side by side (takes minutes)
+  bench postgres  the same on PostgreSQL, beside a bare client, without and with 5 million orders stored  [--stored N …]";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
         ["peers"] => run::peers("20"),
         ["peers", seconds] => run::peers(seconds),
         ["bench"] => run::bench(),
+        ["bench", "postgres", ref arguments @ ..] => run::bench_postgres(arguments),
         _ => {
             eprintln!("{HELP}");
             return ExitCode::from(2);

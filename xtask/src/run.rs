@@ -177,6 +177,18 @@ pub fn bench() -> Result<(), String> {
     shown("bash", &["benches/side-by-side.sh"])
 }
 
+/// One, two and three nodes on PostgreSQL beside a bare client; the arguments are those of `measure.py`.
+pub fn bench_postgres(arguments: &[&str]) -> Result<(), String> {
+    install::all()?;
+    cargo(&["build", "--release", "--locked", "-p", "comanda"])?;
+    let binary = install::target_directory()?.join("release/comanda");
+    let binary = binary.to_str().ok_or("the target directory's name is not UTF-8")?;
+    shown(
+        "python3",
+        &[&["benches/postgres/measure.py", binary], arguments].concat(),
+    )
+}
+
 /// Comanda beside its peers: measured, drawn, and written into `docs/performance.md`.
 pub fn peers(seconds: &str) -> Result<(), String> {
     shown("bash", &["benches/peers/run.sh", seconds])
