@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use comanda_model::{Event, OrderId};
+use comanda_store::Notice;
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -48,6 +49,58 @@ pub struct EventData {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
     changed: Vec<String>,
+}
+
+/// What becomes of a subscription, in the form of CloudEvents 1.0.
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+pub struct NoticeEvent {
+    specversion: &'static str,
+    /// Unique.
+    pub id: String,
+    source: &'static str,
+    /// `comanda.subscription.paused`, `comanda.subscription.resumed` or `comanda.subscription.gap`.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// The subscription's id.
+    subject: String,
+    #[schema(value_type = String, format = DateTime)]
+    time: Timestamp,
+    datacontenttype: &'static str,
+    data: NoticeData,
+}
+
+/// What became of a subscription.
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+pub struct NoticeData {
+    /// Why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    /// Of a gap: the place in the feed that the subscription had reached.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    after: Option<String>,
+    /// Of a gap: where it goes on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+}
+
+impl From<Notice> for NoticeEvent {
+    fn from(notice: Notice) -> Self {
+        let (after, next) = notice.gap.unzip();
+        Self {
+            specversion: "1.0",
+            id: notice.id,
+            source: "/subscriptions",
+            kind: notice.kind.wire_name(),
+            subject: notice.subject,
+            time: notice.at,
+            datacontenttype: "application/json",
+            data: NoticeData {
+                reason: notice.reason,
+                after,
+                next,
+            },
+        }
+    }
 }
 
 impl CloudEvent {

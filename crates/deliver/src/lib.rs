@@ -27,7 +27,7 @@ mod worker;
 pub use attempt::AttemptView;
 pub use courier::Courier;
 pub use error::DeliverError;
-pub use event::{CloudEvent, EventData};
+pub use event::{CloudEvent, EventData, NoticeData, NoticeEvent};
 pub use request::{Configured, Request, Rotated, SecretKind};
 pub use resend::{Resend, Resent};
 pub use schedule::SCHEDULE;

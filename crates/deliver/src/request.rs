@@ -2,6 +2,7 @@
 
 use comanda_model::EventKind;
 use comanda_outbound::{Guard, Refused, SecretError, Signer};
+use comanda_store::NoticeKind;
 use comanda_store::subscription::{EventFilter, Ordering, Subscription};
 use url::Url;
 
@@ -108,7 +109,11 @@ pub(crate) fn check(request: &Request, options: &Options) -> Result<Url, Deliver
             return invalid("a filter has at most 100 entries of at most 300 characters".to_owned());
         }
     }
-    let known = |name: &String| EventKind::ALL.iter().any(|kind| kind.wire_name() == name);
+    let of_orders = EventKind::ALL.iter().map(|kind| kind.wire_name());
+    let names: Vec<&str> = of_orders
+        .chain(NoticeKind::ALL.iter().map(|kind| kind.wire_name()))
+        .collect();
+    let known = |name: &String| names.contains(&name.as_str());
     if let Some(unknown) = filter.events.iter().find(|name| !known(name)) {
         return invalid(format!("there is no event `{unknown}`"));
     }

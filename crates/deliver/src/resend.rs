@@ -58,7 +58,7 @@ impl Deliveries {
                 'pages: loop {
                     let page = self.0.store.feed(from, 500).await?;
                     from = FeedStart::After(page.next);
-                    if page.events.is_empty() {
+                    if page.is_empty() {
                         break;
                     }
                     for event in page.events {

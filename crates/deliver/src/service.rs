@@ -10,7 +10,7 @@ use comanda_store::seal::Sealer;
 use comanda_store::subscription::{
     Advance, Delivery, EXCEPTIONS_MAX, Exception, Paused, Progress, SigningSecret, Subscription, SubscriptionStore,
 };
-use comanda_store::{FeedStart, Store, StoreError};
+use comanda_store::{FeedStart, Notice, Store, StoreError};
 use tokio::sync::{Mutex, Notify, mpsc};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -133,14 +133,21 @@ impl Shared {
         Ok(all)
     }
 
-    /// Keeps a subscription, its secrets sealed.
-    async fn keep(&self, subscription: &Subscription) -> Result<(), DeliverError> {
+    /// Keeps a subscription, its secrets sealed. If it is paused or goes on with that, everyone who wants to know is told in
+    /// the same act.
+    async fn keep(&self, before: Option<&Subscription>, subscription: &Subscription) -> Result<(), DeliverError> {
         let mut sealed = subscription.clone();
         let what = purpose(&sealed.id);
         for secret in &mut sealed.secrets {
             secret.secret = self.options.sealer.seal(&what, &secret.secret)?;
         }
-        Ok(self.port()?.put_subscription(&sealed).await?)
+        let was_paused = before.is_some_and(|before| before.paused.is_some());
+        let notice = match (was_paused, &sealed.paused) {
+            (false, Some(paused)) => Notice::paused(&sealed.id, self.store.now(), &paused.reason),
+            (true, None) => Notice::resumed(&sealed.id, self.store.now()),
+            _ => return Ok(self.port()?.put_subscription(&sealed).await?),
+        };
+        Ok(self.port()?.put_announced(&sealed, &notice).await?)
     }
 
     /// Seals what stands in the store in plain text, or under a key that is being replaced.
@@ -160,7 +167,7 @@ impl Shared {
                 }
             }
             if is_old {
-                self.keep(&subscription).await?;
+                self.keep(Some(&subscription), &subscription).await?;
             }
         }
         Ok(())
@@ -254,7 +261,8 @@ impl Deliveries {
                 port.remove_subscription(&old.id).await?;
             } else if matches!(Target::of(&old.url), Target::Archive(_) | Target::Customer) && old.paused.is_some() {
                 let paused = None;
-                self.0.keep(&Subscription { paused, ..old.clone() }).await?;
+                let resumed = Subscription { paused, ..old.clone() };
+                self.0.keep(Some(old), &resumed).await?;
             }
         }
         for new in configured {
@@ -278,7 +286,7 @@ impl Deliveries {
                 ..self.subscription(&new.request, new.secret)
             };
             if old != Some(&subscription) {
-                self.0.keep(&subscription).await?;
+                self.0.keep(old, &subscription).await?;
             }
             // Also one that an earlier start has made and not begun: it would begin wherever the feed has come to by then.
             if port.progress(&subscription.id).await?.is_none() {
@@ -295,7 +303,7 @@ impl Deliveries {
         if entries.contains_key(&subscription.id) {
             return Ok(());
         }
-        self.0.keep(&subscription).await?;
+        self.0.keep(None, &subscription).await?;
         self.begin(&subscription.id, from_oldest).await?;
         let worker = self.work(&subscription, None);
         let id = subscription.id.clone();
@@ -355,6 +363,7 @@ impl Deliveries {
             FeedStart::Newest
         };
         let advance = Advance {
+            notice: None,
             hold: None,
             cursor: Some(self.0.store.feed(from, 0).await?.next),
             failed: Vec::new(),
@@ -453,7 +462,7 @@ impl Deliveries {
         };
         let subscription = self.subscription(&request, secret);
         let mut entries = self.0.entries.lock().await;
-        self.0.keep(&subscription).await?;
+        self.0.keep(None, &subscription).await?;
         self.begin(&subscription.id, request.from_oldest).await?;
         let worker = self.work(&subscription, None);
         let entry = Entry {
@@ -578,7 +587,7 @@ impl Deliveries {
         end(entry.worker.take()).await;
         let mut changed = entry.subscription.clone();
         change(&mut changed);
-        let written = self.write(&changed, again).await;
+        let written = self.write(&entry.subscription, &changed, again).await;
         if written.is_ok() {
             entry.subscription = changed.clone();
         }
@@ -590,7 +599,12 @@ impl Deliveries {
         Ok(changed)
     }
 
-    async fn write(&self, changed: &Subscription, again: Option<Vec<Exception>>) -> Result<(), DeliverError> {
+    async fn write(
+        &self,
+        before: &Subscription,
+        changed: &Subscription,
+        again: Option<Vec<Exception>>,
+    ) -> Result<(), DeliverError> {
         let port = self.0.port()?;
         if let Some(again) = again {
             let mut failed = Vec::with_capacity(again.len());
@@ -618,6 +632,7 @@ impl Deliveries {
                 return Err(DeliverError::Invalid(full.to_owned()));
             }
             let advance = Advance {
+                notice: None,
                 hold: None,
                 cursor: None,
                 failed,
@@ -626,7 +641,7 @@ impl Deliveries {
             };
             port.advance(&changed.id, advance).await?;
         }
-        self.0.keep(changed).await
+        self.0.keep(Some(before), changed).await
     }
 
     /// Sets a worker to work, unless the subscription is paused, or not this process's to deliver.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use comanda_store::subscription::EventFilter;
-use comanda_store::{Cursor, FeedEvent, FeedPage, FeedStart, Store};
+use comanda_store::{Cursor, FeedEvent, FeedNotice, FeedPage, FeedStart, Store};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -26,6 +26,8 @@ pub struct Part {
     pub after: Cursor,
     /// What is wanted of it.
     pub events: Vec<Arc<FeedEvent>>,
+    /// What is wanted of it that belongs to no order.
+    pub notices: Vec<Arc<FeedNotice>>,
     /// The place that it ends at.
     pub next: Cursor,
 }
@@ -70,6 +72,13 @@ struct Handed {
     parts: mpsc::Sender<Part>,
 }
 
+/// What one follower wants of a page.
+#[derive(Default)]
+struct Wanted {
+    events: Vec<Arc<FeedEvent>>,
+    notices: Vec<Arc<FeedNotice>>,
+}
+
 impl Followers {
     /// The lists that a filter stands in.
     fn lists(&mut self, filter: &EventFilter, each: impl Fn(&mut BTreeSet<u64>)) {
@@ -97,7 +106,7 @@ impl Followers {
 
     /// Hands out a page. Who does not keep up is dropped, and finds out when it has read what it was handed before.
     fn hand_out(&mut self, after: Cursor, page: FeedPage) {
-        let mut wanted: BTreeMap<u64, Vec<Arc<FeedEvent>>> = BTreeMap::new();
+        let mut wanted: BTreeMap<u64, Wanted> = BTreeMap::new();
         for event in page.events {
             let of_customer = event.customer.as_ref().and_then(|name| self.by_customer.get(name));
             let of_type = self.by_type.get(&*event.order_type);
@@ -117,17 +126,28 @@ impl Followers {
             }
             let event = Arc::new(event);
             for id in ids {
-                wanted.entry(id).or_default().push(event.clone());
+                wanted.entry(id).or_default().events.push(event.clone());
+            }
+        }
+        for notice in page.notices {
+            let notice = Arc::new(notice);
+            // Who names a type or a customer wants none.
+            for id in &self.any {
+                let filter = self.all.get(id).map(|one| &one.filter);
+                if filter.is_some_and(|filter| filter.matches_notice(&notice.notice)) {
+                    wanted.entry(*id).or_default().notices.push(notice.clone());
+                }
             }
         }
         let mut gone = Vec::new();
-        for (id, events) in wanted {
+        for (id, Wanted { events, notices }) in wanted {
             let Some(follower) = self.all.get_mut(&id) else {
                 continue;
             };
             let part = Part {
                 after: follower.told.unwrap_or(after),
                 events,
+                notices,
                 next: page.next,
             };
             follower.told = Some(page.next);
@@ -149,6 +169,7 @@ impl Followers {
             let part = Part {
                 after: at,
                 events: Vec::new(),
+                notices: Vec::new(),
                 next: at,
             };
             if follower.parts.try_send(part).is_err() {
@@ -255,7 +276,7 @@ impl Tail {
             position.mark_unchanged();
             match store.feed(from, PAGE).await {
                 Ok(page) => {
-                    let (is_empty, next) = (page.events.is_empty(), page.next);
+                    let (is_empty, next) = (page.is_empty(), page.next);
                     match from {
                         FeedStart::After(_) if is_empty => {}
                         FeedStart::After(after) => self.0.followers.lock().hand_out(after, page),
@@ -316,6 +337,7 @@ mod tests {
         let next = event.cursor;
         let page = FeedPage {
             events: vec![event],
+            notices: Vec::new(),
             next,
         };
         tail.0.followers.lock().hand_out(at(next.position - 1), page);

@@ -25,7 +25,10 @@ pub async fn unread_since(store: &dyn Store) -> Result<Option<Timestamp>, StoreE
             continue;
         };
         match store.feed(FeedStart::After(cursor), 1).await {
-            Ok(page) => page.events.iter().for_each(|one| older(one.event.at)),
+            Ok(page) => {
+                page.events.iter().for_each(|one| older(one.event.at));
+                page.notices.iter().for_each(|one| older(one.notice.at));
+            }
             Err(StoreError::CursorReset) => {}
             Err(error) => return Err(error),
         }
@@ -68,6 +71,7 @@ mod tests {
 
     fn advance() -> Advance {
         Advance {
+            notice: None,
             hold: None,
             cursor: None,
             failed: Vec::new(),

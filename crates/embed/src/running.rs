@@ -124,6 +124,10 @@ impl Comanda {
             }
             // `Newest` is a place in the feed from here on.
             from = FeedStart::After(page.next);
+            if !page.notices.is_empty() {
+                // What belongs to no order; events can stand behind it.
+                continue;
+            }
             let moved = tokio::select! {
                 moved = position.changed() => moved.is_ok(),
                 () = self.1.begun.cancelled() => true,

@@ -11,15 +11,16 @@ use axum::http::HeaderMap;
 use axum::http::header::ACCEPT;
 use axum::response::sse::{self, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use comanda_deliver::CloudEvent;
 use comanda_deliver::tail::{Follower, Heard};
+use comanda_deliver::{CloudEvent, NoticeEvent};
 use comanda_engine::WaitFor;
 use comanda_model::{Event, OrderId, Phase};
 use comanda_store::query::InvalidCursor;
 use comanda_store::subscription::EventFilter;
-use comanda_store::{Cursor, FeedEvent, FeedStart, StoreError};
+use comanda_store::{Cursor, FeedEvent, FeedNotice, FeedPage, FeedStart, StoreError};
 use futures_util::Stream;
 use futures_util::stream::unfold;
+use serde::{Serialize, Serializer};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use crate::App;
@@ -37,15 +38,51 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// How often a stream looks by itself, in case an announcement was missed or came from another node.
 const POLL: Duration = Duration::from_secs(5);
 
-fn sent(event: &CloudEvent, id: String) -> sse::Event {
+/// An event of the feed as it is shown.
+enum Shown {
+    Order(Box<CloudEvent>),
+    Notice(Box<NoticeEvent>),
+}
+
+impl Serialize for Shown {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Order(event) => event.serialize(serializer),
+            Self::Notice(notice) => notice.serialize(serializer),
+        }
+    }
+}
+
+/// What is wanted of a page, as [`in_order`] has it.
+fn of_page(page: FeedPage, filter: &EventFilter) -> Vec<(Cursor, Shown)> {
+    let events = page.events.into_iter().filter(|event| wanted(filter, event));
+    let notices = page.notices.into_iter();
+    in_order(events, notices.filter(|one| filter.matches_notice(&one.notice)))
+}
+
+/// These in the order of the feed, each with the place just after it.
+fn in_order(
+    events: impl Iterator<Item = FeedEvent>,
+    notices: impl Iterator<Item = FeedNotice>,
+) -> Vec<(Cursor, Shown)> {
+    let events = events.map(|event| {
+        let shown = CloudEvent::new(event.order, event.order_type, event.event);
+        (event.cursor, Shown::Order(Box::new(shown)))
+    });
+    let notices = notices.map(|one| (one.cursor, Shown::Notice(Box::new(one.notice.into()))));
+    let mut all: Vec<(Cursor, Shown)> = events.chain(notices).collect();
+    all.sort_by_key(|(cursor, _)| *cursor);
+    all
+}
+
+fn sent(event: &impl Serialize, id: String) -> sse::Event {
     // Texts and numbers always serialize.
     let text = serde_json::to_string(event).unwrap_or_default();
     sse::Event::default().id(id).data(text)
 }
 
-fn sent_of_feed(event: FeedEvent) -> sse::Event {
-    let cursor = event.cursor.to_string();
-    sent(&CloudEvent::new(event.order, event.order_type, event.event), cursor)
+fn sent_of_feed((cursor, event): (Cursor, Shown)) -> sse::Event {
+    sent(&event, cursor.to_string())
 }
 
 /// The filters of events. Each may be given several times: one of them is enough.
@@ -177,14 +214,9 @@ pub(crate) async fn of_all(
         return Ok(respond(unfold(state, FeedStream::next)));
     }
     let page = app.service.store().feed(from, limit).await?;
-    let items = page
-        .events
-        .into_iter()
-        .filter(|event| wanted(&filter, event))
-        .map(|event| CloudEvent::new(event.order, event.order_type, event.event))
-        .collect();
     // The feed has no end: where to go on later is told with every page.
     let next_cursor = Some(page.next.to_string());
+    let items = of_page(page, &filter).into_iter().map(|(_, event)| event).collect();
     Ok(Page { items, next_cursor }.respond(request.uri()))
 }
 
@@ -283,10 +315,9 @@ impl FeedStream {
                 self.queue.push_back(sse::Event::default().id(page.next.to_string()));
             }
             self.from = FeedStart::After(page.next);
-            let is_empty = page.events.is_empty();
-            for event in page.events.into_iter().filter(|event| wanted(&self.filter, event)) {
-                self.queue.push_back(sent_of_feed(event));
-            }
+            let is_empty = page.is_empty();
+            self.queue
+                .extend(of_page(page, &self.filter).into_iter().map(sent_of_feed));
             if is_empty && self.follower.is_some() {
                 self.joined = true;
                 continue;
@@ -309,12 +340,11 @@ impl FeedStream {
         };
         match heard {
             Heard::Part(part) if part.after.epoch == cursor.epoch && part.after.position <= cursor.position => {
-                let new = part
-                    .events
-                    .iter()
-                    .filter(|event| event.cursor.position > cursor.position);
-                self.queue
-                    .extend(new.map(|event| sent_of_feed(FeedEvent::clone(event))));
+                let events = part.events.iter().map(|event| FeedEvent::clone(event));
+                let notices = part.notices.iter().map(|notice| FeedNotice::clone(notice));
+                let all = in_order(events, notices).into_iter();
+                let new = all.filter(|(at, _)| at.position > cursor.position);
+                self.queue.extend(new.map(sent_of_feed));
                 if part.next.position > cursor.position {
                     self.from = FeedStart::After(part.next);
                 }

@@ -94,6 +94,7 @@ pub async fn seed(world: &Arc<World>) {
         let begun = async {
             memory.put_subscription(&subscription).await?;
             let advance = Advance {
+                notice: None,
                 hold: None,
                 cursor: Some(memory.feed(FeedStart::Oldest, 0).await?.next),
                 failed: Vec::new(),
@@ -224,6 +225,7 @@ async fn move_cursor(world: &World, id: &str) {
         return;
     };
     let advance = Advance {
+        notice: None,
         hold: None,
         cursor: Some(newest.next),
         failed: Vec::new(),

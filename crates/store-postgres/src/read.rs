@@ -202,7 +202,8 @@ pub(crate) fn feed_page(rows: &[Row], from: FeedStart) -> Result<FeedPage, Store
     }
     let start = Cursor { epoch, position: after };
     let next = events.last().map_or(start, |event| event.cursor);
-    Ok(FeedPage { events, next })
+    let notices = Vec::new();
+    Ok(FeedPage { events, notices, next })
 }
 
 /// A list's two statements, over the same parameters: the page's ids, and how far it looked.

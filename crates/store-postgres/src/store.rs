@@ -539,6 +539,7 @@ impl Store for PostgresStore {
             queues: true,
             ledger: true,
             status_queues: true,
+            notices: false,
             erasure: true,
         }
     }

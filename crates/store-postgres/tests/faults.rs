@@ -379,6 +379,7 @@ async fn a_subscription_is_one_nodes_at_a_time() {
     let held = first.hold().await.unwrap().unwrap()["hook"];
     assert!(second.hold().await.unwrap().unwrap().is_empty(), "it is taken");
     let advance = |hold| Advance {
+        notice: None,
         hold,
         cursor: Some(Cursor { epoch: 1, position: 7 }),
         failed: Vec::new(),

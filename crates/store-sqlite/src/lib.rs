@@ -25,6 +25,7 @@ mod list;
 mod lock;
 mod log;
 mod log_check;
+mod notice;
 mod pieces;
 mod queue;
 mod read;

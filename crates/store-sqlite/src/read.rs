@@ -8,6 +8,7 @@ use rusqlite::{OptionalExtension, params};
 use uuid::Uuid;
 
 use crate::failure::{Failure, corrupt};
+use crate::notice;
 use crate::readers::Reader;
 use crate::row::{self, EVENT_COLUMNS_COUNT, ORDER_COLUMNS_COUNT, Results};
 
@@ -311,10 +312,9 @@ impl Reader {
                 },
             });
         }
-        let next = events
-            .last()
-            .map_or(Cursor { epoch, position: after }, |event| event.cursor);
-        Ok(FeedPage { events, next })
+        let notices = notice::after(&self.connection, epoch, bound(after), bound(max as u64))?;
+        let start = Cursor { epoch, position: after };
+        Ok(FeedPage::first(start, events, notices, max))
     }
 
     /// Events of an order as the feed has them.

@@ -45,12 +45,13 @@ impl Writer<'_> {
             }
             let keys = writer.remove_expired_keys(now)?;
             let postings = writer.forget_postings(before)?;
+            let notices = writer.retire_notices(before)?;
             Ok((
                 Bite {
                     orders: seqs.len(),
                     keys,
                 },
-                !seqs.is_empty() || keys > 0 || postings > 0,
+                !seqs.is_empty() || keys > 0 || postings > 0 || notices,
             ))
         });
         let bite = removed.map_err(|aborted| match aborted {

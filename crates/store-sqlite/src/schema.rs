@@ -30,7 +30,7 @@ const LOG_KEPT_BYTES: i64 = 64 * 1024 * 1024;
 const STATEMENTS_MAX: usize = 128;
 
 /// Each takes the file one format further. The format is the number of those that have run.
-const MIGRATIONS: &[&str] = &[FORMAT_1, FORMAT_2, FORMAT_3, FORMAT_4, FORMAT_5];
+const MIGRATIONS: &[&str] = &[FORMAT_1, FORMAT_2, FORMAT_3, FORMAT_4, FORMAT_5, FORMAT_6];
 
 /// The newest format that this program knows.
 pub(crate) const FORMAT: u32 = MIGRATIONS.len() as u32;
@@ -205,6 +205,13 @@ CREATE INDEX items_heads ON items (queue, due_at, position) WHERE head = 1;
 CREATE INDEX items_alive ON items (queue, position) WHERE died_at IS NULL;
 CREATE INDEX items_dead ON items (queue, position) WHERE died_at IS NOT NULL;
 CREATE INDEX items_leased ON items (queue, due_at) WHERE secret IS NOT NULL;
+";
+
+const FORMAT_6: &str = "
+-- Events of the feed that belong to no order; their positions are the feed's.
+CREATE TABLE notices (
+    position INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, at INTEGER NOT NULL, notice TEXT NOT NULL, crc INTEGER NOT NULL
+);
 ";
 
 /// How a connection is to be used.

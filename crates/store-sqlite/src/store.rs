@@ -436,6 +436,7 @@ impl Store for SqliteStore {
             queues: true,
             ledger: true,
             status_queues: true,
+            notices: true,
             erasure: true,
         }
     }

@@ -7,7 +7,7 @@ use comanda_store::piece::WholeSubscription;
 use comanda_store::subscription::{
     Advance, DELIVERIES_KEPT, Delivery, Exception, Progress, SUBSCRIPTIONS_MAX, Subscription, SubscriptionStore,
 };
-use comanda_store::{Cursor, FeedEvent, StoreError};
+use comanda_store::{Cursor, FeedEvent, Notice, StoreError};
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -61,34 +61,49 @@ impl SqliteStore {
     }
 }
 
+fn put(writer: &mut Writer<'_>, subscription: &Subscription) -> Result<(), Failure> {
+    let spec = text(subscription)?;
+    let crc = sum(b'S', &subscription.id, 0, &spec);
+    let changed = writer
+        .connection
+        .prepare_cached("UPDATE subscriptions SET spec = ?2, crc = ?3 WHERE id = ?1")?
+        .execute(params![subscription.id, spec, crc])?;
+    if changed == 0 {
+        let count: i64 = writer
+            .connection
+            .prepare_cached("SELECT count(*) FROM subscriptions")?
+            .query_row([], |row| row.get(0))?;
+        if count as usize >= SUBSCRIPTIONS_MAX {
+            let error = StoreError::Unsupported {
+                store: "sqlite",
+                what: "keep more than 1,000 subscriptions",
+            };
+            return Err(error.into());
+        }
+        writer
+            .connection
+            .prepare_cached("INSERT INTO subscriptions (id, spec, crc, delivery) VALUES (?1, ?2, ?3, 0)")?
+            .execute(params![subscription.id, spec, crc])?;
+    }
+    Ok(())
+}
+
 #[async_trait]
 impl SubscriptionStore for SqliteStore {
     async fn put_subscription(&self, subscription: &Subscription) -> Result<(), StoreError> {
         let subscription = subscription.clone();
         self.write_subscription(move |writer| {
-            let spec = text(&subscription)?;
-            let crc = sum(b'S', &subscription.id, 0, &spec);
-            let changed = writer
-                .connection
-                .prepare_cached("UPDATE subscriptions SET spec = ?2, crc = ?3 WHERE id = ?1")?
-                .execute(params![subscription.id, spec, crc])?;
-            if changed == 0 {
-                let count: i64 = writer
-                    .connection
-                    .prepare_cached("SELECT count(*) FROM subscriptions")?
-                    .query_row([], |row| row.get(0))?;
-                if count as usize >= SUBSCRIPTIONS_MAX {
-                    let error = StoreError::Unsupported {
-                        store: "sqlite",
-                        what: "keep more than 1,000 subscriptions",
-                    };
-                    return Err(error.into());
-                }
-                writer
-                    .connection
-                    .prepare_cached("INSERT INTO subscriptions (id, spec, crc, delivery) VALUES (?1, ?2, ?3, 0)")?
-                    .execute(params![subscription.id, spec, crc])?;
-            }
+            put(writer, &subscription)?;
+            Ok(((), true))
+        })
+        .await
+    }
+
+    async fn put_announced(&self, subscription: &Subscription, notice: &Notice) -> Result<(), StoreError> {
+        let (subscription, notice) = (subscription.clone(), notice.clone());
+        self.write_subscription(move |writer| {
+            put(writer, &subscription)?;
+            writer.announce(&notice)?;
             Ok(((), true))
         })
         .await
@@ -141,6 +156,9 @@ impl SubscriptionStore for SqliteStore {
         let id = id.to_owned();
         self.write_subscription(move |writer| {
             let applied = apply(writer.connection, &id, &advance)?;
+            if let Some(notice) = advance.notice.filter(|_| applied) {
+                writer.announce(&notice)?;
+            }
             Ok((applied, applied))
         })
         .await

@@ -132,6 +132,7 @@ async fn beside_orders(directory: &Path) {
     subscriptions.put_subscription(&subscription).await.unwrap();
     let cursor: Cursor = store.feed(FeedStart::Oldest, 1).await.unwrap().next;
     let advance = Advance {
+        notice: None,
         hold: None,
         cursor: Some(cursor),
         settled: Vec::new(),

@@ -10,6 +10,7 @@ pub mod conformance;
 pub mod error;
 pub mod ledger;
 pub mod memory;
+pub mod notice;
 pub mod number;
 pub mod piece;
 pub mod query;
@@ -30,6 +31,7 @@ use tokio::sync::watch;
 pub use commit::{ClaimMove, Commit, Expect, KeyClaim, Receipt, Ticket};
 pub use error::{CommitError, StoreError};
 pub use ledger::{Account, PostError, Posted, Posting};
+pub use notice::{FeedNotice, Notice, NoticeKind};
 pub use number::Numbered;
 pub use query::{
     Cause, Counters, Cursor, FeedEvent, FeedPage, FeedStart, ListQuery, OrderPage, Place, StatusCount, Stored,
@@ -297,6 +299,8 @@ pub struct Capabilities {
     pub ledger: bool,
     /// Whether it keeps queues of statuses.
     pub status_queues: bool,
+    /// Whether it puts notices into the feed; one that does not keeps what they tell of all the same.
+    pub notices: bool,
     /// Whether it can erase an order: see [`Commit::events`].
     pub erasure: bool,
 }

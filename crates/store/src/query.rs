@@ -8,6 +8,7 @@ use comanda_model::{Event, Order, OrderId, Phase, Token, TypeHash};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::notice::FeedNotice;
 use crate::queue::Worker;
 
 /// An order as it stands in the store.
@@ -108,8 +109,29 @@ pub enum FeedStart {
 pub struct FeedPage {
     /// The events, in commit order.
     pub events: Vec<FeedEvent>,
+    /// What belongs to no order and stands between them, in commit order too.
+    pub notices: Vec<FeedNotice>,
     /// Where to go on.
     pub next: Cursor,
+}
+
+impl FeedPage {
+    /// Of what stands after a place, events and notices, the first `max`.
+    pub fn first(after: Cursor, mut events: Vec<FeedEvent>, mut notices: Vec<FeedNotice>, max: usize) -> Self {
+        let places = events.iter().map(|one| one.cursor);
+        let mut places: Vec<Cursor> = places.chain(notices.iter().map(|one| one.cursor)).collect();
+        places.sort_unstable();
+        places.truncate(max);
+        let next = places.last().copied().unwrap_or(after);
+        events.retain(|one| one.cursor <= next);
+        notices.retain(|one| one.cursor <= next);
+        Self { events, notices, next }
+    }
+
+    /// Whether there is nothing on it.
+    pub fn is_empty(&self) -> bool {
+        self.events.is_empty() && self.notices.is_empty()
+    }
 }
 
 /// An event of the feed, with what a reader chooses by.

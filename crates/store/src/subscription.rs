@@ -12,7 +12,7 @@ use comanda_model::{Event, OrderId};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{Cursor, FeedEvent, StoreError};
+use crate::{Cursor, FeedEvent, Notice, StoreError};
 
 /// The most subscriptions that a store keeps.
 pub const SUBSCRIPTIONS_MAX: usize = 1000;
@@ -87,6 +87,12 @@ impl EventFilter {
             && one(&self.events, Some(event.kind.wire_name()))
             && one(&self.customers, customer)
     }
+
+    /// Whether a notice is wanted: only who names its kind wants it. It has no type, status or customer.
+    pub fn matches_notice(&self, notice: &Notice) -> bool {
+        let of_orders = [&self.types, &self.statuses, &self.customers];
+        of_orders.iter().all(|list| list.is_empty()) && self.events.iter().any(|name| name == notice.kind.wire_name())
+    }
 }
 
 /// A secret that is signed with.
@@ -160,6 +166,8 @@ pub struct Advance {
     pub settled: Vec<OrderId>,
     /// What was tried, oldest first.
     pub deliveries: Vec<Delivery>,
+    /// What is put into the feed with it, where the store has notices.
+    pub notice: Option<Notice>,
 }
 
 /// One try to send one event.
@@ -193,6 +201,13 @@ pub trait SubscriptionStore: Send + Sync {
     /// # Errors
     /// [`StoreError::Unsupported`] for one more than [`SUBSCRIPTIONS_MAX`].
     async fn put_subscription(&self, subscription: &Subscription) -> Result<(), StoreError>;
+
+    /// Keeps a subscription as [`SubscriptionStore::put_subscription`] does and puts a notice at the feed's end, in one act. A
+    /// store without [`Capabilities::notices`](crate::Capabilities::notices) only keeps the subscription.
+    async fn put_announced(&self, subscription: &Subscription, notice: &Notice) -> Result<(), StoreError> {
+        let _ = notice;
+        self.put_subscription(subscription).await
+    }
 
     /// All subscriptions, by id.
     async fn all_subscriptions(&self) -> Result<Vec<Subscription>, StoreError>;

@@ -27,7 +27,7 @@ use crate::subscriptions::{
     Begin, DeliveryView, FilterView, Include, OrderingView, ResendAnswer, ResendBody, RotateBody, Signature,
     SubscriptionBody, SubscriptionView,
 };
-use comanda_deliver::{AttemptView, CloudEvent, EventData};
+use comanda_deliver::{AttemptView, CloudEvent, EventData, NoticeData, NoticeEvent};
 
 /// A message in the sender's own form: the source's settings say where in it the order's data is.
 #[derive(ToSchema)]
@@ -140,10 +140,18 @@ struct AuditPage {
     next_cursor: Option<String>,
 }
 
+/// An event of an order or, where it was asked for by its type, of a subscription.
+#[derive(serde::Serialize, ToSchema)]
+#[serde(untagged)]
+enum FeedItem {
+    Order(CloudEvent),
+    Notice(NoticeEvent),
+}
+
 #[derive(ToSchema)]
 #[schema(rename_all = "camelCase")]
 struct EventPage {
-    items: Vec<CloudEvent>,
+    items: Vec<FeedItem>,
     /// Where to go on. Of `/v1/events` it is always there: events may yet come.
     next_cursor: Option<String>,
 }
@@ -360,6 +368,9 @@ struct Fault {
         BatchAnswer,
         BatchItem,
         CloudEvent,
+        FeedItem,
+        NoticeData,
+        NoticeEvent,
         EventData,
         EventPage,
         AttemptView,

@@ -208,3 +208,71 @@ async fn what_makes_no_sense_is_refused() {
     let none = api.ask("POST", "/v1/subscriptions/nothing/pause", &[], "").await;
     assert_eq!(none.json()["code"], "unknown-subscription");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_asks_for_it_is_told_what_becomes_of_other_subscriptions() {
+    let api = Api::new().await;
+    let (mut operators, shop) = (Receiver::new().await, Receiver::new().await);
+    let kinds = ["comanda.subscription.paused", "comanda.subscription.resumed"];
+    let body = json!({"url": operators.url, "filter": {"events": kinds}}).to_string();
+    assert_eq!(api.post("/v1/subscriptions", &body).await.status, StatusCode::CREATED);
+    let made = api
+        .post("/v1/subscriptions", &json!({"url": shop.url}).to_string())
+        .await
+        .json();
+    let id = made["id"].as_str().unwrap();
+    submit(&api).await;
+
+    *operators.status.lock() = StatusCode::INTERNAL_SERVER_ERROR;
+    api.post(&format!("/v1/subscriptions/{id}/pause"), "").await;
+    let first = operators.next().await;
+    *operators.status.lock() = StatusCode::NO_CONTENT;
+    let mut again = operators.next().await;
+    assert_eq!(
+        first.headers["webhook-id"], again.headers["webhook-id"],
+        "it is tried again under its id"
+    );
+    assert_eq!(
+        (
+            &again.body["type"],
+            &again.body["subject"],
+            &again.body["data"]["reason"]
+        ),
+        (&json!(kinds[0]), &json!(id), &json!("paused by local"))
+    );
+    submit(&api).await;
+    api.post(&format!("/v1/subscriptions/{id}/resume"), "").await;
+    while again.body["type"] == kinds[0] {
+        again = operators.next().await;
+    }
+    assert_eq!(
+        (&again.body["type"], &again.body["subject"]),
+        (&json!(kinds[1]), &json!(id))
+    );
+
+    let page = api
+        .get(&format!("/v1/events?event={}&event={}", kinds[0], kinds[1]))
+        .await
+        .json();
+    let told: Vec<&Value> = page["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| &one["type"])
+        .collect();
+    assert_eq!(told, [kinds[0], kinds[1]]);
+    let all = api.get("/v1/events").await;
+    assert!(
+        !all.text.contains("comanda.subscription"),
+        "only who names them is told: {all:?}"
+    );
+    let mixed = format!("/v1/events?event=comanda.order.accepted&event={}", kinds[0]);
+    let page = api.get(&mixed).await.json();
+    let told: Vec<&Value> = page["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| &one["type"])
+        .collect();
+    assert_eq!(told, ["comanda.order.accepted", kinds[0], "comanda.order.accepted"]);
+}

@@ -169,7 +169,7 @@ impl Verifier<'_> {
         let behind: Option<(i64, i64, i64, i64, i64)> = {
             let mut statement = self.reader.connection.prepare(
                 "SELECT s.seq, s.position, s.lane_position, (SELECT coalesce(max(seq), 0) FROM orders), \
-                 (SELECT coalesce(max(position), 0) FROM events) FROM state s",
+                 (SELECT max(coalesce((SELECT max(position) FROM events), 0), coalesce((SELECT max(position) FROM notices), 0))) FROM state s",
             )?;
             let mut rows = statement.query([])?;
             match rows.next()? {

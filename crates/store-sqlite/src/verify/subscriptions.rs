@@ -4,8 +4,8 @@ use comanda_store::subscription::{Delivery, Exception, Subscription};
 
 use super::Verifier;
 use crate::failure::Failure;
-use crate::schema;
 use crate::subscription::{number_of, parse, sum};
+use crate::{notice, schema};
 
 impl Verifier<'_> {
     /// No subscription is past the feed's end, each try is in its log at most once, and nothing belongs to nobody.
@@ -37,6 +37,7 @@ impl Verifier<'_> {
                     faults.push((what, "it counts fewer deliveries than its log has"));
                 }
             }
+            damaged.extend(notice::after(connection, 0, 0, i64::MAX).err());
             let mut statement = connection.prepare(
                 "SELECT x.subscription, x.order_id, x.exception, x.crc, s.id \
                  FROM subscription_exceptions x LEFT JOIN subscriptions s ON s.id = x.subscription",

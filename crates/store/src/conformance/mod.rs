@@ -35,6 +35,7 @@ pub mod lanes;
 pub mod leases;
 pub mod ledger;
 pub mod lists;
+pub mod notices;
 pub mod oracle;
 pub mod rates;
 pub mod retention;
@@ -146,6 +147,7 @@ macro_rules! each_conformance_check {
             history::events_and_attempts_come_in_pages
             history::results_are_those_that_stand
             erasure::an_erased_order_tells_nothing
+            notices::notices_stand_in_the_feed
             feed::the_feed_is_in_commit_order
             feed::a_reader_gets_every_event_once
             feed::a_foreign_cursor_is_reset

@@ -99,6 +99,7 @@ pub async fn progress_moves_in_one_act(store: Arc<dyn Store>) {
     orders.sort();
     let cursor = |position| Cursor { epoch: 7, position };
     let first = Advance {
+        notice: None,
         hold: None,
         cursor: Some(cursor(3)),
         failed: orders.iter().map(|order| exception(*order, 1, now)).collect(),
@@ -107,6 +108,7 @@ pub async fn progress_moves_in_one_act(store: Arc<dyn Store>) {
     };
     subscriptions.advance("one", first).await.expect("it moves");
     let second = Advance {
+        notice: None,
         hold: None,
         cursor: None,
         failed: vec![exception(orders[1], 2, now)],
@@ -136,6 +138,7 @@ pub async fn progress_moves_in_one_act(store: Arc<dyn Store>) {
     );
     subscriptions.remove_subscription("one").await.expect("it is removed");
     let late = Advance {
+        notice: None,
         hold: None,
         cursor: Some(cursor(9)),
         failed: Vec::new(),
@@ -166,6 +169,7 @@ pub async fn the_log_of_deliveries_is_bounded(store: Arc<dyn Store>) {
     subscriptions.put_subscription(&one).await.expect("it is kept");
     for round in 0..3 {
         let advance = Advance {
+            notice: None,
             hold: None,
             cursor: None,
             failed: Vec::new(),

@@ -261,6 +261,10 @@ impl State {
                 }
             }
         }
+        let gone = self.notices.extract_if(.., |_, notice| notice.at < before);
+        if let Some((position, _)) = gone.last() {
+            self.retained = self.retained.max(position);
+        }
         let expired = self.keys_expiring.iter().take_while(|(at, _)| *at <= now).take(max);
         let expired: Vec<_> = expired.map(|(_, name)| name.clone()).collect();
         for name in &expired {

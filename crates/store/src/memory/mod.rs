@@ -266,6 +266,7 @@ impl Store for MemoryStore {
             queues: true,
             ledger: true,
             status_queues: true,
+            notices: true,
             erasure: true,
         }
     }

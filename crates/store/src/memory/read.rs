@@ -4,7 +4,9 @@ use comanda_model::{Attempt, Event, Order, OrderId};
 use jiff::Timestamp;
 
 use super::state::{Row, State};
-use crate::{Cause, Counters, Cursor, FeedEvent, FeedPage, FeedStart, ListQuery, OrderPage, StoreError, Stored};
+use crate::{
+    Cause, Counters, Cursor, FeedEvent, FeedNotice, FeedPage, FeedStart, ListQuery, OrderPage, StoreError, Stored,
+};
 
 /// The most rows that one page of a list looks at.
 const ROWS_PER_PAGE_MAX: usize = 10_000;
@@ -91,9 +93,12 @@ impl State {
                 cursor: cursor(*position),
             })
         });
-        let events: Vec<FeedEvent> = events.take(max).collect();
-        let next = events.last().map_or(cursor(after), |event| event.cursor);
-        Ok(FeedPage { events, next })
+        let notices = self.notices.range(after + 1..).map(|(position, notice)| FeedNotice {
+            notice: notice.clone(),
+            cursor: cursor(*position),
+        });
+        let (events, notices) = (events.take(max).collect(), notices.take(max).collect());
+        Ok(FeedPage::first(cursor(after), events, notices, max))
     }
 
     /// Events of an order as the feed has them.

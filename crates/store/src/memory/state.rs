@@ -13,7 +13,7 @@ use super::lane::Lane;
 use super::ledger::{Ledger, LineName};
 use super::subscription::Kept;
 use super::tally::Tally;
-use crate::{TypeSource, Worker};
+use crate::{Notice, TypeSource, Worker};
 
 /// A key's scope and name.
 pub(super) type KeyName = (String, String);
@@ -47,6 +47,8 @@ pub(super) struct State {
     pub(super) types: HashMap<TypeHash, TypeSource>,
     pub(super) tally: Tally,
     pub(super) subscriptions: BTreeMap<String, Kept>,
+    /// By position in the feed.
+    pub(super) notices: BTreeMap<u64, Notice>,
     pub(super) ledger: Ledger,
 }
 
@@ -115,6 +117,7 @@ impl State {
             types: HashMap::new(),
             tally: Tally::default(),
             subscriptions: BTreeMap::new(),
+            notices: BTreeMap::new(),
             ledger: Ledger::default(),
         }
     }

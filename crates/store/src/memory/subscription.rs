@@ -6,10 +6,11 @@ use async_trait::async_trait;
 use comanda_model::OrderId;
 
 use super::MemoryStore;
+use super::state::State;
 use crate::subscription::{
     Advance, DELIVERIES_KEPT, Delivery, Exception, Progress, SUBSCRIPTIONS_MAX, Subscription, SubscriptionStore,
 };
-use crate::{Cursor, FeedEvent, StoreError};
+use crate::{Cursor, FeedEvent, Notice, StoreError};
 
 /// One subscription, with how far it has come.
 pub(super) struct Kept {
@@ -20,29 +21,43 @@ pub(super) struct Kept {
     last_delivery: u64,
 }
 
+impl State {
+    /// Puts a notice at the feed's end, unless it is in the feed; answers where that is now.
+    fn announce(&mut self, notice: Notice) -> u64 {
+        if !self.notices.values().any(|there| there.id == notice.id) {
+            self.last_position += 1;
+            self.notices.insert(self.last_position, notice);
+        }
+        self.last_position
+    }
+}
+
+fn put(all: &mut BTreeMap<String, Kept>, subscription: &Subscription) -> Result<(), StoreError> {
+    if let Some(kept) = all.get_mut(&subscription.id) {
+        kept.subscription = subscription.clone();
+        return Ok(());
+    }
+    if all.len() >= SUBSCRIPTIONS_MAX {
+        return Err(StoreError::Unsupported {
+            store: "memory",
+            what: "keep more than 1,000 subscriptions",
+        });
+    }
+    let kept = Kept {
+        subscription: subscription.clone(),
+        cursor: None,
+        exceptions: BTreeMap::new(),
+        deliveries: VecDeque::new(),
+        last_delivery: 0,
+    };
+    all.insert(subscription.id.clone(), kept);
+    Ok(())
+}
+
 #[async_trait]
 impl SubscriptionStore for MemoryStore {
     async fn put_subscription(&self, subscription: &Subscription) -> Result<(), StoreError> {
-        let all = &mut self.shared.inner.lock().state.subscriptions;
-        if let Some(kept) = all.get_mut(&subscription.id) {
-            kept.subscription = subscription.clone();
-            return Ok(());
-        }
-        if all.len() >= SUBSCRIPTIONS_MAX {
-            return Err(StoreError::Unsupported {
-                store: "memory",
-                what: "keep more than 1,000 subscriptions",
-            });
-        }
-        let kept = Kept {
-            subscription: subscription.clone(),
-            cursor: None,
-            exceptions: BTreeMap::new(),
-            deliveries: VecDeque::new(),
-            last_delivery: 0,
-        };
-        all.insert(subscription.id.clone(), kept);
-        Ok(())
+        put(&mut self.shared.inner.lock().state.subscriptions, subscription)
     }
 
     async fn all_subscriptions(&self) -> Result<Vec<Subscription>, StoreError> {
@@ -63,6 +78,16 @@ impl SubscriptionStore for MemoryStore {
             })
         };
         Ok(all.get(id).and_then(progress))
+    }
+
+    async fn put_announced(&self, subscription: &Subscription, notice: &Notice) -> Result<(), StoreError> {
+        let newest = {
+            let state = &mut self.shared.inner.lock().state;
+            put(&mut state.subscriptions, subscription)?;
+            state.announce(notice.clone())
+        };
+        self.shared.announce(newest);
+        Ok(())
     }
 
     async fn advance(&self, id: &str, advance: Advance) -> Result<bool, StoreError> {
@@ -86,8 +111,13 @@ impl SubscriptionStore for MemoryStore {
             });
         }
         kept.deliveries.truncate(DELIVERIES_KEPT);
-        inner.loses_progress()?;
-        Ok(true)
+        let announced = advance.notice.map(|notice| inner.state.announce(notice));
+        let lost = inner.loses_progress();
+        drop(inner);
+        if let Some(newest) = announced {
+            self.shared.announce(newest);
+        }
+        lost.map(|()| true)
     }
 
     async fn events_of(&self, order: OrderId, after: u64, max: usize) -> Result<Vec<FeedEvent>, StoreError> {

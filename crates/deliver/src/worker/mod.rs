@@ -5,18 +5,18 @@
 //! still and only one event is tried, by the schedule; so a receiver that is down costs one request at a time, and
 //! neither the store nor other subscriptions anything.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod sending;
+mod telling;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use comanda_model::{Event, OrderId};
-use comanda_store::subscription::{Advance, Delivery, EXCEPTIONS_MAX, Exception, Progress, Subscription};
-use comanda_store::{Cursor, FeedEvent, FeedStart, StoreError};
-use futures_util::StreamExt;
-use futures_util::stream::iter;
+use comanda_store::subscription::{Advance, EXCEPTIONS_MAX, Exception, Progress, Subscription};
+use comanda_store::{Cursor, FeedEvent, FeedNotice, FeedStart, StoreError};
 use jiff::{SignedDuration, Timestamp};
-use serde_json::json;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -25,7 +25,7 @@ use crate::lane::{Fetched, Group, Item, Lane, heads};
 use crate::news::{Following, Heard, News};
 use crate::service::{Pause, Shared};
 use crate::tail::{PAGE, Part};
-use crate::target::{Outcome, Target, Tried};
+use crate::target::Target;
 
 /// So many failures in a row, whatever the order, and the receiver counts as down.
 const DOWN_AFTER: u32 = 5;
@@ -59,22 +59,13 @@ pub(crate) struct Worker {
     exceptions: BTreeMap<OrderId, Exception>,
     /// Failures in a row.
     failures: AtomicU32,
-    /// Tries to tell of a gap, and when the next one is.
-    gap: (u32, Option<Timestamp>),
+    /// Tries to tell of what belongs to no order, and when the next one is.
+    telling: (u32, Option<Timestamp>),
     written: (Cursor, Instant),
     /// Whether a write failed that may have been made all the same: what stands is to be read before anything else.
     doubtful: AtomicBool,
     /// What was heard while it rested.
     heard: Option<Heard>,
-}
-
-/// How the sending of a group ended.
-struct Ended {
-    left: Vec<Exception>,
-    /// Orders of which nothing is left to be sent.
-    done: Vec<OrderId>,
-    deliveries: Vec<Delivery>,
-    pause: Option<String>,
 }
 
 enum Step {
@@ -86,6 +77,16 @@ enum Step {
     Pause(String),
     /// It is another process's now, or was changed.
     Over,
+}
+
+impl Step {
+    /// The same, and no rest beyond this moment.
+    fn by(self, moment: Option<Timestamp>) -> Self {
+        match self {
+            Self::Rest(until) => Self::Rest(until.into_iter().chain(moment).min()),
+            other => other,
+        }
+    }
 }
 
 impl Worker {
@@ -126,7 +127,7 @@ impl Worker {
             cursor: progress.cursor,
             exceptions,
             failures: AtomicU32::new(0),
-            gap: (0, None),
+            telling: (0, None),
             written: (progress.cursor, Instant::now()),
             doubtful: AtomicBool::new(false),
             heard: None,
@@ -233,14 +234,16 @@ impl Worker {
         if !self.joined {
             self.news.before_reading();
             return match self.shared.store.feed(FeedStart::After(self.cursor), PAGE).await {
-                Ok(page) if page.events.is_empty() => {
+                Ok(page) if page.is_empty() => {
                     self.joined = true;
                     self.write_cursor().await?;
                     Ok(Step::Moved)
                 }
                 Ok(page) => {
                     let events: Vec<&FeedEvent> = page.events.iter().collect();
-                    self.send_new(&events, page.next).await
+                    let notices: Vec<&FeedNotice> = page.notices.iter().collect();
+                    let step = self.send_page(&events, &notices, page.next).await?;
+                    Ok(step.by(next))
                 }
                 Err(StoreError::CursorReset) => self.tell_gap(now).await,
                 Err(error) => Err(error),
@@ -248,7 +251,7 @@ impl Worker {
         }
         let reached = self.news.reached();
         match self.heard.take().unwrap_or_else(|| self.news.heard()) {
-            Heard::Part(part) => self.take(&part).await,
+            Heard::Part(part) => Ok(self.take(&part).await?.by(next)),
             Heard::Nothing => {
                 let is_further =
                     |reached: &Cursor| reached.epoch == self.cursor.epoch && reached.position > self.cursor.position;
@@ -288,7 +291,8 @@ impl Worker {
             let events: Vec<&FeedEvent> = events
                 .filter(|event| event.cursor.position > self.cursor.position)
                 .collect();
-            return self.send_new(&events, part.next).await;
+            let notices: Vec<&FeedNotice> = part.notices.iter().map(|notice| &**notice).collect();
+            return self.send_page(&events, &notices, part.next).await;
         }
         Ok(Step::Moved)
     }
@@ -380,250 +384,15 @@ impl Worker {
         })
     }
 
-    /// Sends groups side by side, then writes down what came of it.
-    async fn send_all(
-        &mut self,
-        groups: Vec<Group>,
-        held: Vec<Exception>,
-        cursor: Option<Cursor>,
-    ) -> Result<Step, StoreError> {
-        let was_down = self.is_down();
-        let side_by_side = self.subscription.concurrency.clamp(1, 64) as usize;
-        let ended: Vec<Ended> = {
-            let worker = &*self;
-            iter(groups.into_iter().map(|group| worker.send_group(group)))
-                .buffer_unordered(side_by_side)
-                .collect()
-                .await
-        };
-        let mut advance = Advance {
+    /// A step that moves nothing.
+    fn nothing(&self) -> Advance {
+        Advance {
             hold: self.hold,
-            cursor,
-            failed: held,
-            settled: Vec::new(),
-            deliveries: Vec::new(),
-        };
-        let mut pause = None;
-        for one in ended {
-            advance.failed.extend(one.left);
-            let stood = one.done.into_iter().filter(|order| self.exceptions.contains_key(order));
-            advance.settled.extend(stood);
-            advance.deliveries.extend(one.deliveries);
-            pause = pause.or(one.pause);
-        }
-        if was_down && !self.is_down() {
-            // The receiver is back: what waits need not wait for its own time.
-            let now = self.shared.store.now();
-            let done = |order: &OrderId| {
-                advance.settled.contains(order) || advance.failed.iter().any(|failed| failed.order == *order)
-            };
-            let waiting: Vec<Exception> = self
-                .exceptions
-                .values()
-                .filter(|one| !done(&one.order))
-                .map(|one| Exception {
-                    retry_at: now,
-                    ..one.clone()
-                })
-                .collect();
-            advance.failed.extend(waiting);
-        }
-        if !self.advance(advance.clone()).await? {
-            return Ok(Step::Over);
-        }
-        if let Some(cursor) = cursor {
-            self.cursor = cursor;
-            self.written = (cursor, Instant::now());
-        }
-        for order in &advance.settled {
-            self.exceptions.remove(order);
-        }
-        for exception in advance.failed {
-            self.exceptions.insert(exception.order, exception);
-        }
-        Ok(pause.map_or(Step::Moved, Step::Pause))
-    }
-
-    /// Sends the events of a group one after another, until one fails.
-    async fn send_group(&self, group: Group) -> Ended {
-        let mut ended = Ended {
-            left: Vec::new(),
-            done: Vec::new(),
-            deliveries: Vec::new(),
-            pause: None,
-        };
-        ended.left = self.send_items(&group, &mut ended.deliveries, &mut ended.pause).await;
-        let is_left = |order: &OrderId| ended.left.iter().any(|left| left.order == *order);
-        ended.done = group.orders().filter(|order| !is_left(order)).copied().collect();
-        ended
-    }
-
-    /// Answers what is left to be sent.
-    async fn send_items(
-        &self,
-        group: &Group,
-        deliveries: &mut Vec<Delivery>,
-        pause: &mut Option<String>,
-    ) -> Vec<Exception> {
-        let options = &self.shared.options;
-        let mut begun: BTreeSet<OrderId> = BTreeSet::new();
-        for (index, item) in group.items.iter().enumerate() {
-            let Item {
-                order,
-                order_type,
-                event,
-                ..
-            } = item;
-            let order = *order;
-            let mut attempts = if begun.insert(order) { group.attempts(&order) } else { 0 };
-            let now = self.shared.store.now();
-            let (number, at) = (event.number, event.at);
-            let left = |attempts, wait| group.left(index, attempts, later(now, wait));
-            if self.is_down() && attempts == 0 {
-                return left(0, options.wait_after(1, None).unwrap_or_default());
-            }
-            if !matches!(self.is_held().await, Ok(true)) {
-                // What is written next tells whether it is over.
-                return left(attempts, Duration::ZERO);
-            }
-            let tried = match self.shared.send(&self.subscription, order, order_type, event).await {
-                Ok(tried) => tried,
-                Err(error) => {
-                    tracing::warn!(%error, %order, "an event waits for the store");
-                    return left(attempts, Duration::from_secs(1));
-                }
-            };
-            if matches!(tried.outcome, Outcome::Unwanted) {
-                continue;
-            }
-            attempts += 1;
-            let id = format!("{order}:{number}");
-            deliveries.push(self.log(&id, event.kind.wire_name(), now, attempts, &tried));
-            match tried.outcome {
-                Outcome::Unwanted => {}
-                // Who says no to one is there.
-                Outcome::Refused(_) => self.failures.store(0, Ordering::SeqCst),
-                Outcome::Delivered => {
-                    self.failures.store(0, Ordering::SeqCst);
-                    let lag = self.shared.store.now().duration_since(at);
-                    metrics::histogram!("comanda_delivery_lag_seconds").record(lag.as_secs_f64().max(0.0));
-                }
-                Outcome::Gone => {
-                    *pause = Some(GONE.to_owned());
-                    return left(0, Duration::ZERO);
-                }
-                Outcome::Failed {
-                    reason,
-                    retry_after,
-                    alone,
-                } => {
-                    let wait = options.wait_after(attempts, retry_after);
-                    if alone {
-                        self.failures.store(0, Ordering::SeqCst);
-                    } else {
-                        self.failures.fetch_add(1, Ordering::SeqCst);
-                    }
-                    if alone && wait.is_none() {
-                        // One of many: it is given up, and stands in the log.
-                        metrics::counter!("comanda_deliveries_given_up_total").increment(1);
-                        continue;
-                    }
-                    if wait.is_none() {
-                        *pause = Some(format!("{id} could not be delivered in {attempts} tries: {reason}"));
-                    }
-                    // After a pause it begins anew.
-                    return wait.map_or_else(|| left(0, Duration::ZERO), |wait| left(attempts, wait));
-                }
-            }
-        }
-        // There may be more than one round holds.
-        group.left(group.items.len(), 0, self.shared.store.now())
-    }
-
-    fn log(&self, id: &str, kind: &str, at: Timestamp, attempt: u32, tried: &Tried) -> Delivery {
-        let (outcome, reason) = match &tried.outcome {
-            Outcome::Delivered | Outcome::Unwanted => ("delivered", None),
-            Outcome::Refused(reason) => ("refused", Some(reason.clone())),
-            Outcome::Gone => ("gone", Some("410 Gone".to_owned())),
-            Outcome::Failed { reason, .. } => ("failed", Some(reason.clone())),
-        };
-        metrics::counter!("comanda_deliveries_total", "outcome" => outcome).increment(1);
-        Delivery {
-            number: 0,
-            event: id.to_owned(),
-            event_type: kind.to_owned(),
-            at,
-            attempt,
-            took_ms: u64::try_from(tried.took.as_millis()).unwrap_or(u64::MAX),
-            delivered: reason.is_none(),
-            status: tried.status,
-            reason,
-        }
-    }
-
-    /// Retention has passed the cursor, or the store was restored: tells the receiver that it may have missed events,
-    /// and goes on where the feed begins. Nothing else is sent before that is told.
-    async fn tell_gap(&mut self, now: Timestamp) -> Result<Step, StoreError> {
-        if let Some(at) = self.gap.1.filter(|at| *at > now) {
-            return Ok(Step::Rest(Some(at)));
-        }
-        const KIND: &str = "comanda.subscription.gap";
-        let mut begin = self.shared.store.feed(FeedStart::Oldest, 0).await?.next;
-        if Target::of(&self.subscription.url) == Target::Customer && begin.epoch != self.cursor.epoch {
-            // A store that was restored: its customers have been told, perhaps long ago.
-            begin = self.shared.store.feed(FeedStart::Newest, 0).await?.next;
-        }
-        let subscription = &self.subscription.id;
-        let id = format!("{subscription}:gap:{begin}");
-        let body = json!({
-            "specversion": "1.0", "id": id, "source": "/subscriptions", "type": KIND, "subject": subscription,
-            "time": now, "datacontenttype": "application/json",
-            "data": {"after": self.cursor.to_string(), "next": begin.to_string()},
-        });
-        if !self.is_held().await? {
-            return Ok(Step::Over);
-        }
-        self.gap.0 += 1;
-        let Some(tried) = self.shared.send_own(&self.subscription, &id, &body).await else {
-            // There is nobody to tell. What can still fail has all its events, so that an archive misses nothing.
-            self.cursor = begin;
-            self.written.1 = Instant::now();
-            self.gap = (0, None);
-            return Ok(Step::Moved);
-        };
-        let delivered = matches!(tried.outcome, Outcome::Delivered | Outcome::Refused(_));
-        let advance = Advance {
-            hold: self.hold,
-            cursor: delivered.then_some(begin),
+            cursor: None,
             failed: Vec::new(),
             settled: Vec::new(),
-            deliveries: vec![self.log(&id, KIND, now, self.gap.0, &tried)],
-        };
-        if !self.advance(advance).await? {
-            return Ok(Step::Over);
-        }
-        if delivered {
-            self.cursor = begin;
-            self.written = (begin, Instant::now());
-            self.gap = (0, None);
-            return Ok(Step::Moved);
-        }
-        let asked = match tried.outcome {
-            Outcome::Failed { retry_after, .. } => retry_after,
-            Outcome::Delivered | Outcome::Unwanted | Outcome::Refused(_) | Outcome::Gone => {
-                return Ok(Step::Pause(GONE.to_owned()));
-            }
-        };
-        match self.shared.options.wait_after(self.gap.0, asked) {
-            Some(wait) => {
-                let at = later(now, wait);
-                self.gap.1 = Some(at);
-                Ok(Step::Rest(Some(at)))
-            }
-            None => Ok(Step::Pause(format!(
-                "{id} could not be delivered in {} tries",
-                self.gap.0
-            ))),
+            deliveries: Vec::new(),
+            notice: None,
         }
     }
 
@@ -634,11 +403,8 @@ impl Worker {
             return Ok(());
         }
         let advance = Advance {
-            hold: self.hold,
             cursor: Some(self.cursor),
-            failed: Vec::new(),
-            settled: Vec::new(),
-            deliveries: Vec::new(),
+            ..self.nothing()
         };
         // One that is over is told so by what it writes next.
         self.advance(advance).await?;
