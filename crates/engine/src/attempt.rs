@@ -144,7 +144,7 @@ impl Core {
             }
         };
         let attempt = tokio::time::timeout(run.timeout, attempt);
-        let Effect { outcome, hold } = tokio::select! {
+        let Effect { mut outcome, hold } = tokio::select! {
             biased;
             effect = attempt => effect.unwrap_or_else(|_| {
                 let reason = format!("no answer within {:?}", run.timeout);
@@ -156,6 +156,9 @@ impl Core {
                 return None;
             }
         };
+        if let StepOutcome::Postponed { after, .. } = &mut outcome {
+            *after = spread(*after, self.options.chance.fraction());
+        }
         if let StepOutcome::Failed { reason, .. }
         | StepOutcome::Refused { reason }
         | StepOutcome::Unknown { reason, .. } = &outcome

@@ -6,6 +6,7 @@
 //! body no more is read than may be kept, and no secret stands in what is said of it. What an answer *means* is the
 //! matter of who asked.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
@@ -22,7 +23,8 @@ use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, Header
 use reqwest::{Client, Method, Request, Response, StatusCode, Url};
 use serde_json::Value;
 
-use crate::bearer::{Bearers, TokenError};
+use crate::bearer::{Bearers, Given, TokenError};
+use crate::redact::Secrets;
 use crate::signature::{self, SignError};
 use crate::target::{self, Health, Targets};
 use crate::{Options, SetUpError};
@@ -31,6 +33,9 @@ use crate::{Options, SetUpError};
 const QUOTED_BYTES_MAX: usize = 300;
 /// The longest `Retry-After` that is believed.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// The longest wait for a bearer token; half of the attempt's time, if that is less. So a token that does not come is told
+/// as such: the call itself was never made.
+const TOKEN_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// Makes calls. Steps of all kinds share one, and with it the places and circuits of the services.
 pub struct Caller {
@@ -41,8 +46,8 @@ pub struct Caller {
     allow_private: bool,
     /// `env` and `secret`, as templates see them.
     settings: Context,
-    /// Taken out of every text that leaves this module.
-    secrets: Vec<String>,
+    /// Taken out of everything that leaves this module.
+    secrets: Secrets,
     /// Where callbacks are to be sent, without a slash at the end.
     public_url: String,
     targets: Targets,
@@ -54,7 +59,7 @@ pub struct Caller {
 pub struct Answer {
     /// The HTTP status.
     pub status: StatusCode,
-    /// The body, up to a little more than [`RESULT_BYTES_MAX`].
+    /// The body, up to a little more than [`RESULT_BYTES_MAX`]: without secrets where it is JSON.
     pub body: Vec<u8>,
     /// When to come again, if the service said so (RFC 9110, 10.2.3).
     pub retry_after: Option<Duration>,
@@ -74,6 +79,18 @@ pub struct CallError {
     pub status: Option<StatusCode>,
     /// When to come again, if the service said so.
     pub retry_after: Option<Duration>,
+    /// When to come again, if nothing was sent because a service that the call needs takes no calls for now. That is no
+    /// attempt.
+    pub postponed: Option<Duration>,
+}
+
+/// A call that is ready to be sent.
+struct Prepared {
+    request: Request,
+    /// The token that it carries.
+    bearer: Option<Given>,
+    /// What it carries that may not be kept if it is quoted.
+    hidden: Secrets,
 }
 
 impl Answer {
@@ -144,19 +161,12 @@ impl Caller {
             Context::from_object(values.collect::<BTreeMap<String, Context>>())
         };
         let settings = minijinja::context! { env => trusted(&options.env), secret => trusted(&options.secrets) };
-        let mut secrets: Vec<String> = options
-            .secrets
-            .into_values()
-            .filter(|secret| !secret.is_empty())
-            .collect();
-        // The longest first, so that a secret that contains another is taken out whole.
-        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
         Ok(Self {
             client,
             guarded,
             allow_private: options.allow_private,
             settings,
-            secrets,
+            secrets: Secrets::new(options.secrets.into_values()),
             public_url: options.public_url.trim_end_matches('/').to_owned(),
             targets,
             bearers: Bearers::default(),
@@ -196,25 +206,71 @@ impl Caller {
         Some(target::name(&url))
     }
 
-    /// Makes a call. `with` is what its templates see under that name, beside the order, `env` and `secret`.
+    /// A place at the service that a step's question goes to, where that is another than the step's own, in which the
+    /// attempt has one.
+    pub(crate) async fn admit_question(&self, http: &HttpCall, question: &HttpCall) -> Result<Admission, Postponed> {
+        let asked = self.target_of(question);
+        if asked == self.target_of(http) {
+            return Ok(Admission::default());
+        }
+        self.admit_to(asked).await
+    }
+
+    /// Makes a call. `with` is what its templates see under that name, beside the order, `env` and `secret`. A call whose
+    /// token is not taken any more (401) is made once more with a new one.
     ///
     /// # Errors
     /// If there is no answer; [`CallError::sent`] tells whether the service may have acted all the same.
     pub async fn send(&self, call: &StepCall<'_>, http: &HttpCall, with: Option<&Value>) -> Result<Answer, CallError> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let (answer, bearer) = self.send_once(call, http, with).await?;
+            let refused = bearer.filter(|_| answer.status == StatusCode::UNAUTHORIZED);
+            let Some((auth, bearer)) = http.auth.as_deref().zip(refused) else {
+                return Ok(answer);
+            };
+            self.bearers.forget(auth, &self.settings, &bearer.token).await;
+            if bearer.is_new || tries == 2 {
+                return Ok(answer);
+            }
+        }
+    }
+
+    async fn send_once(
+        &self,
+        call: &StepCall<'_>,
+        http: &HttpCall,
+        with: Option<&Value>,
+    ) -> Result<(Answer, Option<Given>), CallError> {
+        let Prepared {
+            request,
+            bearer,
+            hidden,
+        } = self.prepare(call, http, with).await.map_err(|error| CallError {
+            reason: self.secrets.hide(error.to_string()),
+            sent: false,
+            status: None,
+            retry_after: None,
+            postponed: match &error {
+                PrepareError::Token(TokenError::HeldBack(postponed)) => Some(postponed.after),
+                _ => None,
+            },
+        })?;
         let failed = |reason: String, sent: bool| CallError {
-            reason: self.without_secrets(call, reason),
+            reason: self.hide(&hidden, reason),
             sent,
             status: None,
             retry_after: None,
+            postponed: None,
         };
-        let prepared = self.prepare(call, http, with).await;
-        let request = prepared.map_err(|error| failed(error.to_string(), false))?;
         let (client, target) = match http.url.foreign_host() {
             Some(_) => (&self.guarded, target::foreign_name(request.url())),
             None => (&self.client, target::name(request.url())),
         };
         let watch = self.targets.watch(&target);
-        let asked = format!("{} {}", request.method(), shown(request.url()));
+        let url = request.url().clone();
+        let asked = format!("{} {}", request.method(), shown(&url));
         let response = match client.execute(request).await {
             Ok(response) => response,
             Err(error) => {
@@ -231,31 +287,36 @@ impl Caller {
                 return Err(failed(format!("{asked}: {}", chain(&error.without_url())), sent));
             }
         };
-        let status = response.status();
-        watch.end(health(status));
-        if status == StatusCode::UNAUTHORIZED
-            && let Some(auth) = &http.auth
-        {
-            self.bearers.forget(auth, &self.settings).await;
-        }
-        self.answer(call, &asked, response).await
+        watch.end(health(response.status()));
+        let answer = self.answer(&hidden, &url, &asked, response).await?;
+        Ok((answer, bearer))
     }
 
-    async fn answer(&self, call: &StepCall<'_>, asked: &str, mut response: Response) -> Result<Answer, CallError> {
+    async fn answer(
+        &self,
+        hidden: &Secrets,
+        url: &Url,
+        asked: &str,
+        mut response: Response,
+    ) -> Result<Answer, CallError> {
         let status = response.status();
         let header = |name| response.headers().get(name);
         let retry_after = header(RETRY_AFTER)
             .and_then(|value| value.to_str().ok())
             .and_then(retry_after);
         let location = header(LOCATION).filter(|_| status.is_redirection());
-        let location = location.map(|to| String::from_utf8_lossy(to.as_bytes()).into_owned());
+        let location = location.map(|to| match to.to_str().map(|to| url.join(to)) {
+            Ok(Ok(to)) => shown(&to),
+            _ => "what is no URL".to_owned(),
+        });
         let body = read(&mut response).await.map_err(|error| {
             let reason = format!("{asked}: the answer broke off: {}", chain(&error.without_url()));
             CallError {
-                reason: self.without_secrets(call, reason),
+                reason: self.hide(hidden, reason),
                 sent: true,
                 status: Some(status),
                 retry_after,
+                postponed: None,
             }
         })?;
         let mut described = format!("{asked}: {status}");
@@ -263,7 +324,7 @@ impl Caller {
             described.push_str(&format!(" to {to} (redirects are not followed)"));
         } else {
             // Without secrets before it is cut: half a secret would not be found.
-            let text = self.without_secrets(call, String::from_utf8_lossy(&body).trim().to_owned());
+            let text = self.hide(hidden, String::from_utf8_lossy(&body).trim().to_owned());
             if !text.is_empty() {
                 described.push_str(": ");
                 described.push_str(&bounded(text, QUOTED_BYTES_MAX));
@@ -271,9 +332,9 @@ impl Caller {
         }
         Ok(Answer {
             status,
-            body,
+            body: self.hide_in_body(hidden, body),
             retry_after,
-            described: self.without_secrets(call, described),
+            described: self.hide(hidden, described),
         })
     }
 
@@ -282,7 +343,7 @@ impl Caller {
         call: &StepCall<'_>,
         http: &HttpCall,
         with: Option<&Value>,
-    ) -> Result<Request, PrepareError> {
+    ) -> Result<Prepared, PrepareError> {
         let callback = http.callback.and(call.callback);
         let callback = callback.map(|token| format!("{}/v1/callbacks/{}", self.public_url, token.expose()));
         let mut request = self.render(call, http, with, callback)?;
@@ -290,13 +351,27 @@ impl Caller {
             let secret = secret.render(&self.settings)?;
             signature::sign(&mut request, &call.idempotency_key, &secret, SystemTime::now())?;
         }
+        let mut bearer = None;
         if let Some(auth) = &http.auth {
-            let token = self.bearers.token(&self.client, auth, &self.settings).await?;
-            let mut value = header_value("authorization", &format!("Bearer {token}"))?;
-            value.set_sensitive(true);
+            let within = TOKEN_WAIT_MAX.min(call.step.timeout / 2);
+            let issued = self
+                .bearers
+                .token(&self.client, &self.targets, auth, &self.settings, within);
+            let given = issued.await?;
+            let value = header_value("authorization", &format!("Bearer {}", given.token))?;
             request.headers_mut().insert(AUTHORIZATION, value);
+            bearer = Some(given);
         }
-        Ok(request)
+        if let Some(value) = request.headers_mut().get_mut(AUTHORIZATION) {
+            // Neither shown by a log nor kept in a table of compressed headers.
+            value.set_sensitive(true);
+        }
+        let hidden = carried(call, http, &request);
+        Ok(Prepared {
+            request,
+            bearer,
+            hidden,
+        })
     }
 
     fn render(
@@ -369,17 +444,45 @@ impl Caller {
             detail: chain(&error),
         })
     }
+
     /// A text that may stand in a history: a receiver may have quoted what it was sent.
-    fn without_secrets(&self, call: &StepCall<'_>, text: String) -> String {
-        let own = call.callback.map(|token| token.secret.simple().to_string());
-        let bearers = self.bearers.known();
-        let secrets = self.secrets.iter().chain(&own).chain(&bearers);
-        secrets.fold(text, |text, secret| text.replace(secret.as_str(), "***"))
+    fn hide(&self, carried: &Secrets, text: String) -> String {
+        self.secrets.hide(carried.hide(text))
+    }
+
+    /// A body that may become a result.
+    fn hide_in_body(&self, carried: &Secrets, body: Vec<u8>) -> Vec<u8> {
+        let hidden = str::from_utf8(&body).ok().and_then(|text| {
+            let once = carried.hide_in_json(text);
+            let twice = self.secrets.hide_in_json(&once);
+            match (&once, &twice) {
+                (Cow::Borrowed(_), Cow::Borrowed(_)) => None,
+                _ => Some(twice.into_owned()),
+            }
+        });
+        hidden.map_or(body, String::into_bytes)
     }
 }
 
+/// What a call carries that may not be kept if its receiver quotes it: the callback's token, and headers made of secrets,
+/// as they were sent.
+fn carried(call: &StepCall<'_>, http: &HttpCall, request: &Request) -> Secrets {
+    let callback = call.callback.map(|token| token.secret.simple().to_string());
+    let of_secrets = http
+        .headers
+        .iter()
+        .filter(|(_, template)| template.text().contains("secret"));
+    let names = of_secrets
+        .map(|(name, _)| name.as_str())
+        .chain([AUTHORIZATION.as_str()]);
+    let values = names.filter_map(|name| request.headers().get(name)?.to_str().ok());
+    // Of `Bearer abc` both: what stands behind the scheme is quoted without it too.
+    let parts = values.flat_map(|value| [Some(value), value.split_once(' ').map(|(_, rest)| rest)]);
+    Secrets::new(callback.into_iter().chain(parts.flatten().map(str::to_owned)))
+}
+
 /// What an answer says of the target, not of the one call.
-fn health(status: StatusCode) -> Health {
+pub(crate) fn health(status: StatusCode) -> Health {
     match status {
         StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => Health::Bad,
         _ => Health::Good,
@@ -405,10 +508,11 @@ async fn read(response: &mut Response) -> Result<Vec<u8>, reqwest::Error> {
     Ok(body)
 }
 
-/// A URL for people: without its query and credentials, which may hold what is not for logs.
+/// A URL for people: without its query, fragment and credentials, which may hold what is not for logs.
 fn shown(url: &Url) -> String {
     let mut url = url.clone();
     url.set_query(None);
+    url.set_fragment(None);
     // Neither can fail for a URL that has a host, and one without has no credentials.
     let _ = url.set_username("");
     let _ = url.set_password(None);
@@ -431,8 +535,11 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 
 /// `Retry-After`: seconds, or an HTTP date.
 fn retry_after(value: &str) -> Option<Duration> {
-    let wait = match value.trim().parse::<u64>() {
+    let value = value.trim();
+    let wait = match value.parse::<u64>() {
         Ok(seconds) => Duration::from_secs(seconds),
+        // More seconds than can be counted.
+        Err(_) if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) => RETRY_AFTER_MAX,
         Err(_) => httpdate::parse_http_date(value)
             .ok()?
             .duration_since(SystemTime::now())
@@ -450,12 +557,21 @@ mod tests {
         assert_eq!(retry_after("120"), Some(Duration::from_secs(120)));
         assert_eq!(retry_after("Sun, 06 Nov 1994 08:49:37 GMT"), Some(Duration::ZERO));
         assert_eq!(retry_after("soon"), None);
-        assert_eq!(retry_after("99999999999"), Some(RETRY_AFTER_MAX));
+        for absurd in [
+            "99999999999",
+            "99999999999999999999999999",
+            "Fri, 31 Dec 9999 23:59:59 GMT",
+        ] {
+            assert_eq!(retry_after(absurd), Some(RETRY_AFTER_MAX), "{absurd}");
+        }
+        for nothing in ["", "-5", "1.5", "Fri, 99 Dec 9999 23:59:59 GMT"] {
+            assert_eq!(retry_after(nothing), None, "{nothing}");
+        }
     }
 
     #[test]
     fn what_is_shown_of_a_url_holds_no_secret() {
-        let url = Url::parse("http://user:pass@shop.test/a?token=1").unwrap();
+        let url = Url::parse("http://user:pass@shop.test/a?token=1#token=2").unwrap();
         assert_eq!(shown(&url), "http://shop.test/a");
     }
 }

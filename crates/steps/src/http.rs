@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use comanda_engine::StepCall;
+use comanda_engine::{Postponed, StepCall};
 use comanda_model::Json;
 use comanda_model::decision::StepOutcome;
 use comanda_model::order_type::HttpCall;
@@ -33,7 +33,7 @@ impl HttpSteps {
     pub(crate) async fn call(&self, call: &StepCall<'_>, http: &HttpCall) -> StepOutcome {
         let question = call.step.unknown.as_deref().filter(|_| call.uncertain && !call.undo);
         if let Some(question) = question
-            && let Asked::Known(outcome) = self.ask(call, question).await
+            && let Asked::Known(outcome) = self.ask(call, http, question).await
         {
             return outcome;
         }
@@ -55,7 +55,11 @@ impl HttpSteps {
     }
 
     /// Asks, under the visit's key, what became of it.
-    async fn ask(&self, call: &StepCall<'_>, question: &HttpCall) -> Asked {
+    async fn ask(&self, call: &StepCall<'_>, http: &HttpCall, question: &HttpCall) -> Asked {
+        let _place = match self.caller.admit_question(http, question).await {
+            Ok(place) => place,
+            Err(Postponed { reason, after }) => return Asked::Known(StepOutcome::Postponed { reason, after }),
+        };
         match self.caller.send(call, question, None).await {
             Ok(answer) if answer.status == StatusCode::NOT_FOUND => Asked::NotDone,
             Ok(answer) => match outcome(answer) {
@@ -64,9 +68,15 @@ impl HttpSteps {
                 }
                 known => Asked::Known(known),
             },
-            Err(error) => Asked::Known(StepOutcome::Unknown {
-                reason: format!("asked: {error}"),
-                retry_after: error.retry_after,
+            Err(error) => Asked::Known(match error.postponed {
+                Some(after) => StepOutcome::Postponed {
+                    reason: error.reason,
+                    after,
+                },
+                None => StepOutcome::Unknown {
+                    reason: format!("asked: {error}"),
+                    retry_after: error.retry_after,
+                },
             }),
         }
     }
@@ -99,9 +109,12 @@ fn no_answer(error: CallError) -> StepOutcome {
         reason,
         sent,
         retry_after,
+        postponed,
         ..
     } = error;
-    if sent {
+    if let Some(after) = postponed {
+        StepOutcome::Postponed { reason, after }
+    } else if sent {
         // The service may have done what it was asked: only another attempt, under the same key, tells.
         StepOutcome::Unknown { reason, retry_after }
     } else {

@@ -3,6 +3,7 @@
 mod bearer;
 mod caller;
 mod http;
+mod redact;
 mod rust;
 mod signature;
 mod target;
@@ -26,7 +27,7 @@ pub use rust::{Finding, Outcome, RustSteps, StepContext};
 pub struct Options {
     /// Environment variables, readable in templates as `env.NAME`.
     pub env: BTreeMap<String, String>,
-    /// Secrets, readable in templates as `secret.name`. They are taken out of every reason and log.
+    /// Secrets, readable in templates as `secret.name`. They are taken out of every reason, result and log.
     pub secrets: BTreeMap<String, String>,
     /// The `User-Agent` of outbound calls.
     pub user_agent: String,

@@ -183,6 +183,12 @@ impl Targets {
         })
     }
 
+    /// Refuses if calls to this target are held back. Nothing is reserved: it is for those that make few calls, one after
+    /// the other.
+    pub(crate) fn look(&self, name: &str) -> Result<(), Postponed> {
+        self.get(name).is_closed()
+    }
+
     /// Watches a call that begins.
     pub(crate) fn watch(&self, name: &str) -> Watch {
         Watch {

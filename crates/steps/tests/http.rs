@@ -68,7 +68,7 @@ name = "calling"
 initial = "received"
 schema = { type = "object" }
 [statuses.received]
-steps = ["charge", "book", "sign", "bear", "tell"]
+steps = ["charge", "book", "sign", "bear", "hasten", "ask_elsewhere", "tell"]
 next = "done"
 [statuses.done]
 final = true
@@ -92,6 +92,13 @@ token_url = "{{ env.PAY_URL }}/token"
 client_id = "shop"
 client_secret = "{{ secret.pay }}"
 scope = "charges"
+[steps.hasten]
+http = "POST {{ env.PAY_URL }}/hastened"
+auth = { token_url = "{{ env.ISSUER }}/token", client_id = "shop", client_secret = "{{ secret.pay }}" }
+timeout = "100ms"
+[steps.ask_elsewhere]
+http = "POST {{ env.PAY_URL }}/tried"
+unknown = { http = "GET {{ env.ISSUER }}/done/{{ id }}" }
 [steps.tell]
 http = "POST {{ data.tell }}"
 body = { a = 1 }
@@ -373,33 +380,175 @@ async fn a_call_is_signed_where_the_type_says_so() {
     assert!(headers.contains_key("webhook-timestamp"));
 }
 
+fn granted(token: &str) -> Response {
+    let body = format!(r#"{{"access_token":"{token}","token_type":"Bearer","expires_in":3600}}"#);
+    (StatusCode::OK, body).into_response()
+}
+
 #[tokio::test]
 async fn a_token_is_fetched_once_and_again_when_it_is_not_taken() {
-    let granted = |token: &str| {
-        let body = format!(r#"{{"access_token":"{token}","token_type":"Bearer","expires_in":3600}}"#);
-        (StatusCode::OK, body).into_response()
-    };
+    let not_taken = |token: &str| (StatusCode::UNAUTHORIZED, format!("{token} is over")).into_response();
     let answers = vec![
         granted("t0ken"),
         StatusCode::NO_CONTENT.into_response(),
-        (StatusCode::UNAUTHORIZED, "t0ken is over").into_response(),
+        // It ends while it is in use: the call is made again with another, in the same attempt.
+        not_taken("t0ken"),
         granted("an0ther"),
+        StatusCode::NO_CONTENT.into_response(),
+        // A new one that is not taken either is told.
+        not_taken("an0ther"),
+        granted("th1rd"),
+        not_taken("th1rd"),
+        granted("f0urth"),
         StatusCode::NO_CONTENT.into_response(),
     ];
     let bench = Bench::of_step(answers, "bear").await;
     assert!(matches!(bench.run().await, StepOutcome::Done { .. }));
+    assert!(matches!(bench.run().await, StepOutcome::Done { .. }));
     let StepOutcome::Failed { reason, .. } = bench.run().await else {
-        panic!("401 is tried again")
+        panic!("401 to a new token is tried again later")
     };
-    assert!(!reason.contains("t0ken") && reason.contains("***"), "{reason}");
+    assert!(!reason.contains("th1rd") && reason.contains("*** is over"), "{reason}");
     assert!(matches!(bench.run().await, StepOutcome::Done { .. }));
     let (token, borne) = ("POST /base/token", "POST /base/borne");
-    assert_eq!(bench.paths(), [token, borne, borne, token, borne]);
+    assert_eq!(
+        bench.paths(),
+        [token, borne, borne, token, borne, borne, token, borne, token, borne]
+    );
     let seen = bench.receiver.seen.lock().unwrap();
     assert_eq!(seen[0].2["authorization"], "Basic c2hvcDpzM2NyZXQ=");
     assert_eq!(seen[0].3, "grant_type=client_credentials&scope=charges");
     assert_eq!(seen[1].2["authorization"], "Bearer t0ken");
     assert_eq!(seen[4].2["authorization"], "Bearer an0ther");
+    assert_eq!(seen[2].2["idempotency-key"], seen[4].2["idempotency-key"]);
+}
+
+#[tokio::test]
+async fn no_token_is_a_failure_that_says_so_and_spoils_no_other_text() {
+    for (status, body) in [
+        (StatusCode::FORBIDDEN, r#"{"error":"invalid_client","was":"s3cret"}"#),
+        (StatusCode::OK, "<html>log in</html>"),
+        (StatusCode::OK, r#"{"access_token":""}"#),
+        (StatusCode::OK, r#"{"access_token":"a\nb"}"#),
+        (StatusCode::OK, r#"{"access_token":"abc","token_type":"mac"}"#),
+    ] {
+        let answers = vec![
+            (status, body).into_response(),
+            granted("t0ken"),
+            (StatusCode::BAD_REQUEST, "not so").into_response(),
+        ];
+        let bench = Bench::of_step(answers, "bear").await;
+        let StepOutcome::Failed { reason, .. } = bench.run().await else {
+            panic!("{body} is no token")
+        };
+        assert!(
+            reason.starts_with("no token for the call: the token endpoint") && !reason.contains("s3cret"),
+            "{reason}"
+        );
+        // It is not kept: the next attempt fetches another.
+        let StepOutcome::Failed { reason, .. } = bench.run().await else {
+            panic!("400 is tried again")
+        };
+        assert!(reason.ends_with("/base/borne: 400 Bad Request: not so"), "{reason}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_endpoint_that_hangs_is_told_and_then_held_back() {
+    // It takes connections and never answers.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut bench = Bench::of_step(vec![], "hasten").await;
+    bench.steps = Steps::new(Options {
+        env: BTreeMap::from([
+            ("PAY_URL".to_owned(), bench.url.clone()),
+            ("ISSUER".to_owned(), format!("http://{}", silent.local_addr().unwrap())),
+        ]),
+        secrets: BTreeMap::from([("pay".to_owned(), "s3cret".to_owned())]),
+        circuit_failures: 2,
+        ..Options::default()
+    })
+    .unwrap();
+    let (one, two) = tokio::join!(bench.run(), bench.run());
+    for outcome in [one, two] {
+        // The call itself was never made, so this is not unknown.
+        let StepOutcome::Failed { reason, .. } = outcome else {
+            panic!("{outcome:?}")
+        };
+        assert!(
+            reason.contains("the token endpoint did not answer within 50ms"),
+            "{reason}"
+        );
+    }
+    let StepOutcome::Postponed { reason, after } = bench.run().await else {
+        panic!("it was tried again")
+    };
+    assert!(reason.contains("failed 2 times in a row"), "{reason}");
+    assert!(after <= Duration::from_secs(10));
+    assert!(bench.paths().is_empty());
+}
+
+#[tokio::test]
+async fn what_a_service_quotes_of_its_call_is_neither_kept_nor_told() {
+    let secret = "long/secret \"with\" all+";
+    let echo = |status: StatusCode| {
+        let body = serde_json::json!({"id": "ch_1", "seen": {"authorization": format!("Bearer {secret}")}, "n": 1});
+        (status, body.to_string()).into_response()
+    };
+    let redirect = [(
+        "Location",
+        "/log-in?was=long%2Fsecret%20%22with%22%20all%2B#long%2Fsecret",
+    )];
+    let mut bench = Bench::new(vec![
+        echo(StatusCode::OK),
+        echo(StatusCode::CONFLICT),
+        echo(StatusCode::INTERNAL_SERVER_ERROR),
+        (StatusCode::FOUND, redirect).into_response(),
+    ])
+    .await;
+    bench.steps = Steps::new(Options {
+        env: BTreeMap::from([("PAY_URL".to_owned(), bench.url.clone())]),
+        secrets: BTreeMap::from([("pay".to_owned(), secret.to_owned())]),
+        ..Options::default()
+    })
+    .unwrap();
+    let StepOutcome::Done { result: Some(result) } = bench.run().await else {
+        panic!("done with a result")
+    };
+    assert_eq!(result.as_str(), r#"{"id":"ch_1","seen":{"authorization":"***"},"n":1}"#);
+    for outcome in [bench.run().await, bench.run().await] {
+        let (StepOutcome::Refused { reason } | StepOutcome::Unknown { reason, .. }) = outcome else {
+            panic!("{outcome:?}")
+        };
+        assert!(reason.contains("***") && !reason.contains("all+"), "{reason}");
+    }
+    let StepOutcome::Failed { reason, .. } = bench.run().await else {
+        panic!("a redirect is not followed")
+    };
+    assert!(
+        reason.contains("/log-in (redirects are not followed)") && !reason.contains("long"),
+        "{reason}"
+    );
+}
+
+#[tokio::test]
+async fn a_question_to_a_service_that_is_held_back_waits_and_uses_up_no_attempt() {
+    let mut bench = Bench::of_step(vec![], "ask_elsewhere").await;
+    bench.steps = Steps::new(Options {
+        env: BTreeMap::from([
+            ("PAY_URL".to_owned(), bench.url.clone()),
+            ("ISSUER".to_owned(), "http://127.0.0.1:1".to_owned()),
+        ]),
+        circuit_failures: 1,
+        ..Options::default()
+    })
+    .unwrap();
+    bench.uncertain = true;
+    assert!(matches!(bench.run().await, StepOutcome::Unknown { .. }));
+    let StepOutcome::Postponed { reason, .. } = bench.run().await else {
+        panic!("it was asked again")
+    };
+    assert!(reason.contains("http://127.0.0.1:1 are held back"), "{reason}");
+    assert!(bench.paths().is_empty(), "it is not tried again while nobody knows");
 }
 
 #[tokio::test]
