@@ -149,7 +149,11 @@ impl Core {
         let step = work.and_then(|work| work.kind.step().cloned());
         let secret = callback.token.secret;
         let change = decision::callback(&stored.order, &definition.order_type, secret, report, &input);
-        let prepared = self.prepare(change, expect, Vec::new(), stored.claim.is_some(), None);
+        let mut prepared = self.prepare(change, expect, Vec::new(), stored.claim.is_some(), None);
+        if matches!(expect, Expect::At { token: Some(_), .. }) {
+            // A token is no sign of its sender here: a callback can be sent twice in the same moment, or be made up.
+            prepared.commit.order.head.remember_command();
+        }
         match self.commit_one(prepared.commit).await {
             Ok((receipt, order)) => {
                 self.committed(&order, &receipt);

@@ -171,9 +171,12 @@ impl Core {
                 wait_scale: self.options.wait_scale,
                 by: change.by.clone(),
             };
-            // Whoever may claim the order meanwhile must not lose it to a change that leaves its work as it is.
-            let claimed = found.stored.claim.is_some() || found.stored.order.head.due_at(true).is_some();
-            let version = found.stored.order.head.version;
+            // Whoever may claim the order meanwhile, here or from a queue, must not lose it to a change that leaves its
+            // work as it is.
+            let head = &found.stored.order.head;
+            let may_be_claimed = head.due_at(true).is_some() || head.queued_at(true).is_some();
+            let claimed = found.stored.claim.is_some() || may_be_claimed;
+            let version = head.version;
             // What was decided of an order that queues counts only while it does: in the next moment it can be called.
             let expect = match &command {
                 Command::Transition { begun: false, .. } | Command::Cancel { begun: false, .. } => {

@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use comanda_model::bounds::PAST_CALLBACKS_MAX;
 use comanda_model::decision::Change;
-use comanda_model::order::PastCallback;
 use comanda_model::{Attempt, CommitId, Event, Order, Token};
 use comanda_store::{ClaimMove, Commit, CommitError, Expect, KeyClaim, Place, Receipt, StoreError};
 use tokio::sync::OwnedSemaphorePermit;
@@ -191,20 +189,14 @@ impl Core {
     /// told any more.
     ///
     /// A commit that came with a token is known by what it wrote down: nobody else could write of that attempt. Any number
-    /// may give the same command in the same moment, so that what a command wrote down does not tell whose it was.
+    /// may give the same command in the same moment, or send the same callback, so that what these wrote down does not tell
+    /// whose it was: they are remembered by their ids.
     async fn was_followed(&self, ours: &Order, written: &Written, theirs: &Order) -> Result<Option<bool>, StoreError> {
         let id = ours.id();
-        if is_command(written.expect)
-            && let Some(known) = theirs.head.was_commanded_by(ours.head.commit_id)
-        {
+        let commit_id = ours.head.commit_id;
+        let is_remembered = ours.head.was_commanded_by(commit_id) == Some(true);
+        if is_remembered && let Some(known) = theirs.head.was_commanded_by(commit_id) {
             return Ok(Some(known));
-        }
-        // A callback that counts leaves its secret. Another one of the same attempt, also one made up, would have written
-        // down the same.
-        let past = &theirs.head.past_callbacks;
-        let left_none = |ours: &PastCallback| past.iter().all(|theirs| theirs.secret != ours.secret);
-        if past.len() < PAST_CALLBACKS_MAX && ours.head.past_callbacks.iter().any(left_none) {
-            return Ok(Some(false));
         }
         let is_there = match (&written.attempt, &written.event) {
             (Some(attempt), _) if theirs.head.attempts >= attempt.number => {
@@ -217,7 +209,7 @@ impl Core {
             }
             _ => false,
         };
-        Ok((!is_there || !is_command(written.expect)).then_some(is_there))
+        Ok((!is_there || !is_remembered).then_some(is_there))
     }
 }
 

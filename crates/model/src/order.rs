@@ -111,7 +111,7 @@ pub struct Head {
     /// The latest callbacks that are over.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub past_callbacks: Vec<PastCallback>,
-    /// The latest commits that came without a token, oldest first, at most
+    /// The latest commits of commands and callbacks, which anyone may send twice, oldest first, at most
     /// [`PAST_COMMANDS_MAX`](crate::bounds::PAST_COMMANDS_MAX): the lower halves of their ids. Whoever lost the answer to
     /// such a commit finds it here, however far the order has gone since.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -316,7 +316,7 @@ impl Order {
 }
 
 impl Head {
-    /// Keeps the commit that writes this head among the latest that came without a token.
+    /// Keeps the commit that writes this head among the latest of commands and callbacks.
     pub fn remember_command(&mut self) {
         if self.past_commands.len() >= PAST_COMMANDS_MAX {
             self.past_commands.remove(0);
@@ -324,7 +324,7 @@ impl Head {
         self.past_commands.push(self.commit_id.lower_half());
     }
 
-    /// Whether a commit that came without a token is part of this order's past; `None` if so many others have come
+    /// Whether the commit of a command or a callback is part of this order's past; `None` if so many others have come
     /// since that it cannot be told.
     pub fn was_commanded_by(&self, commit_id: CommitId) -> Option<bool> {
         if self.past_commands.contains(&commit_id.lower_half()) {
