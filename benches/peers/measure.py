@@ -101,7 +101,8 @@ class Comanda(Peer):
     path = "/purchase"
 
     def start(self) -> None:
-        self.spawn(ROOT / "target/release/comanda", "serve", "--listen", f"127.0.0.1:{self.port}")
+        program = pathlib.Path(os.environ.get("PEER_COMANDA") or ROOT / "target/release/comanda").resolve()
+        self.spawn(program, "serve", "--listen", f"127.0.0.1:{self.port}")
         wait("Comanda's start", lambda: call(f"{self.url}/readyz")[0] == 200)
 
     def is_drained(self) -> bool:

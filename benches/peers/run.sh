@@ -3,6 +3,8 @@
 # and writes it to benches/peers/results/. With all of them in the run, docs/performance.md gets the table and the plots.
 # README.md says what is compared, and how each is set up.
 #
+# PEER_COMANDA names a program that is built already; without it, it is built.
+#
 # Usage: benches/peers/run.sh [SECONDS, default 20] [NAME…, default all: comanda fastapi skip-locked bullmq restate]
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -14,7 +16,7 @@ done
 # Without names it is all of them.
 whole=yes
 for argument in "$@"; do [[ $argument =~ ^[0-9]+$ ]] || whole=; done
-if [ -n "$whole" ] || [[ " $* " == *" comanda "* ]]; then cargo build --release --locked; fi
+if [ -z "${PEER_COMANDA:-}" ] && { [ -n "$whole" ] || [[ " $* " == *" comanda "* ]]; }; then cargo build --release --locked -p comanda; fi
 if [ ! -x "$made/venv/bin/uvicorn" ] || ! "$made/venv/bin/python" -c 'import matplotlib' 2>/dev/null; then
   python3 -m venv "$made/venv"
   "$made/venv/bin/pip" install -q fastapi==0.121.0 'uvicorn[standard]==0.38.0' asyncpg==0.30.0 matplotlib==3.10.7

@@ -70,6 +70,28 @@ pub fn strace() -> Result<(), String> {
     install_package("strace")
 }
 
+/// What the peers run on, and the load. Their own packages are installed by the script that measures them.
+pub fn peers() -> Result<(), String> {
+    let programs = [
+        ("wrk", "wrk"),
+        ("redis-server", "redis-server"),
+        ("node", "nodejs"),
+        ("npm", "npm"),
+        ("psql", "postgresql"),
+    ];
+    for (program, package) in programs {
+        if !is_there(program) {
+            install_package(package)?;
+        }
+    }
+    // Debian keeps the making of environments in a package apart.
+    let ensurepip = Command::new("python3").args(["-c", "import ensurepip"]).output();
+    if ensurepip.is_ok_and(|output| output.status.success()) {
+        return Ok(());
+    }
+    install_package("python3-venv")
+}
+
 /// The checker of licences and bans.
 pub fn cargo_deny() -> Result<(), String> {
     if is_there("cargo-deny") {

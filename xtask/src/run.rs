@@ -70,8 +70,8 @@ pub fn fuzz(minutes: &str) -> Result<(), String> {
         .map_err(|_| format!("`{minutes}` is no number of minutes"))?;
     let end = Instant::now() + Duration::from_secs(60 * minutes);
     while Instant::now() < end {
-        // Whole programs of tests by the name `fuzz`, and the ones of the API among its other tests.
-        for selected in [&["--test", "fuzz"][..], &["--lib", "--", "tests::fuzz"]] {
+        // Whole programs of tests by the name `fuzz`, and modules by that name among the other tests of a crate.
+        for selected in [&["--test", "fuzz"][..], &["--lib", "--", "fuzz::"]] {
             with_settings(
                 &[("PROPTEST_CASES", "5000")],
                 &[&["test", "--workspace", "--locked"], selected].concat(),
@@ -191,6 +191,7 @@ pub fn bench_postgres(arguments: &[&str]) -> Result<(), String> {
 
 /// Comanda beside its peers: measured, drawn, and written into `docs/performance.md`.
 pub fn peers(seconds: &str) -> Result<(), String> {
+    install::peers()?;
     shown("bash", &["benches/peers/run.sh", seconds])
 }
 

@@ -301,7 +301,7 @@ fn header<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
 }
 
 /// An address without what may be secret in it.
-fn place(url: &Url) -> String {
+pub(crate) fn place(url: &Url) -> String {
     let mut shown = url.clone();
     shown.set_query(None);
     shown.set_fragment(None);
@@ -309,7 +309,7 @@ fn place(url: &Url) -> String {
 }
 
 /// The target of the link whose relation is `next` (RFC 8288).
-fn next_link(value: &str) -> Option<String> {
+pub(crate) fn next_link(value: &str) -> Option<String> {
     let mut rest = value;
     loop {
         let (_, after) = rest.split_once('<')?;

@@ -10,6 +10,8 @@
 
 mod directory;
 mod feed;
+#[cfg(test)]
+mod fuzz;
 mod lease;
 mod message;
 mod progress;

@@ -4,6 +4,9 @@
 //! so that a batch whose answer was lost is answered with the orders that it made. And how far a file was imported is
 //! written down beside it, so that a run long after goes on where the last one ended.
 
+#[cfg(test)]
+mod fuzz;
+
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};

@@ -282,6 +282,8 @@ pub fn load(sources: &Sources) -> Result<(Config, Vec<Setting>), ConfigError> {
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests {
     use super::*;
 
