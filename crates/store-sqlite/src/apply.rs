@@ -102,6 +102,7 @@ impl Writer<'_> {
         Ok(receipt)
     }
 
+    /// Writes what was accepted. The order's id leads to it already.
     fn insert_order(&mut self, commit: &Commit, order_type: i64) -> Result<Current, Failure> {
         let (accepted, head) = (&commit.order.accepted, &commit.order.head);
         let status = self.dictionary.intern_name(self.connection, &accepted.status)?;
@@ -125,7 +126,6 @@ impl Writer<'_> {
             row::data_sum(seq, data),
             data,
         ])?;
-        self.statements.insert_id.execute(params![id, seq])?;
         if let Some(customer) = &accepted.customer {
             self.statements.insert_customer.execute(params![customer, seq])?;
         }

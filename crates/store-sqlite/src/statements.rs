@@ -24,7 +24,8 @@ statements! {
     seq_of_id: "SELECT seq FROM ids WHERE id = ?1";
     insert_order: "INSERT INTO orders (seq, id, type, status, at, key, customer, group_key, traceparent, keys, crc, \
         data_crc, data) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
-    insert_id: "INSERT INTO ids (id, seq) VALUES (?1, ?2)";
+    insert_id: "INSERT OR IGNORE INTO ids (id, seq) VALUES (?1, ?2)";
+    delete_id: "DELETE FROM ids WHERE id = ?1";
     update_data: "UPDATE orders SET data_crc = ?2, data = ?3 WHERE seq = ?1";
     insert_customer: "INSERT INTO by_customer (customer, seq) VALUES (?1, ?2)";
     insert_group: "INSERT INTO by_group (group_key, seq) VALUES (?1, ?2)";

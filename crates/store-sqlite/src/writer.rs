@@ -10,8 +10,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use comanda_model::Token;
-use comanda_store::{CommitError, Receipt, StatusCount, StoreError};
+use comanda_model::{OrderId, Token};
+use comanda_store::{CommitError, Expect, Receipt, StatusCount, StoreError};
 use parking_lot::Mutex;
 use rusqlite::Connection;
 use tokio::sync::watch;
@@ -254,7 +254,8 @@ impl<'c> Writer<'c> {
     fn one(&mut self, staged: &Staged, now: i64) -> Result<Result<(Receipt, bool), CommitError>, Failure> {
         let commit = &staged.commit;
         let id = commit.order.id();
-        let current = match self.current(id) {
+        let is_new = commit.expect == Expect::Absent && self.take_id(id)?;
+        let current = match if is_new { Ok(None) } else { self.current(id) } {
             Ok(current) => current,
             // Reading one order's rows failed; that is nobody else's matter.
             Err(failure) => return Ok(Err(failure.into_store_error("read the order").into())),
@@ -294,7 +295,20 @@ impl<'c> Writer<'c> {
                 error
             }
         };
+        if is_new {
+            self.statements.delete_id.execute([id.0.as_bytes()])?;
+        }
         Ok(Err(refused))
+    }
+
+    /// Leads an id to the order that comes next, unless it leads to one already. To look first and write afterwards would
+    /// take twice the time, and nearly every id is new.
+    fn take_id(&mut self, id: OrderId) -> Result<bool, Failure> {
+        let taken = self
+            .statements
+            .insert_id
+            .execute((id.0.as_bytes(), self.counters.seq + 1))?;
+        Ok(taken == 1)
     }
 
     /// Runs `change` in a transaction. What it answers is kept if it answers that it wrote anything; then everything
