@@ -97,6 +97,13 @@ fn fill(home: &Path) -> (Vec<String>, BTreeMap<usize, Vec<String>>, String) {
         let (_, page) = server.get(&format!("/v1/orders/{retried}/attempts"));
         (!page["items"].as_array().unwrap().is_empty()).then_some(())
     });
+    // The feed ends with what belongs to no order, and a cursor stands behind it.
+    let subscribe = json!({"url": "https://hooks.invalid/", "filter": {"types": ["laned"]}}).to_string();
+    let (_, first) = server.post("/v1/subscriptions", &subscribe);
+    let first = first["id"].as_str().unwrap();
+    assert_eq!(server.post(&format!("/v1/subscriptions/{first}/pause"), "{}").0, 200);
+    let (status, last) = server.post("/v1/subscriptions", &subscribe);
+    assert_eq!(status, 201, "{last}");
     server.kill();
     all.push(retried);
     (all, lanes, token)
@@ -188,6 +195,21 @@ fn serve_to_the_end(home: &Path, address: &str, all: &[String], lanes: &BTreeMap
         ended.extend(finals.map(|event| event["subject"].as_str().unwrap().to_owned()));
         from = format!("&cursor={}", page["nextCursor"].as_str().unwrap());
     }
+    let (_, subscriptions) = server.get("/v1/subscriptions");
+    let subscriptions = subscriptions["items"].as_array().unwrap();
+    let at_work = subscriptions
+        .iter()
+        .find(|one| one["state"] == "active" && one["url"] == "https://hooks.invalid/");
+    let log = format!(
+        "/v1/subscriptions/{}/deliveries",
+        at_work.unwrap()["id"].as_str().unwrap()
+    );
+    let tried = wait_for("its subscription goes on", || {
+        let (_, log) = server.get(&log);
+        let first = log["items"].as_array().unwrap().last()?;
+        Some(first["type"].as_str().unwrap_or_else(|| panic!("{log}")).to_owned())
+    });
+    assert!(tried.starts_with("comanda.order."), "it has missed nothing: {tried}");
     for lane in lanes.values() {
         let in_lane: Vec<&String> = ended.iter().filter(|id| lane.contains(id)).collect();
         assert_eq!(in_lane, lane.iter().collect::<Vec<_>>(), "in the order of acceptance");

@@ -68,7 +68,11 @@ fn secrets_stand_sealed_and_their_key_can_be_replaced() {
     let (_, page) = server.get("/v1/orders?limit=1");
     let order = page["items"][0]["id"].as_str().unwrap().to_owned();
     let (_, link) = server.post(&format!("/v1/orders/{order}/links"), "{}");
-    let link = link["url"].as_str().unwrap().split_once("/v1/").unwrap().1.to_owned();
+    let link = link["url"]
+        .as_str()
+        .unwrap()
+        .strip_prefix(&format!("{}/v1/", server.url));
+    let link = link.expect("it names the port that was taken").to_owned();
     let opens = |server: &Server| server.get(&format!("/v1/{link}")).0;
     assert_eq!(opens(&server), 200);
     server.stop();

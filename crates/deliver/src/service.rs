@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use comanda_engine::{Chance, Service, SystemChance};
+use comanda_engine::{Act, Chance, Service, SystemChance};
 use comanda_outbound::{Guard, Signer};
 use comanda_store::seal::Sealer;
 use comanda_store::subscription::{
     Advance, Delivery, EXCEPTIONS_MAX, Exception, Paused, Progress, SigningSecret, Subscription, SubscriptionStore,
 };
 use comanda_store::{FeedStart, Notice, Store, StoreError};
+use serde_json::json;
 use tokio::sync::{Mutex, Notify, mpsc};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -504,6 +505,31 @@ impl Deliveries {
         .await
     }
 
+    /// Pauses one as its worker wishes, with an entry in the audit log. If it cannot be paused, the worker goes on.
+    async fn pause_by_engine(&self, id: &str, reason: String) -> Result<(), DeliverError> {
+        let act = Act {
+            by: "engine".into(),
+            action: "subscription.paused",
+            subject: format!("subscription:{id}"),
+            before: Some(json!({"state": "active"})),
+        };
+        let begun = match self.0.service.begin_act(act).await {
+            Ok(begun) => begun,
+            Err(error) => {
+                self.change(id, |_| ()).await?;
+                return Err(error.into());
+            }
+        };
+        let after = json!({"state": "paused", "reason": reason});
+        let paused = self.pause(id, reason).await;
+        let ended = match &paused {
+            Ok(_) => Ok(Some(after)),
+            Err(error) => Err(error.to_string()),
+        };
+        self.0.service.end_act(begun, ended).await;
+        paused.map(drop)
+    }
+
     /// Goes on where it was paused; what failed is tried again at once.
     pub async fn resume(&self, id: &str) -> Result<Subscription, DeliverError> {
         let now = self.0.store.now();
@@ -688,7 +714,7 @@ async fn pause_loop(deliveries: Deliveries, mut asked: mpsc::UnboundedReceiver<P
         };
         let Some(Pause { id, reason }) = pause else { return };
         tracing::warn!(subscription = id, reason, "a subscription is paused");
-        if let Err(error) = deliveries.pause(&id, reason).await {
+        if let Err(error) = deliveries.pause_by_engine(&id, reason).await {
             tracing::warn!(%error, subscription = id, "a subscription could not be paused; it goes on trying");
         }
     }

@@ -194,17 +194,40 @@ pub struct Server {
     app: App,
 }
 
+/// Takes an address to listen on; whoever connects before the server runs waits.
+///
+/// # Errors
+/// [`BindError::PortInUse`], or whatever the system says.
+pub async fn listen(addr: SocketAddr) -> Result<TcpListener, BindError> {
+    TcpListener::bind(addr).await.map_err(|source| match source.kind() {
+        std::io::ErrorKind::AddrInUse => BindError::PortInUse { addr },
+        _ => BindError::Io { addr, source },
+    })
+}
+
+fn may_listen(options: &Options) -> Result<(), BindError> {
+    let addr = options.listen;
+    match addr.ip().is_loopback() || !options.keys.is_empty() || options.insecure {
+        true => Ok(()),
+        false => Err(BindError::KeysNeeded { addr }),
+    }
+}
+
 impl Server {
     /// Begins to listen. Refuses an address that can be reached from elsewhere if there are no keys.
     pub async fn bind(options: Options, service: Service) -> Result<Self, BindError> {
+        may_listen(&options)?;
+        let listener = listen(options.listen).await?;
+        Self::over(listener, options, service).await
+    }
+
+    /// The same over a socket that [`listen`] has bound before, in place of `options.listen`.
+    ///
+    /// # Errors
+    /// As [`Server::bind`], but for what is about binding.
+    pub async fn over(listener: TcpListener, options: Options, service: Service) -> Result<Self, BindError> {
+        may_listen(&options)?;
         let addr = options.listen;
-        if !addr.ip().is_loopback() && options.keys.is_empty() && !options.insecure {
-            return Err(BindError::KeysNeeded { addr });
-        }
-        let listener = TcpListener::bind(addr).await.map_err(|source| match source.kind() {
-            std::io::ErrorKind::AddrInUse => BindError::PortInUse { addr },
-            _ => BindError::Io { addr, source },
-        })?;
         let address = listener.local_addr().map_err(|source| BindError::Io { addr, source })?;
         let app = App::new(options, service, address.ip().is_loopback());
         links::seal_anew(&app).await;

@@ -67,7 +67,7 @@ impl Export {
         let (start, after) = read::feed_start(FeedStart::Newest);
         let parameters: [Parameter<'_>; 3] = [(&start, Type::INT2), (&after, Type::INT8), (&0_i32, Type::INT4)];
         let rows = self.ask(read::FEED, &parameters).await?;
-        Ok(read::feed_page(&rows, FeedStart::Newest)?.next.epoch)
+        Ok(read::feed_page(&rows, FeedStart::Newest, 0)?.next.epoch)
     }
 
     /// Hands over every piece, in the order of [`Piece`].

@@ -29,6 +29,10 @@ const FOLD: Duration = Duration::from_secs(1);
 const BEAT: Duration = Duration::from_secs(2);
 pub(crate) const ALIVE: Duration = Duration::from_secs(10);
 
+/// The newest position in the feed, and the database's time.
+pub(crate) const END: &str = "SELECT greatest((SELECT max(position) FROM comanda.events), (SELECT max(position) FROM comanda.notices), 0), \
+     clock_timestamp()";
+
 /// Says that a node lives for so long.
 pub(crate) async fn beat(server: &Server, node: Uuid, span: Duration) -> Result<(), Failure> {
     let span = micros(span);
@@ -78,8 +82,7 @@ impl Follower {
     }
 
     async fn ask(&self) -> Option<u64> {
-        const STATEMENT: &str = "SELECT coalesce(max(position), 0), clock_timestamp() FROM comanda.events";
-        match self.server.ask("read the feed's end", STATEMENT, &[]).await {
+        match self.server.ask("read the feed's end", END, &[]).await {
             Ok(rows) => {
                 let row = rows.first()?;
                 self.clock.learn(row.get(1));

@@ -670,7 +670,8 @@ async fn rest(transaction: &Transaction<'_>, piece: Piece, epoch: i64) -> Result
                 (&retained, Type::INT8),
             ];
             // A sequence that has given nothing yet is at 1, and gives that first.
-            let statement = "WITH r AS (UPDATE comanda.meta SET value = $4 WHERE name = 'retained') \
+            let statement = "WITH r AS (UPDATE comanda.meta SET value = $4 WHERE name = 'retained'), \
+                 m AS (INSERT INTO comanda.meta VALUES ('moved_to', $2) ON CONFLICT (name) DO UPDATE SET value = EXCLUDED.value) \
                  SELECT setval('comanda.order_seq', greatest($1, 1), $1 > 0), \
                  setval('comanda.feed_position', greatest($2, 1), $2 > 0), \
                  setval('comanda.lane_position', greatest($3, 1), $3 > 0), \

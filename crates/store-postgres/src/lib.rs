@@ -107,18 +107,14 @@ impl PostgresStore {
         migrate::check(status)?;
         migrate::check_not_moving(&server).await?;
         let rows = server
-            .ask(
-                "read the database's clock",
-                "SELECT clock_timestamp(), coalesce(max(position), 0) FROM comanda.events",
-                &[],
-            )
+            .ask("read the database's clock", follow::END, &[])
             .await
             .map_err(Failure::into_error)?;
         let first = rows
             .first()
             .ok_or_else(|| failure::corrupt("the database", "it does not tell the time"))?;
-        let clock = Arc::new(Clock::new(first.get(0)));
-        let position = watch::Sender::new(u64::try_from(first.get::<_, i64>(1)).unwrap_or(0));
+        let clock = Arc::new(Clock::new(first.get(1)));
+        let position = watch::Sender::new(u64::try_from(first.get::<_, i64>(0)).unwrap_or(0));
         let commits = Server::new(&options.address, 1, options.answer_time_max)?;
         let queue = Arc::new(Queue::new(options.commits_max));
         let node = Uuid::new_v4();

@@ -16,6 +16,7 @@ const TABLES: &[&str] = &[
     include_str!("formats/1.sql"),
     include_str!("formats/2.sql"),
     include_str!("formats/3.sql"),
+    include_str!("formats/4.sql"),
 ];
 /// The functions of the newest format. Their bodies are looked at only when they are called, so their order is free.
 const FUNCTIONS: &[&str] = &[
@@ -25,11 +26,12 @@ const FUNCTIONS: &[&str] = &[
     include_str!("functions/lease.sql"),
     include_str!("functions/rate.sql"),
     include_str!("functions/subscription.sql"),
+    include_str!("functions/notice.sql"),
     include_str!("functions/retain.sql"),
     include_str!("functions/read.sql"),
 ];
 /// The oldest program that can still use the newest format, where the functions that it calls were made once.
-const OLDEST: u32 = 2;
+const OLDEST: u32 = 3;
 
 /// The newest format that this program knows.
 pub(crate) const FORMAT: u32 = TABLES.len() as u32;

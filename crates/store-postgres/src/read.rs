@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use comanda_model::{Acceptance, Attempt, Event, EventKind, Json, Order, OrderId, Outcome, Token};
-use comanda_store::{Cursor, FeedEvent, FeedPage, FeedStart, ListQuery, Numbered, Place, StoreError, Stored, Worker};
+use comanda_store::{
+    Cursor, FeedEvent, FeedNotice, FeedPage, FeedStart, ListQuery, Numbered, Place, StoreError, Stored, Worker,
+};
 use jiff::Timestamp;
 use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
@@ -140,9 +142,7 @@ pub(crate) fn attempt(row: &Row) -> Result<Attempt, StoreError> {
     })
 }
 
-/// The group key is joined here, so that the function is the same for nodes of earlier versions.
-pub(crate) const FEED: &str = "SELECT f.*, o.group_key FROM comanda.feed($1, $2, $3) f \
-     LEFT JOIN comanda.orders o ON o.id = f.id ORDER BY f.position";
+pub(crate) const FEED: &str = "SELECT * FROM comanda.feed_page($1, $2, $3)";
 
 pub(crate) const EVENTS_OF: &str = "SELECT e.position, e.id, e.number, e.at, e.kind, e.from_status, e.to_status, e.by, e.reason, \
      e.changed, o.order_type, o.customer, o.group_key FROM comanda.events e JOIN comanda.orders o ON o.id = e.id \
@@ -172,8 +172,8 @@ pub(crate) fn feed_start(from: FeedStart) -> (i16, i64) {
     }
 }
 
-/// A page of the feed from its rows.
-pub(crate) fn feed_page(rows: &[Row], from: FeedStart) -> Result<FeedPage, StoreError> {
+/// A page of at most `max` from its rows, which may be more.
+pub(crate) fn feed_page(rows: &[Row], from: FeedStart, max: usize) -> Result<FeedPage, StoreError> {
     let first = rows
         .first()
         .ok_or_else(|| corrupt("the feed", "the database does not tell where it begins"))?;
@@ -194,16 +194,21 @@ pub(crate) fn feed_page(rows: &[Row], from: FeedStart) -> Result<FeedPage, Store
         }
     };
     let mut events = Vec::with_capacity(rows.len());
+    let mut notices = Vec::new();
     for row in rows {
         let Some(position) = row.get::<_, Option<i64>>("position") else {
             continue;
         };
-        events.push(feed_event(row, epoch, position)?);
+        let Some(text) = row.get::<_, Option<&str>>("notice") else {
+            events.push(feed_event(row, epoch, position)?);
+            continue;
+        };
+        let notice = serde_json::from_str(text).map_err(|error| corrupt("a notice of the feed", error.to_string()))?;
+        let position = u64::try_from(position).unwrap_or(0);
+        let cursor = Cursor { epoch, position };
+        notices.push(FeedNotice { notice, cursor });
     }
-    let start = Cursor { epoch, position: after };
-    let next = events.last().map_or(start, |event| event.cursor);
-    let notices = Vec::new();
-    Ok(FeedPage { events, notices, next })
+    Ok(FeedPage::first(Cursor { epoch, position: after }, events, notices, max))
 }
 
 /// A list's two statements, over the same parameters: the page's ids, and how far it looked.

@@ -392,10 +392,10 @@ impl Store for PostgresStore {
 
     async fn feed(&self, from: FeedStart, max: usize) -> Result<FeedPage, StoreError> {
         let (start, after) = read::feed_start(from);
-        let max = i32::try_from(bounded(max)).unwrap_or(i32::MAX);
-        let parameters: [Parameter<'_>; 3] = [(&start, Type::INT2), (&after, Type::INT8), (&max, Type::INT4)];
+        let rows_max = i32::try_from(bounded(max)).unwrap_or(i32::MAX);
+        let parameters: [Parameter<'_>; 3] = [(&start, Type::INT2), (&after, Type::INT8), (&rows_max, Type::INT4)];
         let rows = self.ask("read the feed", read::FEED, &parameters).await?;
-        read::feed_page(&rows, from)
+        read::feed_page(&rows, from, max)
     }
 
     async fn list(&self, query: &ListQuery) -> Result<OrderPage, StoreError> {
@@ -539,7 +539,7 @@ impl Store for PostgresStore {
             queues: true,
             ledger: true,
             status_queues: true,
-            notices: false,
+            notices: true,
             erasure: true,
         }
     }

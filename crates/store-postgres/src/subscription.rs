@@ -8,14 +8,17 @@ use comanda_model::OrderId;
 use comanda_store::subscription::{
     Advance, DELIVERIES_KEPT, Delivery, Exception, Progress, SUBSCRIPTIONS_MAX, Subscription, SubscriptionStore,
 };
-use comanda_store::{Cursor, FeedEvent, StoreError};
+use comanda_store::{Cursor, FeedEvent, Notice, StoreError};
+use jiff::Timestamp;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 use crate::PostgresStore;
 use crate::column::{bounded, signed};
+use crate::committer::announce;
 use crate::failure::corrupt;
 use crate::read;
 use crate::server::Parameter;
@@ -32,6 +35,48 @@ fn parse<T: DeserializeOwned>(what: &str, text: &str) -> Result<T, StoreError> {
     serde_json::from_str(text).map_err(|error| corrupt(what, error.to_string()))
 }
 
+/// A notice as the functions take it.
+struct Told {
+    id: String,
+    at: Timestamp,
+    notice: String,
+}
+
+impl Told {
+    fn new(notice: &Notice) -> Result<Self, StoreError> {
+        Ok(Self {
+            id: to_column(&notice.id).into_owned(),
+            at: notice.at,
+            notice: text(notice)?,
+        })
+    }
+
+    fn parameters(&self) -> [Parameter<'_>; 3] {
+        [
+            (&self.id, Type::TEXT),
+            (&self.at, Type::TIMESTAMPTZ),
+            (&self.notice, Type::TEXT),
+        ]
+    }
+}
+
+const ONE_TOO_MANY: StoreError = StoreError::Unsupported {
+    store: "postgres",
+    what: "keep more than 1,000 subscriptions",
+};
+
+impl PostgresStore {
+    /// Tells those who watch the feed where a notice was put into it; answers whether it was.
+    fn announced(&self, rows: &[Row]) -> bool {
+        let position: Option<i64> = rows.first().and_then(|row| row.get(0));
+        let position = position.and_then(|position| u64::try_from(position).ok());
+        if let Some(position) = position {
+            announce(&self.position, position);
+        }
+        position.is_some()
+    }
+}
+
 #[async_trait]
 impl SubscriptionStore for PostgresStore {
     async fn put_subscription(&self, subscription: &Subscription) -> Result<(), StoreError> {
@@ -40,13 +85,24 @@ impl SubscriptionStore for PostgresStore {
         let parameters: [Parameter<'_>; 3] = [(&id, Type::TEXT), (&spec, Type::TEXT), (&max, Type::INT4)];
         let statement = "SELECT comanda.put_subscription($1, $2, $3)";
         let rows = self.ask_again(WRITE, statement, &parameters).await?;
-        if rows.first().is_some_and(|row| row.get(0)) {
-            return Ok(());
+        match rows.first().is_some_and(|row| row.get(0)) {
+            true => Ok(()),
+            false => Err(ONE_TOO_MANY),
         }
-        Err(StoreError::Unsupported {
-            store: "postgres",
-            what: "keep more than 1,000 subscriptions",
-        })
+    }
+
+    async fn put_announced(&self, subscription: &Subscription, notice: &Notice) -> Result<(), StoreError> {
+        let (id, spec) = (to_column(&subscription.id), text(subscription)?);
+        let max = i32::try_from(SUBSCRIPTIONS_MAX).unwrap_or(i32::MAX);
+        let told = Told::new(notice)?;
+        let own: [Parameter<'_>; 3] = [(&id, Type::TEXT), (&spec, Type::TEXT), (&max, Type::INT4)];
+        let parameters: Vec<Parameter<'_>> = own.into_iter().chain(told.parameters()).collect();
+        let statement = "SELECT comanda.put_announced($1, $2, $3, $4, $5, $6)";
+        let rows = self.ask_again(WRITE, statement, &parameters).await?;
+        match self.announced(&rows) {
+            true => Ok(()),
+            false => Err(ONE_TOO_MANY),
+        }
     }
 
     async fn all_subscriptions(&self) -> Result<Vec<Subscription>, StoreError> {
@@ -91,7 +147,7 @@ impl SubscriptionStore for PostgresStore {
         let rows = self
             .ask_again("take subscriptions", statement, &[(&self.node, Type::UUID)])
             .await?;
-        let hold = |row: &tokio_postgres::Row| u64::try_from(row.get::<_, i64>(1)).unwrap_or(0);
+        let hold = |row: &Row| u64::try_from(row.get::<_, i64>(1)).unwrap_or(0);
         Ok(Some(
             rows.iter().map(|row| (from_column(row.get(0)), hold(row))).collect(),
         ))
@@ -111,7 +167,8 @@ impl SubscriptionStore for PostgresStore {
         let deliveries: Result<Vec<String>, StoreError> = advance.deliveries.iter().map(text).collect();
         let deliveries = deliveries?;
         let kept = i64::try_from(DELIVERIES_KEPT).unwrap_or(i64::MAX);
-        let parameters: [Parameter<'_>; 10] = [
+        let told = advance.notice.as_ref().map(Told::new).transpose()?;
+        let own: [Parameter<'_>; 10] = [
             (&id, Type::TEXT),
             (&self.node, Type::UUID),
             (&hold, Type::INT8),
@@ -123,9 +180,18 @@ impl SubscriptionStore for PostgresStore {
             (&deliveries, Type::TEXT_ARRAY),
             (&kept, Type::INT8),
         ];
-        let statement = "SELECT comanda.advance($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+        let statement = match told {
+            Some(_) => "SELECT comanda.advance_announced($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+            None => "SELECT comanda.advance($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+        };
+        let told = told.as_ref().map(Told::parameters);
+        let announces = told.is_some();
+        let parameters: Vec<Parameter<'_>> = own.into_iter().chain(told.into_iter().flatten()).collect();
         let rows = self.ask_again(WRITE, statement, &parameters).await?;
-        Ok(rows.first().is_some_and(|row| row.get(0)))
+        Ok(match announces {
+            true => self.announced(&rows),
+            false => rows.first().is_some_and(|row| row.get(0)),
+        })
     }
 
     async fn events_of(&self, order: OrderId, after: u64, max: usize) -> Result<Vec<FeedEvent>, StoreError> {

@@ -1,36 +1,35 @@
 //! The worker of one subscription: takes its events from the feed, sends them, and writes down how far it has come.
 //!
 //! A page of the feed is sent lane by lane: events of one lane one after another, several lanes at a time. Then
-//! the cursor, what failed and the log are one write. While the receiver as a whole does not answer, the cursor stands
+//! the cursor, what failed and the log are one write, which goes on beside the sending of the next part. While the receiver as a whole does not answer, the cursor stands
 //! still and only one event is tried, by the schedule; so a receiver that is down costs one request at a time, and
 //! neither the store nor other subscriptions anything.
 
+mod progress;
 mod sending;
 mod telling;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
-use comanda_model::{Event, OrderId};
-use comanda_store::subscription::{Advance, EXCEPTIONS_MAX, Exception, Progress, Subscription};
+use comanda_model::OrderId;
+use comanda_store::subscription::{EXCEPTIONS_MAX, Exception, Progress, Subscription};
 use comanda_store::{Cursor, FeedEvent, FeedNotice, FeedStart, StoreError};
 use jiff::{SignedDuration, Timestamp};
-use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::lane::{Fetched, Group, Item, Lane, heads};
+use crate::lane::{Group, Lane, heads};
 use crate::news::{Following, Heard, News};
 use crate::service::{Pause, Shared};
 use crate::tail::{PAGE, Part};
 use crate::target::Target;
+use progress::Writing;
+use sending::Sender;
 
 /// So many failures in a row, whatever the order, and the receiver counts as down.
 const DOWN_AFTER: u32 = 5;
-/// The most events of one order that are read at once to be sent again.
-const AGAIN_MAX: usize = 100;
 /// The most orders of one lane that are read at once.
 const ORDERS_MAX: usize = 100;
 /// How long a worker that hears nothing rests before it writes down how far it has come.
@@ -46,24 +45,21 @@ const UNWRITTEN_MAX: Duration = Duration::from_secs(10);
 
 /// One subscription at work.
 pub(crate) struct Worker {
-    shared: Arc<Shared>,
-    subscription: Subscription,
-    /// The hold under which it works, where processes share the store, and when that was last known to stand.
-    hold: Option<u64>,
-    confirmed: Mutex<Option<Instant>>,
+    sender: Sender,
     stop: CancellationToken,
     news: News,
     /// Whether it has come as far as the news begin.
     joined: bool,
     cursor: Cursor,
     exceptions: BTreeMap<OrderId, Exception>,
-    /// Failures in a row.
-    failures: AtomicU32,
     /// Tries to tell of what belongs to no order, and when the next one is.
     telling: (u32, Option<Timestamp>),
     written: (Cursor, Instant),
     /// Whether a write failed that may have been made all the same: what stands is to be read before anything else.
-    doubtful: AtomicBool,
+    doubtful: bool,
+    /// The write of progress that is under way, and when it was begun.
+    writing: Writing,
+    asked: Instant,
     /// What was heard while it rested.
     heard: Option<Heard>,
 }
@@ -117,19 +113,17 @@ impl Worker {
         };
         let exceptions = progress.exceptions.into_iter().map(|one| (one.order, one)).collect();
         Ok(Self {
-            shared,
-            subscription,
-            hold,
-            confirmed: Mutex::new(None),
+            sender: Sender::new(shared, subscription, hold),
             stop,
             news,
             joined: false,
             cursor: progress.cursor,
             exceptions,
-            failures: AtomicU32::new(0),
             telling: (0, None),
             written: (progress.cursor, Instant::now()),
-            doubtful: AtomicBool::new(false),
+            doubtful: false,
+            writing: Writing::Nothing,
+            asked: Instant::now(),
             heard: None,
         })
     }
@@ -150,16 +144,16 @@ impl Worker {
                 Ok(Step::Over) => return,
                 Ok(Step::Pause(reason)) => {
                     let pause = Pause {
-                        id: self.subscription.id.clone(),
+                        id: self.sender.subscription.id.clone(),
                         reason,
                     };
                     // Only a service that has ended no longer listens.
-                    let _ = self.shared.pauses.send(pause);
+                    let _ = self.sender.shared.pauses.send(pause);
                     return;
                 }
                 Err(error) => {
-                    tracing::warn!(%error, subscription = self.subscription.id, "deliveries wait for the store");
-                    Some(later(self.shared.store.now(), Duration::from_secs(1)))
+                    tracing::warn!(%error, subscription = self.sender.subscription.id, "deliveries wait for the store");
+                    Some(later(self.sender.shared.store.now(), Duration::from_secs(1)))
                 }
             };
             tokio::select! {
@@ -172,11 +166,11 @@ impl Worker {
 
     /// Rests until then, until something is heard, or until it is time to look.
     async fn rest(&mut self, until: Option<Timestamp>) {
-        let now = self.shared.store.now();
+        let now = self.sender.shared.store.now();
         let wait = until.map_or(REST_MAX, |until| {
             Duration::try_from(until.duration_since(now)).unwrap_or_default()
         });
-        let hears = self.joined && !self.is_down();
+        let hears = self.joined && !self.sender.is_down();
         let heard = async {
             if !hears {
                 std::future::pending::<()>().await;
@@ -186,32 +180,36 @@ impl Worker {
         tokio::select! {
             biased;
             heard = heard => self.heard = Some(heard),
+            () = self.writing.ended() => {}
             () = tokio::time::sleep(wait.min(REST_MAX)) => {}
         }
     }
 
-    fn wants(&self, order_type: &str, customer: Option<&str>, event: &Event) -> bool {
-        self.subscription.filter.matches(order_type, customer, event)
-            && self.shared.wants(&self.subscription, order_type, event)
-    }
-
-    fn is_down(&self) -> bool {
-        self.failures.load(Ordering::SeqCst) >= DOWN_AFTER
-    }
-
+    /// Does what is next. What it pauses for stands in the store before anyone is told.
     async fn step(&mut self) -> Result<Step, StoreError> {
-        if self.doubtful.load(Ordering::SeqCst) {
+        let step = self.next().await?;
+        if matches!(step, Step::Pause(_)) && !self.finish_writing().await? {
+            return Ok(Step::Over);
+        }
+        Ok(step)
+    }
+
+    async fn next(&mut self) -> Result<Step, StoreError> {
+        if matches!(self.writing, Writing::Ended(_)) && !self.finish_writing().await? {
+            return Ok(Step::Over);
+        }
+        if self.doubtful {
             self.read_again().await?;
         }
-        let now = self.shared.store.now();
-        if self.is_down() {
+        let now = self.sender.shared.store.now();
+        if self.sender.is_down() {
             // The one that was tried most: its waits grow, so the receiver is not hammered, and in the end it gives up.
             let heads = heads(self.exceptions.values());
             let probe = heads.into_iter().max_by_key(|(_, head)| head.attempts);
             match probe {
                 Some((_, head)) if head.retry_at > now => return Ok(Step::Rest(Some(head.retry_at))),
                 Some((lane, _)) => return self.again(vec![lane]).await,
-                None => self.failures.store(0, Ordering::SeqCst),
+                None => self.sender.forget_failures(),
             }
         }
         let heads = heads(self.exceptions.values());
@@ -233,7 +231,8 @@ impl Worker {
         }
         if !self.joined {
             self.news.before_reading();
-            return match self.shared.store.feed(FeedStart::After(self.cursor), PAGE).await {
+            let page = self.sender.shared.store.feed(FeedStart::After(self.cursor), PAGE);
+            return match self.writing.beside(page).await {
                 Ok(page) if page.is_empty() => {
                     self.joined = true;
                     self.write_cursor().await?;
@@ -266,22 +265,6 @@ impl Worker {
         }
     }
 
-    /// Takes up the progress that stands in the store. To go on from what was meant to be written would lose events: the
-    /// cursor there may have passed some that only an exception there still names.
-    async fn read_again(&mut self) -> Result<(), StoreError> {
-        if let Some(progress) = self.shared.port()?.progress(&self.subscription.id).await? {
-            self.cursor = progress.cursor;
-            self.written = (progress.cursor, Instant::now());
-            self.exceptions = progress.exceptions.into_iter().map(|one| (one.order, one)).collect();
-            self.joined = false;
-        }
-        // A receiver that is down is probed with what was tried before. The store may know of no try, and then nothing would
-        // ever be sent again.
-        self.failures.store(0, Ordering::SeqCst);
-        self.doubtful.store(false, Ordering::SeqCst);
-        Ok(())
-    }
-
     /// Takes what was heard of the feed's end, unless something before it was missed.
     async fn take(&mut self, part: &Part) -> Result<Step, StoreError> {
         if part.after.epoch != self.cursor.epoch || part.after.position > self.cursor.position {
@@ -303,7 +286,10 @@ impl Worker {
         let mut held: BTreeMap<OrderId, Exception> = BTreeMap::new();
         let waiting = heads(self.exceptions.values());
         for event in events {
-            if !self.wants(&event.order_type, event.customer.as_deref(), &event.event) {
+            if !self
+                .sender
+                .wants(&event.order_type, event.customer.as_deref(), &event.event)
+            {
                 continue;
             }
             let number = event.event.number;
@@ -312,7 +298,7 @@ impl Worker {
                 exception.until = exception.until.max(number);
                 continue;
             }
-            let lane = Lane::of(&self.subscription, event);
+            let lane = Lane::of(&self.sender.subscription, event);
             if let Some(head) = waiting.get(&lane) {
                 let exception = held.entry(event.order).or_insert_with(|| Exception {
                     order: event.order,
@@ -345,7 +331,7 @@ impl Worker {
 
     /// Tries again what could not be sent in these lanes.
     async fn again(&mut self, lanes: Vec<Lane>) -> Result<Step, StoreError> {
-        let now = self.shared.store.now();
+        let now = self.sender.shared.store.now();
         let mut groups = Vec::with_capacity(lanes.len());
         for lane in lanes {
             let mut exceptions: Vec<&Exception> = match &lane {
@@ -360,83 +346,11 @@ impl Worker {
             exceptions.truncate(ORDERS_MAX);
             let mut fetched = Vec::with_capacity(exceptions.len());
             for exception in exceptions {
-                fetched.push(self.fetch(exception).await?);
+                fetched.push(self.sender.fetch(exception).await?);
             }
             groups.push(Group::again(lane, fetched, beyond, now));
         }
         self.send_all(groups, Vec::new(), None).await
-    }
-
-    /// Reads what an order that failed has to be sent. One that retention has removed in the meantime has nothing.
-    async fn fetch(&self, exception: &Exception) -> Result<Fetched, StoreError> {
-        let after = exception.number.saturating_sub(1);
-        let count =
-            usize::try_from(exception.until.saturating_sub(after)).map_or(AGAIN_MAX, |count| count.min(AGAIN_MAX));
-        let events = self.shared.port()?.events_of(exception.order, after, count).await?;
-        let last = events.last().map(|last| (last.event.number, last.cursor.position));
-        let wanted = events
-            .into_iter()
-            .filter(|event| self.wants(&event.order_type, event.customer.as_deref(), &event.event));
-        Ok(Fetched {
-            exception: exception.clone(),
-            items: wanted.map(Item::from).collect(),
-            cut_at: last.filter(|(number, _)| *number < exception.until),
-        })
-    }
-
-    /// A step that moves nothing.
-    fn nothing(&self) -> Advance {
-        Advance {
-            hold: self.hold,
-            cursor: None,
-            failed: Vec::new(),
-            settled: Vec::new(),
-            deliveries: Vec::new(),
-            notice: None,
-        }
-    }
-
-    /// Writes the cursor down, if it has passed events that nobody wanted for long enough.
-    async fn write_cursor(&mut self) -> Result<(), StoreError> {
-        let (written, at) = self.written;
-        if self.cursor == written || at.elapsed() < UNWRITTEN_MAX {
-            return Ok(());
-        }
-        let advance = Advance {
-            cursor: Some(self.cursor),
-            ..self.nothing()
-        };
-        // One that is over is told so by what it writes next.
-        self.advance(advance).await?;
-        self.written = (self.cursor, Instant::now());
-        Ok(())
-    }
-
-    /// Writes down how far it has come; answers whether that counts.
-    async fn advance(&self, advance: Advance) -> Result<bool, StoreError> {
-        let asked = Instant::now();
-        let answer = self.shared.port()?.advance(&self.subscription.id, advance).await;
-        let applied = answer.inspect_err(|_| self.doubtful.store(true, Ordering::SeqCst))?;
-        if applied {
-            *self.confirmed.lock().await = Some(asked);
-        }
-        Ok(applied)
-    }
-
-    /// Whether this process is the one to send: known for a moment, else asked for.
-    async fn is_held(&self) -> Result<bool, StoreError> {
-        let Some(hold) = self.hold else { return Ok(true) };
-        let mut confirmed = self.confirmed.lock().await;
-        if confirmed.is_some_and(|at| at.elapsed() < HOLD_CONFIRMED_MAX) {
-            return Ok(true);
-        }
-        let asked = Instant::now();
-        let held = self.shared.port()?.hold().await?;
-        let stands = held.is_some_and(|held| held.get(&self.subscription.id) == Some(&hold));
-        if stands {
-            *confirmed = Some(asked);
-        }
-        Ok(stands)
     }
 }
 

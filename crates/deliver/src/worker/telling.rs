@@ -20,7 +20,7 @@ impl Worker {
         next: Cursor,
     ) -> Result<Step, StoreError> {
         let wanted = |one: &&&FeedNotice| {
-            one.cursor.position > self.cursor.position && self.subscription.filter.matches_notice(&one.notice)
+            one.cursor.position > self.cursor.position && self.sender.subscription.filter.matches_notice(&one.notice)
         };
         let Some(first) = notices.iter().find(wanted) else {
             return self.send_new(events, next).await;
@@ -31,7 +31,7 @@ impl Worker {
         match events[..before].last() {
             Some(last) => self.send_new(&events[..before], last.cursor).await,
             None => {
-                let now = self.shared.store.now();
+                let now = self.sender.shared.store.now();
                 self.tell(first.notice.clone(), first.cursor, now).await
             }
         }
@@ -43,11 +43,11 @@ impl Worker {
         if let Some(at) = self.telling.1.filter(|at| *at > now) {
             return Ok(Step::Rest(Some(at)));
         }
-        let target = Target::of(&self.subscription.url);
-        let mut begin = self.shared.store.feed(FeedStart::Oldest, 0).await?.next;
+        let target = Target::of(&self.sender.subscription.url);
+        let mut begin = self.sender.shared.store.feed(FeedStart::Oldest, 0).await?.next;
         if target == Target::Customer && begin.epoch != self.cursor.epoch {
             // A store that was restored: its customers have been told, perhaps long ago.
-            begin = self.shared.store.feed(FeedStart::Newest, 0).await?.next;
+            begin = self.sender.shared.store.feed(FeedStart::Newest, 0).await?.next;
         }
         if matches!(target, Target::Archive(_)) {
             // What can still fail has all its events, so that an archive misses nothing.
@@ -55,7 +55,7 @@ impl Worker {
             self.written.1 = Instant::now();
             return Ok(Step::Moved);
         }
-        let notice = Notice::gap(&self.subscription.id, now, self.cursor, begin);
+        let notice = Notice::gap(&self.sender.subscription.id, now, self.cursor, begin);
         // A customer has no use for a gap: there is nobody else to tell.
         let is_over = target == Target::Customer;
         let announced = Advance {
@@ -79,13 +79,14 @@ impl Worker {
         if let Some(at) = self.telling.1.filter(|at| *at > now) {
             return Ok(Step::Rest(Some(at)));
         }
-        if !self.is_held().await? {
+        // Nothing is told before what was sent ahead of it is written down.
+        if !self.finish_writing().await? || !self.sender.is_held().await? {
             return Ok(Step::Over);
         }
         let (id, kind) = (notice.id.clone(), notice.kind.wire_name());
         let body = json!(NoticeEvent::from(notice));
         self.telling.0 += 1;
-        let Some(tried) = self.shared.send_own(&self.subscription, &id, &body).await else {
+        let Some(tried) = self.sender.shared.send_own(&self.sender.subscription, &id, &body).await else {
             self.cursor = next;
             self.telling = (0, None);
             return Ok(Step::Moved);
@@ -93,7 +94,7 @@ impl Worker {
         let delivered = matches!(tried.outcome, Outcome::Delivered | Outcome::Refused(_));
         let advance = Advance {
             cursor: delivered.then_some(next),
-            deliveries: vec![self.log(&id, kind, now, self.telling.0, &tried)],
+            deliveries: vec![self.sender.log(&id, kind, now, self.telling.0, &tried)],
             ..self.nothing()
         };
         if !self.advance(advance).await? {
@@ -111,7 +112,7 @@ impl Worker {
                 return Ok(Step::Pause(GONE.to_owned()));
             }
         };
-        match self.shared.options.wait_after(self.telling.0, asked) {
+        match self.sender.shared.options.wait_after(self.telling.0, asked) {
             Some(wait) => {
                 let at = later(now, wait);
                 self.telling.1 = Some(at);

@@ -3,21 +3,37 @@
 use async_trait::async_trait;
 use comanda_model::OrderId;
 use comanda_store::subscription::{Advance, Delivery, Progress, Subscription, SubscriptionStore};
-use comanda_store::{FeedEvent, StoreError};
+use comanda_store::{FeedEvent, Notice, StoreError};
 
 use super::FaultyStore;
 use crate::plant::Plant;
+
+impl FaultyStore {
+    /// A subscription as it is sent to the store, where a planted bug forgets that it is paused.
+    fn as_sent(&self, subscription: &Subscription) -> Subscription {
+        let mut sent = subscription.clone();
+        if self.world.has(Plant::PauseForgotten) {
+            sent.paused = None;
+        }
+        sent
+    }
+}
 
 #[async_trait]
 impl SubscriptionStore for FaultyStore {
     async fn put_subscription(&self, subscription: &Subscription) -> Result<(), StoreError> {
         let name = self.world.dice.number(&subscription.id);
-        let mut sent = subscription.clone();
-        if self.world.has(Plant::PauseForgotten) {
-            sent.paused = None;
-        }
+        let sent = self.as_sent(subscription);
         let memory = &self.world.memory;
         self.write_aside("put_subscription", name, memory.put_subscription(&sent))
+            .await
+    }
+
+    async fn put_announced(&self, subscription: &Subscription, notice: &Notice) -> Result<(), StoreError> {
+        let name = self.world.dice.number(&subscription.id);
+        let sent = self.as_sent(subscription);
+        let memory = &self.world.memory;
+        self.write_aside("put_announced", name, memory.put_announced(&sent, notice))
             .await
     }
 

@@ -31,6 +31,18 @@ BEGIN
         ORDER BY wanted.place;
 END $$;
 
+-- Where the feed begins and ends. A store that orders were moved into ends no earlier than the one that they came from.
+CREATE OR REPLACE FUNCTION comanda.feed_bounds()
+RETURNS TABLE (epoch bigint, timeline text, retained bigint, newest bigint) LANGUAGE sql STABLE AS $$
+    SELECT (SELECT value FROM comanda.meta WHERE name = 'epoch'),
+        -- The timeline moves when another server takes over or an older state is restored.
+        CASE WHEN pg_is_in_recovery() THEN NULL ELSE left(pg_walfile_name(pg_current_wal_lsn()), 8) END,
+        r.value, greatest(r.value, (SELECT value FROM comanda.meta WHERE name = 'moved_to'),
+            (SELECT max(e.position) FROM comanda.events e), (SELECT max(n.position) FROM comanda.notices n))
+    FROM comanda.meta r WHERE r.name = 'retained'
+$$;
+
+-- The feed as nodes of format 3 read it, without what belongs to no order. See `feed_page`.
 -- A page of the feed: after a position (0), from the oldest event from which on none was removed (1), or from the
 -- newest (2). Every row tells where the feed begins and ends; a page without events is one such row.
 CREATE OR REPLACE FUNCTION comanda.feed(p_start smallint, p_after bigint, p_max integer)
@@ -42,13 +54,8 @@ LANGUAGE plpgsql STABLE AS $$
 BEGIN
     RETURN QUERY
         WITH place AS MATERIALIZED (
-            SELECT m.epoch, m.retained, greatest(m.retained, m.last) AS newest,
-                -- The timeline moves when another server takes over or an older state is restored.
-                CASE WHEN pg_is_in_recovery() THEN NULL ELSE left(pg_walfile_name(pg_current_wal_lsn()), 8) END AS timeline,
-                CASE p_start WHEN 0 THEN p_after WHEN 1 THEN m.retained ELSE greatest(m.retained, m.last) END AS after
-            FROM (SELECT (SELECT value FROM comanda.meta WHERE name = 'epoch') AS epoch,
-                (SELECT value FROM comanda.meta WHERE name = 'retained') AS retained,
-                coalesce((SELECT max(e.position) FROM comanda.events e), 0) AS last) AS m
+            SELECT b.*, CASE p_start WHEN 0 THEN p_after WHEN 1 THEN b.retained ELSE b.newest END AS after
+            FROM comanda.feed_bounds() AS b
         )
         SELECT p.epoch, p.timeline, p.retained, p.newest, e.position, e.id, e.number, e.at, e.kind, e.from_status,
             e.to_status, e.by, e.reason, e.changed, e.order_type, e.customer
@@ -56,6 +63,35 @@ BEGIN
             SELECT v.*, o.order_type, o.customer FROM (
                 SELECT * FROM comanda.events n WHERE n.position > p.after ORDER BY n.position LIMIT p_max
             ) AS v JOIN comanda.orders o ON o.id = v.id
+        ) AS e ON true
+        ORDER BY e.position;
+END $$;
+
+-- The same with what belongs to no order (`notice`), of which and of events it answers up to `p_max` each.
+CREATE OR REPLACE FUNCTION comanda.feed_page(p_start smallint, p_after bigint, p_max integer)
+RETURNS TABLE (epoch bigint, timeline text, retained bigint, newest bigint, "position" bigint, id uuid, number bigint,
+    at timestamptz, kind smallint, from_status text, to_status text, by text, reason text, changed text,
+    order_type text, customer text, group_key text, notice text)
+LANGUAGE plpgsql STABLE AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+        WITH place AS MATERIALIZED (
+            SELECT b.*, CASE p_start WHEN 0 THEN p_after WHEN 1 THEN b.retained ELSE b.newest END AS after
+            FROM comanda.feed_bounds() AS b
+        )
+        SELECT p.epoch, p.timeline, p.retained, p.newest, e.position, e.id, e.number, e.at, e.kind, e.from_status,
+            e.to_status, e.by, e.reason, e.changed, e.order_type, e.customer, e.group_key, e.notice
+        FROM place p LEFT JOIN LATERAL (
+            SELECT v.*, o.order_type, o.customer, o.group_key, NULL::text AS notice FROM (
+                SELECT n.position, n.id, n.number, n.at, n.kind, n.from_status, n.to_status, n.by, n.reason, n.changed
+                FROM comanda.events n WHERE n.position > p.after ORDER BY n.position LIMIT p_max
+            ) AS v JOIN comanda.orders o ON o.id = v.id
+            UNION ALL
+            SELECT t.position, NULL, NULL, t.at, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, t.notice FROM (
+                SELECT n.position, n.at, n.notice FROM comanda.notices n
+                WHERE n.position > p.after ORDER BY n.position LIMIT p_max
+            ) AS t
         ) AS e ON true
         ORDER BY e.position;
 END $$;

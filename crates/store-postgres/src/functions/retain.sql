@@ -35,6 +35,12 @@ BEGIN
         DELETE FROM comanda.heads WHERE id = ANY (v_ids);
         DELETE FROM comanda.orders WHERE id = ANY (v_ids);
     END IF;
+    WITH gone AS (
+        DELETE FROM comanda.notices WHERE position IN
+            (SELECT n.position FROM comanda.notices n WHERE n.at < p_before ORDER BY n.position LIMIT p_keys_max)
+        RETURNING position
+    ) SELECT max(position) INTO v_newest FROM gone;
+    UPDATE comanda.meta SET value = v_newest WHERE name = 'retained' AND value < v_newest;
     -- The ids of old postings may be used again.
     DELETE FROM comanda.postings WHERE once IN
         (SELECT once FROM comanda.postings WHERE at < p_before ORDER BY at LIMIT p_keys_max FOR UPDATE SKIP LOCKED);

@@ -24,6 +24,7 @@ use comanda_store::Store;
 use comanda_store::memory::MemoryStore;
 use comanda_store_postgres::PostgresStore;
 use comanda_store_sqlite::SqliteStore;
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -58,6 +59,8 @@ pub(super) fn run(config: &Config, steps: RustSteps) -> Result<(), Failure> {
 async fn serve(config: &Config, own_steps: RustSteps, metrics: Metrics) -> Result<(), Failure> {
     // Signals are caught from here on, so that one that comes during the start also stops in order.
     let stop = stop_signal()?;
+    let (config, listener) = with_port(config).await?;
+    let config = &config;
     let secrets = secrets::read_all(&config.secrets)?;
     let known = types::known(config, true);
     let (definitions, warnings) = types::load(&config.order_types, &known)?;
@@ -91,7 +94,7 @@ async fn serve(config: &Config, own_steps: RustSteps, metrics: Metrics) -> Resul
         definitions.clone(),
     )
     .await?;
-    let outcome = serve_until(config, metrics, known, &service, &stop).await;
+    let outcome = serve_until(config, listener, metrics, known, &service, &stop).await;
     // In whatever way it ended: what is staged is made durable.
     service.stop(GRACE).await;
     let closed = store.close().await;
@@ -101,8 +104,24 @@ async fn serve(config: &Config, own_steps: RustSteps, metrics: Metrics) -> Resul
     Ok(())
 }
 
+/// Where any port will do, one is taken now: callbacks and links name it, and some leave before the server answers.
+async fn with_port(config: &Config) -> Result<(Config, Option<TcpListener>), Failure> {
+    let mut config = config.clone();
+    if config.listen.port() != 0 {
+        return Ok((config, None));
+    }
+    let listener = comanda_http::listen(config.listen).await.map_err(bind_failure)?;
+    let bound = listener.local_addr();
+    let bound = bound.map_err(|error| Failure::process("the address cannot be told", chain_of(&error)))?;
+    if config.public_url == format!("http://{}", config.listen) {
+        config.public_url = format!("http://{bound}");
+    }
+    Ok((config, Some(listener)))
+}
+
 async fn serve_until(
     config: &Config,
+    listener: Option<TcpListener>,
     metrics: Metrics,
     known: Known,
     service: &Service,
@@ -116,17 +135,17 @@ async fn serve_until(
     let deliveries = deliveries(config, service).await?;
     let intake = intake(config, service).await?;
     let render = metrics.clone();
-    let server = Server::bind(
-        http_options(
-            config,
-            keys,
-            deliveries.clone(),
-            intake.clone(),
-            Arc::new(move || render.render()),
-        ),
-        service.clone(),
-    )
-    .await;
+    let options = http_options(
+        config,
+        keys,
+        deliveries.clone(),
+        intake.clone(),
+        Arc::new(move || render.render()),
+    );
+    let server = match listener {
+        Some(listener) => Server::over(listener, options, service.clone()).await,
+        None => Server::bind(options, service.clone()).await,
+    };
     let server = server.map_err(bind_failure)?;
     let address = server.local_addr();
     let background = TaskTracker::new();
