@@ -61,11 +61,13 @@ pub enum Plant {
     FeedSkips,
     /// That a subscription is paused is not kept.
     PauseForgotten,
+    /// That a subscription wants the events of a lane one after another is forgotten.
+    LaneForgotten,
 }
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 30] = [
         Self::ResultDroppedAfterEdit,
         Self::OwnCommitTakenForStale,
         Self::StepBeforeDurable,
@@ -95,5 +97,6 @@ impl Plant {
         Self::FeedSwaps,
         Self::FeedSkips,
         Self::PauseForgotten,
+        Self::LaneForgotten,
     ];
 }

@@ -30,17 +30,20 @@ pub struct Wish {
     pub types: &'static [&'static str],
     /// The kinds of event that it wants; all if it names none.
     pub events: &'static [&'static str],
+    /// Whether the events of all orders of a lane come one after another, or only those of one order.
+    pub ordering: Ordering,
     concurrency: u32,
     include_order: bool,
     configured: bool,
 }
 
-/// All subscriptions: two that were made through the API, and one of the configuration.
+/// All subscriptions: two that were made through the API, and one of the configuration, which is told of lanes in order.
 pub const WISHES: [Wish; 3] = [
     Wish {
         id: "all",
         types: &[],
         events: &[],
+        ordering: Ordering::Order,
         concurrency: 4,
         include_order: true,
         configured: false,
@@ -49,6 +52,7 @@ pub const WISHES: [Wish; 3] = [
         id: "changes",
         types: &["shop", "lane-park", "picking"],
         events: &[CHANGES],
+        ordering: Ordering::Order,
         concurrency: 1,
         include_order: false,
         configured: false,
@@ -57,6 +61,7 @@ pub const WISHES: [Wish; 3] = [
         id: "configured",
         types: &[],
         events: &[],
+        ordering: Ordering::Lane,
         concurrency: 2,
         include_order: false,
         configured: true,
@@ -86,7 +91,7 @@ pub async fn seed(world: &Arc<World>) {
             secrets: Vec::new(),
             allow_private: false,
             concurrency: wish.concurrency,
-            ordering: Ordering::Order,
+            ordering: wish.ordering,
             configured: false,
             created_at: memory.now(),
             paused: None,
@@ -128,7 +133,10 @@ pub async fn start(world: &Arc<World>, life: &Arc<Life>, service: Service) -> Re
             filter: wish.filter(),
             include_order: wish.include_order,
             concurrency: wish.concurrency,
-            ordering: Ordering::Order,
+            ordering: match world.has(Plant::LaneForgotten) {
+                true => Ordering::Order,
+                false => wish.ordering,
+            },
             from_oldest: true,
             secret: SecretKind::Symmetric,
         },

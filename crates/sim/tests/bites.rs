@@ -193,6 +193,11 @@ fn a_pause_that_is_forgotten() {
 }
 
 #[test]
+fn a_lane_that_is_announced_out_of_order() {
+    bites(Plant::LaneForgotten, &["of its lane"]);
+}
+
+#[test]
 fn a_failing_plan_is_shrunk_and_still_fails() {
     let (plan, _) = found(Plant::NoHead);
     let small = shrink(&plan, 300);

@@ -1,9 +1,10 @@
 //! What receivers were told: everything that they wanted, each event as it was committed, at least once and in order per
-//! order; nothing that is not in the store, and nothing while the subscription is paused.
+//! order, or per lane; nothing that is not in the store, and nothing while the subscription is paused.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use comanda_model::{Event, OrderId};
+use comanda_store::subscription::Ordering;
 use serde_json::Value;
 
 use super::{Judge, Known, Verdict, hold};
@@ -83,6 +84,9 @@ impl Judge {
             wants(wish, known, event),
             "subscriptions: `{to}` is sent {id}, which it does not want"
         );
+        if wish.ordering == Ordering::Lane {
+            self.lane_before(wish, known, (order, number))?;
+        }
         let received = self.announced.told.entry((to.to_owned(), order)).or_default();
         let missing = known.events[..index]
             .iter()
@@ -94,6 +98,40 @@ impl Judge {
             ));
         }
         received.insert(number);
+        Ok(())
+    }
+
+    /// Whatever stands in the feed before an event, of any order of its lane, has been sent before it.
+    fn lane_before(&self, wish: &Wish, known: &Known, sent: (OrderId, u64)) -> Verdict {
+        let lane = |known: &Known| {
+            let accepted = &known.order.accepted;
+            accepted.group.clone().map(|group| (accepted.order_type.clone(), group))
+        };
+        let Some(of) = lane(known) else { return Ok(()) };
+        let before = self.feed.iter().take_while(|entry| **entry != sent);
+        for (order, number) in before {
+            let Some(earlier) = self
+                .orders
+                .get(order)
+                .filter(|earlier| lane(earlier).as_ref() == Some(&of))
+            else {
+                continue;
+            };
+            let index = usize::try_from(*number).unwrap_or(0).wrapping_sub(1);
+            let wanted = earlier
+                .events
+                .get(index)
+                .is_some_and(|event| wants(wish, earlier, event));
+            let told = self.announced.told.get(&(wish.id.to_owned(), *order));
+            hold!(
+                !wanted || told.is_some_and(|told| told.contains(number)),
+                "subscriptions: `{}` is sent event {} of #{} before event {number} of #{}, an earlier one of its lane",
+                wish.id,
+                sent.1,
+                known.n,
+                earlier.n
+            );
+        }
         Ok(())
     }
 
