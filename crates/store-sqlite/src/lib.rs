@@ -130,11 +130,12 @@ impl SqliteStore {
         let path = options.directory.join(schema::FILE);
         make_file(&path)?;
         log_check::check(&path)?;
+        // Before anything reads it, and before anything is written behind it.
+        sync_log(&path)?;
         let connection = schema::connect(&path, Use::Write, options.cache_kib)?;
         schema::migrate(&connection)?;
         backup::sync_directory_of(&path)?;
         set_size_max(&connection, options.size_bytes_max)?;
-        sync_log(&path)?;
         let (shared, epoch) = share(&connection, &path, options.queue_commits_max)?;
         let copying = schema::connect(&path, Use::Copy, 2048)?;
         let readers = Readers::start(&path, Use::Read, options.readers, options.cache_kib / 8)?;

@@ -122,6 +122,14 @@ impl Disk {
         std::fs::metadata(&self.record).map_or(0, |metadata| metadata.len())
     }
 
+    /// Takes off the end of the record what a process was killed within, so that the next one's stands behind whole ones. For
+    /// when nobody has the disk.
+    pub fn forget_torn_record(&self) {
+        let whole = self.record().end;
+        let record = std::fs::File::options().write(true).open(&self.record).unwrap();
+        record.set_len(whole).unwrap();
+    }
+
     /// Reads what was written down.
     pub fn record(&self) -> Record {
         Record::parse(&std::fs::read(&self.record).unwrap())
@@ -151,6 +159,8 @@ struct Entry {
 /// All that was done to the disk, in order.
 pub struct Record {
     entries: Vec<Entry>,
+    /// Where the last whole one ends.
+    end: u64,
 }
 
 /// Which syncs are believed: all of them, unless a test shows that it would notice.
@@ -219,7 +229,10 @@ impl Record {
                 end,
             });
         }
-        Self { entries }
+        Self {
+            entries,
+            end: at as u64,
+        }
     }
 
     /// The moments between two records, at which power can fail.
@@ -236,6 +249,16 @@ impl Record {
             self.entries.iter().filter(synced).count()
         };
         (of(".db-wal"), of(".db"))
+    }
+
+    /// Whether the first that was done to the log after a moment was to sync it.
+    pub fn log_is_synced_first(&self, after: u64) -> bool {
+        let names = self.names();
+        let of_log = |entry: &&Entry| names.get(&entry.file).is_some_and(|name| name.ends_with(".db-wal"));
+        let mut later = self.entries.iter().filter(|entry| entry.begin >= after);
+        later
+            .find(of_log)
+            .is_some_and(|entry| matches!(entry.change, Change::Sync { .. }))
     }
 
     fn names(&self) -> BTreeMap<u32, String> {
