@@ -209,7 +209,7 @@ pub struct Step {
     pub unknown: Option<Box<HttpCall>>,
     /// What takes it back.
     pub undo: Option<Box<Step>>,
-    /// The most orders that it can take at once. The actions of this version take one each.
+    /// The most attempts of it that go out in one HTTP call.
     pub batch: u32,
     /// Where what it answered is shown among the data: JSON pointer to a member. What the data says itself goes before it.
     pub shows: Option<String>,

@@ -35,6 +35,21 @@ fn codes(text: &str) -> Vec<&'static str> {
         .collect()
 }
 
+#[test]
+fn a_batch_is_taken_where_it_has_a_meaning() {
+    for (from, to) in [
+        (
+            "\"GET {{ env.URL }}/{{ data.x }}\"",
+            "\"POST {{ env.URL }}/\"\nbatch = 10",
+        ),
+        ("use = \"noop\"", "use = \"noop\"\nbatch = 10"),
+        ("use = \"noop\"", "use = \"approval\"\nbatch = 1"),
+    ] {
+        let codes = broken(from, to);
+        assert!(codes.iter().all(|code| !code.contains("batch")), "{to}: {codes:?}");
+    }
+}
+
 /// A sound type to break.
 const SOUND: &str = r#"name = "sound"
 initial = "A"
@@ -281,6 +296,9 @@ fn each_mistake_has_its_code() {
             "type/unknown-field",
         ),
         ("use = \"noop\"", "use = \"noop\"\nbatch = 1001", "type/wrong-kind"),
+        ("{{ data.x }}\"", "{{ data.x }}\"\nbatch = 10", "type/bad-batch"),
+        ("use = \"noop\"", "use = \"approval\"\nbatch = 10", "type/idle-batch"),
+        ("use = \"noop\"", "queue = \"picking\"\nbatch = 10", "type/idle-batch"),
         ("[steps.one]\nhttp = \"GET", "[steps.one]\nhttp = \"POST", ""),
         (
             "[statuses.A]",

@@ -17,14 +17,13 @@ use comanda_model::decision::context;
 use comanda_model::expression::EvaluationError;
 use comanda_model::order::bounded;
 use comanda_model::order_type::HttpCall;
-use comanda_outbound::{Guard, Refused};
+use comanda_outbound::{Guard, Refused, Secrets};
 use minijinja::value::{Value as Context, merge_maps};
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER};
 use reqwest::{Client, Method, Request, Response, StatusCode, Url};
 use serde_json::Value;
 
 use crate::bearer::{Bearers, Given, TokenError};
-use crate::redact::Secrets;
 use crate::signature::{self, SignError};
 use crate::target::{self, Health, Targets};
 use crate::{Options, SetUpError};
@@ -32,7 +31,7 @@ use crate::{Options, SetUpError};
 /// How much of an answer's body a reason quotes, in bytes.
 const QUOTED_BYTES_MAX: usize = 300;
 /// The longest `Retry-After` that is believed.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+pub(crate) const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// The longest wait for a bearer token; half of the attempt's time, if that is less. So a token that does not come is told
 /// as such: the call itself was never made.
 const TOKEN_WAIT_MAX: Duration = Duration::from_secs(10);
@@ -84,6 +83,20 @@ pub struct CallError {
     pub postponed: Option<Duration>,
 }
 
+/// What is particular to one exchange with a service.
+pub(crate) struct Exchange<'a> {
+    /// The call.
+    pub(crate) http: &'a HttpCall,
+    /// The id that it is signed under.
+    pub(crate) sign_as: &'a str,
+    /// How long it may take.
+    pub(crate) timeout: Duration,
+    /// What it carries that may not be kept if its receiver quotes it.
+    pub(crate) hidden: Vec<String>,
+    /// How much of the answer is read.
+    pub(crate) body_bytes_max: usize,
+}
+
 /// A call that is ready to be sent.
 struct Prepared {
     request: Request,
@@ -126,6 +139,8 @@ enum PrepareError {
     Secret(#[from] SignError),
     #[error("no token for the call: {0}")]
     Token(#[from] TokenError),
+    #[error("its body cannot be sent again")]
+    Body,
 }
 
 impl Caller {
@@ -181,15 +196,16 @@ impl Caller {
 
     /// The same for a call whose host may come from the order.
     pub async fn admit_for(&self, http: &HttpCall, order: &Order) -> Result<Admission, Postponed> {
+        self.admit_to(self.target_for(http, order)).await
+    }
+
+    fn target_for(&self, http: &HttpCall, order: &Order) -> Option<String> {
         if http.url.foreign_host().is_none() {
-            return self.admit(http).await;
+            return self.target_of(http);
         }
-        let context = context(order).map(|order| merge_maps([order, self.settings.clone()]));
-        let url = context
-            .ok()
-            .and_then(|context| http.url.render_foreign_url(&context).ok());
-        let url = url.and_then(|url| Url::parse(&url).ok());
-        self.admit_to(url.map(|url| target::foreign_name(&url))).await
+        let context = merge_maps([context(order).ok()?, self.settings.clone()]);
+        let url = http.url.render_foreign_url(&context).ok()?;
+        Url::parse(&url).ok().map(|url| target::foreign_name(&url))
     }
 
     async fn admit_to(&self, target: Option<String>) -> Result<Admission, Postponed> {
@@ -204,6 +220,22 @@ impl Caller {
         let authority = http.url.authority().render_url(&self.settings).ok()?;
         let url = Url::parse(&authority).ok()?;
         Some(target::name(&url))
+    }
+
+    /// Refuses if calls to the target are held back, and takes no place: the attempt goes out with others, in a call that
+    /// takes one for them all.
+    pub(crate) fn look_for(&self, http: &HttpCall, order: &Order) -> Result<(), Postponed> {
+        self.target_for(http, order)
+            .map_or(Ok(()), |name| self.targets.look(&name))
+    }
+
+    /// A place at the service that a request goes to.
+    pub(crate) async fn admit_request(&self, http: &HttpCall, request: &Request) -> Result<Admission, Postponed> {
+        let name = match http.url.foreign_host() {
+            Some(_) => target::foreign_name(request.url()),
+            None => target::name(request.url()),
+        };
+        self.admit_to(Some(name)).await
     }
 
     /// A place at the service that a step's question goes to, where that is another than the step's own, in which the
@@ -222,12 +254,53 @@ impl Caller {
     /// # Errors
     /// If there is no answer; [`CallError::sent`] tells whether the service may have acted all the same.
     pub async fn send(&self, call: &StepCall<'_>, http: &HttpCall, with: Option<&Value>) -> Result<Answer, CallError> {
+        let exchange = Exchange {
+            http,
+            sign_as: &call.idempotency_key,
+            timeout: call.step.timeout,
+            hidden: hidden_of(call).into_iter().collect(),
+            body_bytes_max: RESULT_BYTES_MAX,
+        };
+        let callback = self.callback_url(call, http);
+        self.exchange(&exchange, || self.render(call, http, with, callback.clone()))
+            .await
+    }
+
+    /// The request of one attempt as it would be sent alone, without signature and token.
+    pub(crate) fn request(&self, call: &StepCall<'_>, http: &HttpCall) -> Result<Request, CallError> {
+        let rendered = self.render(call, http, None, self.callback_url(call, http));
+        rendered.map_err(|error| self.not_sent(&error))
+    }
+
+    /// Sends a request that is ready but for its signature and its token, within the exchange's bounds.
+    pub(crate) async fn send_request(&self, exchange: &Exchange<'_>, request: &Request) -> Result<Answer, CallError> {
+        // Its body is text, so that it can always be copied.
+        let copy = || request.try_clone().ok_or(PrepareError::Body);
+        self.exchange(exchange, copy).await
+    }
+
+    /// Where the callback of an attempt is to be sent, if it may bring its result.
+    pub(crate) fn callback_url(&self, call: &StepCall<'_>, http: &HttpCall) -> Option<String> {
+        let token = http.callback.and(call.callback)?;
+        Some(format!("{}/v1/callbacks/{}", self.public_url, token.expose()))
+    }
+
+    async fn exchange<F>(&self, exchange: &Exchange<'_>, request: F) -> Result<Answer, CallError>
+    where
+        F: Fn() -> Result<Request, PrepareError> + Sync,
+    {
         let mut tries = 0;
         loop {
             tries += 1;
-            let (answer, bearer) = self.send_once(call, http, with).await?;
+            let prepared = match request() {
+                Ok(request) => self.prepare(exchange, request).await,
+                Err(error) => Err(error),
+            };
+            let prepared = prepared.map_err(|error| self.not_sent(&error))?;
+            let bearer = prepared.bearer.clone();
+            let answer = self.execute(exchange, prepared).await?;
             let refused = bearer.filter(|_| answer.status == StatusCode::UNAUTHORIZED);
-            let Some((auth, bearer)) = http.auth.as_deref().zip(refused) else {
+            let Some((auth, bearer)) = exchange.http.auth.as_deref().zip(refused) else {
                 return Ok(answer);
             };
             self.bearers.forget(auth, &self.settings, &bearer.token).await;
@@ -237,26 +310,23 @@ impl Caller {
         }
     }
 
-    async fn send_once(
-        &self,
-        call: &StepCall<'_>,
-        http: &HttpCall,
-        with: Option<&Value>,
-    ) -> Result<(Answer, Option<Given>), CallError> {
-        let Prepared {
-            request,
-            bearer,
-            hidden,
-        } = self.prepare(call, http, with).await.map_err(|error| CallError {
+    /// Why a call was not even made.
+    fn not_sent(&self, error: &PrepareError) -> CallError {
+        CallError {
             reason: self.secrets.hide(error.to_string()),
             sent: false,
             status: None,
             retry_after: None,
-            postponed: match &error {
+            postponed: match error {
                 PrepareError::Token(TokenError::HeldBack(postponed)) => Some(postponed.after),
                 _ => None,
             },
-        })?;
+        }
+    }
+
+    async fn execute(&self, exchange: &Exchange<'_>, prepared: Prepared) -> Result<Answer, CallError> {
+        let Prepared { request, hidden, .. } = prepared;
+        let http = exchange.http;
         let failed = |reason: String, sent: bool| CallError {
             reason: self.hide(&hidden, reason),
             sent,
@@ -288,8 +358,8 @@ impl Caller {
             }
         };
         watch.end(health(response.status()));
-        let answer = self.answer(&hidden, &url, &asked, response).await?;
-        Ok((answer, bearer))
+        self.answer(&hidden, &url, &asked, response, exchange.body_bytes_max)
+            .await
     }
 
     async fn answer(
@@ -298,6 +368,7 @@ impl Caller {
         url: &Url,
         asked: &str,
         mut response: Response,
+        bytes_max: usize,
     ) -> Result<Answer, CallError> {
         let status = response.status();
         let header = |name| response.headers().get(name);
@@ -309,7 +380,7 @@ impl Caller {
             Ok(Ok(to)) => shown(&to),
             _ => "what is no URL".to_owned(),
         });
-        let body = read(&mut response).await.map_err(|error| {
+        let body = read(&mut response, bytes_max).await.map_err(|error| {
             let reason = format!("{asked}: the answer broke off: {}", chain(&error.without_url()));
             CallError {
                 reason: self.hide(hidden, reason),
@@ -338,22 +409,15 @@ impl Caller {
         })
     }
 
-    async fn prepare(
-        &self,
-        call: &StepCall<'_>,
-        http: &HttpCall,
-        with: Option<&Value>,
-    ) -> Result<Prepared, PrepareError> {
-        let callback = http.callback.and(call.callback);
-        let callback = callback.map(|token| format!("{}/v1/callbacks/{}", self.public_url, token.expose()));
-        let mut request = self.render(call, http, with, callback)?;
+    async fn prepare(&self, exchange: &Exchange<'_>, mut request: Request) -> Result<Prepared, PrepareError> {
+        let http = exchange.http;
         if let Some(secret) = &http.sign {
             let secret = secret.render(&self.settings)?;
-            signature::sign(&mut request, &call.idempotency_key, &secret, SystemTime::now())?;
+            signature::sign(&mut request, exchange.sign_as, &secret, SystemTime::now())?;
         }
         let mut bearer = None;
         if let Some(auth) = &http.auth {
-            let within = TOKEN_WAIT_MAX.min(call.step.timeout / 2);
+            let within = TOKEN_WAIT_MAX.min(exchange.timeout / 2);
             let issued = self
                 .bearers
                 .token(&self.client, &self.targets, auth, &self.settings, within);
@@ -366,7 +430,7 @@ impl Caller {
             // Neither shown by a log nor kept in a table of compressed headers.
             value.set_sensitive(true);
         }
-        let hidden = carried(call, http, &request);
+        let hidden = carried(exchange, &request);
         Ok(Prepared {
             request,
             bearer,
@@ -445,6 +509,22 @@ impl Caller {
         })
     }
 
+    /// One of the answers that came together: what was asked, and how this was answered.
+    pub(crate) fn part(&self, asked: &str, hidden: &Secrets, status: StatusCode, body: &str) -> Answer {
+        let mut described = format!("{asked}: {status}");
+        let text = self.hide(hidden, body.to_owned());
+        if !text.is_empty() {
+            described.push_str(": ");
+            described.push_str(&bounded(text, QUOTED_BYTES_MAX));
+        }
+        Answer {
+            status,
+            body: body.as_bytes().to_vec(),
+            retry_after: None,
+            described,
+        }
+    }
+
     /// A text that may stand in a history: a receiver may have quoted what it was sent.
     fn hide(&self, carried: &Secrets, text: String) -> String {
         self.secrets.hide(carried.hide(text))
@@ -464,21 +544,24 @@ impl Caller {
     }
 }
 
-/// What a call carries that may not be kept if its receiver quotes it: the callback's token, and headers made of secrets,
-/// as they were sent.
-fn carried(call: &StepCall<'_>, http: &HttpCall, request: &Request) -> Secrets {
-    let callback = call.callback.map(|token| token.secret.simple().to_string());
-    let of_secrets = http
-        .headers
-        .iter()
-        .filter(|(_, template)| template.text().contains("secret"));
+/// What of an attempt may not be kept if its receiver quotes it: the callback's token.
+pub(crate) fn hidden_of(call: &StepCall<'_>) -> Option<String> {
+    call.callback.map(|token| token.secret.simple().to_string())
+}
+
+/// What a call carries that may not be kept if its receiver quotes it: tokens of callbacks, and headers made of secrets, as
+/// they were sent.
+fn carried(exchange: &Exchange<'_>, request: &Request) -> Secrets {
+    let headers = exchange.http.headers.iter();
+    let of_secrets = headers.filter(|(_, template)| template.text().contains("secret"));
     let names = of_secrets
         .map(|(name, _)| name.as_str())
         .chain([AUTHORIZATION.as_str()]);
     let values = names.filter_map(|name| request.headers().get(name)?.to_str().ok());
     // Of `Bearer abc` both: what stands behind the scheme is quoted without it too.
     let parts = values.flat_map(|value| [Some(value), value.split_once(' ').map(|(_, rest)| rest)]);
-    Secrets::new(callback.into_iter().chain(parts.flatten().map(str::to_owned)))
+    let parts = parts.flatten().map(str::to_owned);
+    Secrets::new(exchange.hidden.iter().cloned().chain(parts))
 }
 
 /// What an answer says of the target, not of the one call.
@@ -497,11 +580,11 @@ fn header_value(name: &str, value: &str) -> Result<HeaderValue, PrepareError> {
 }
 
 /// Reads a body up to just over what may be kept.
-async fn read(response: &mut Response) -> Result<Vec<u8>, reqwest::Error> {
+async fn read(response: &mut Response, bytes_max: usize) -> Result<Vec<u8>, reqwest::Error> {
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await? {
         body.extend_from_slice(&chunk);
-        if body.len() > RESULT_BYTES_MAX {
+        if body.len() > bytes_max {
             break;
         }
     }
@@ -509,7 +592,7 @@ async fn read(response: &mut Response) -> Result<Vec<u8>, reqwest::Error> {
 }
 
 /// A URL for people: without its query, fragment and credentials, which may hold what is not for logs.
-fn shown(url: &Url) -> String {
+pub(crate) fn shown(url: &Url) -> String {
     let mut url = url.clone();
     url.set_query(None);
     url.set_fragment(None);

@@ -14,10 +14,12 @@ use comanda_model::decision::StepOutcome;
 use comanda_model::order_type::HttpCall;
 use reqwest::StatusCode;
 
+use crate::batch::Batches;
 use crate::caller::{Answer, CallError, Caller};
 
 pub(crate) struct HttpSteps {
     pub(crate) caller: Arc<Caller>,
+    batches: Batches,
 }
 
 /// What the question about an attempt came to.
@@ -29,6 +31,13 @@ enum Asked {
 }
 
 impl HttpSteps {
+    pub(crate) fn new(caller: Arc<Caller>) -> Self {
+        Self {
+            batches: Batches::new(caller.clone()),
+            caller,
+        }
+    }
+
     /// Makes one attempt: asks first what became of an earlier one, if that is not known.
     pub(crate) async fn call(&self, call: &StepCall<'_>, http: &HttpCall) -> StepOutcome {
         let question = call.step.unknown.as_deref().filter(|_| call.uncertain && !call.undo);
@@ -36,6 +45,9 @@ impl HttpSteps {
             && let Asked::Known(outcome) = self.ask(call, http, question).await
         {
             return outcome;
+        }
+        if call.step.batch > 1 {
+            return self.batches.call(call, http).await;
         }
         let answer = self.caller.send(call, http, None).await;
         let status = match &answer {
@@ -82,7 +94,7 @@ impl HttpSteps {
     }
 }
 
-fn outcome(answer: Answer) -> StepOutcome {
+pub(crate) fn outcome(answer: Answer) -> StepOutcome {
     let (reason, retry_after) = (answer.described.clone(), answer.retry_after);
     match answer.status {
         status if status.is_success() => StepOutcome::Done {
@@ -104,7 +116,7 @@ fn result(answer: &Answer) -> Option<Json> {
     }
 }
 
-fn no_answer(error: CallError) -> StepOutcome {
+pub(crate) fn no_answer(error: CallError) -> StepOutcome {
     let CallError {
         reason,
         sent,

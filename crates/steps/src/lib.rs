@@ -1,9 +1,9 @@
 //! What a step can be that reaches outside: HTTP calls, with their signatures, tokens, bounds and circuits; and Rust.
 
+mod batch;
 mod bearer;
 mod caller;
 mod http;
-mod redact;
 mod rust;
 mod signature;
 mod target;
@@ -83,7 +83,7 @@ impl Steps {
     /// Steps that call through a caller that others use too.
     pub fn over(caller: Arc<Caller>) -> Self {
         Self {
-            http: http::HttpSteps { caller },
+            http: http::HttpSteps::new(caller),
         }
     }
 }
@@ -92,6 +92,11 @@ impl Steps {
 impl StepRunner for Steps {
     async fn admit(&self, order: &Order, step: &Step) -> Result<Admission, Postponed> {
         match &step.action {
+            // It goes out with others, in a call that takes one place for them all.
+            Action::Http(http) if step.batch > 1 => {
+                let looked = self.http.caller.look_for(http, order);
+                looked.map(|()| Admission::default())
+            }
             Action::Http(http) => self.http.caller.admit_for(http, order).await,
             _ => Ok(Admission::default()),
         }

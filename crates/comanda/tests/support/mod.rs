@@ -96,6 +96,8 @@ pub struct Server {
     pub home: Home,
     /// The process.
     pub child: Child,
+    /// What it said on stderr until it was ready.
+    first_lines: Vec<String>,
     /// What it says on stderr, from its readiness on.
     lines: Receiver<String>,
 }
@@ -164,8 +166,10 @@ impl Server {
             .recv_timeout(deadline.saturating_duration_since(Instant::now()))
         {
             if let Some((_, ready)) = line.split_once("is ready at ") {
-                let address = ready.split(';').next().unwrap_or_default();
-                return Ok(address.to_owned());
+                let address = ready.split(';').next().unwrap_or_default().to_owned();
+                said.push(line);
+                self.first_lines = said;
+                return Ok(address);
             }
             said.push(line);
         }
@@ -195,8 +199,18 @@ impl Server {
             data,
             home,
             child,
+            first_lines: Vec::new(),
             lines,
         }
+    }
+
+    /// Asks it to stop, and answers all that it said on stderr, from its start to its end.
+    pub fn said_until_stopped(mut self) -> Vec<String> {
+        self.signal("TERM");
+        self.child.wait().unwrap();
+        let mut said = std::mem::take(&mut self.first_lines);
+        said.extend(self.lines.iter());
+        said
     }
 
     /// Waits until the server says something that contains this, and answers the whole line.

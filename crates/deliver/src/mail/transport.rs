@@ -2,6 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use comanda_outbound::Secrets;
 use lettre::message::Mailbox;
 use lettre::transport::smtp::PoolConfig;
 use lettre::transport::smtp::authentication::Credentials;
@@ -32,6 +35,8 @@ pub(super) struct Transport {
     smtp: AsyncSmtpTransport<Tokio1Executor>,
     places: Semaphore,
     from: Mailbox,
+    /// A server may say what it was told when it does not take a login.
+    secrets: Secrets,
 }
 
 impl Transport {
@@ -57,7 +62,10 @@ impl Transport {
             .tls(tls)
             .timeout(Some(ANSWER_TIMEOUT))
             .pool_config(PoolConfig::new().max_size(idle).idle_timeout(IDLE_TIMEOUT));
+        let mut secrets = Secrets::default();
         if let Some((user, password)) = options.credentials {
+            // As it is sent by the mechanisms LOGIN and PLAIN (RFC 4616).
+            secrets = Secrets::new([password.clone(), STANDARD.encode(format!("\0{user}\0{password}"))]);
             smtp = smtp.credentials(Credentials::new(user, password));
         }
         Ok(Self {
@@ -65,6 +73,7 @@ impl Transport {
             // The pool bounds only those that rest.
             places: Semaphore::new(connections_max),
             from,
+            secrets,
         })
     }
 
@@ -90,7 +99,7 @@ impl Transport {
             }
         };
         let status = error.status().map(u16::from);
-        let reason = chain(&error);
+        let reason = self.secrets.hide(chain(&error));
         let outcome = match status {
             Some(code) if OF_THE_SERVER.contains(&code) || CLOSING.contains(&code) => Outcome::failed(reason),
             Some(500..) => Outcome::Refused(reason),

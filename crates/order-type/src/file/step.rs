@@ -155,7 +155,7 @@ impl Reader<'_, '_> {
             step.shows = Some(pointer.value.clone());
             self.pointers.push(pointer);
         }
-        step.batch = fields.whole("batch", 1, BATCH_MAX, self.report).unwrap_or(1);
+        step.batch = self.batch(fields, &step.action);
         if let Some((key, node)) = fields.take("undo")
             && let Some(mut inner) = Fields::of(node, &key.span, format!("`undo` of {}", fields.owner()), self.report)
         {
@@ -182,6 +182,38 @@ impl Reader<'_, '_> {
         inner.finish(&[], self.report);
         let archive = archive.and_then(|(_, node)| kebab_name("archive", "an archive", "failures", node, self.report));
         Some(Failed { archive, notify })
+    }
+
+    /// `batch = 10`: how many attempts go out in one call.
+    fn batch(&mut self, fields: &mut Fields<'_>, action: &Action) -> u32 {
+        let batch = fields.whole("batch", 1, BATCH_MAX, self.report).unwrap_or(1);
+        let Some((key, _)) = fields.take("batch").filter(|_| batch > 1) else {
+            return batch;
+        };
+        match action {
+            Action::Http(http) if matches!(http.method.as_str(), "GET" | "HEAD" | "DELETE") => {
+                let message = format!(
+                    "`batch` of a {} call, which has no body to list attempts in",
+                    http.method
+                );
+                let help = "use POST, PUT or PATCH, or take `batch` out".to_owned();
+                self.report.error("type/bad-batch", &key.span, message, Some(help));
+            }
+            // What has no effect outside is committed together with others, whatever is said here.
+            Action::Http(_) | Action::Noop | Action::Fail { .. } | Action::Wait(_) => {}
+            other => {
+                let message = format!(
+                    "`batch` has no effect on `{}`: it takes one order at a time",
+                    other.kind()
+                );
+                let help = match other {
+                    Action::Queue(_) => "a worker says itself how many it claims at once".to_owned(),
+                    _ => "only calls over `http` go out together".to_owned(),
+                };
+                self.report.warning("type/idle-batch", &key.span, message, Some(help));
+            }
+        }
+        batch
     }
 
     /// What a step and its undo have in common.

@@ -1,21 +1,23 @@
 //! Takes secrets out of what is kept of an answer: a service may quote what it was sent.
 //!
-//! A secret is found as it is, and in the forms in which it travels: escaped in JSON, percent-encoded in a URL. In reasons
+//! A secret is found as it is, and in the forms in which it travels: escaped in JSON, percent-encoded in a URL, in base64. In reasons
 //! every secret is hidden. In results only those of [`RESULT_SECRET_BYTES_MIN`] and more are, and only within strings:
 //! later steps read them, and `1` as somebody's secret must not make another number of an amount.
 
 use std::borrow::Cow;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 /// What stands in the place of a secret.
 const HIDDEN: &str = "***";
 /// The shortest secret that is taken out of results.
-pub(crate) const RESULT_SECRET_BYTES_MIN: usize = 8;
+pub const RESULT_SECRET_BYTES_MIN: usize = 8;
 
 /// The secrets of the program, or of one call.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Secrets {
+pub struct Secrets {
     /// Each in all its forms, the longest first, so that one that contains another is hidden whole.
     forms: Vec<Form>,
 }
@@ -28,7 +30,8 @@ struct Form {
 }
 
 impl Secrets {
-    pub(crate) fn new(secrets: impl IntoIterator<Item = String>) -> Self {
+    /// Secrets to be hidden. Empty ones are none.
+    pub fn new(secrets: impl IntoIterator<Item = String>) -> Self {
         let mut forms: Vec<Form> = Vec::new();
         for secret in secrets.into_iter().filter(|secret| !secret.is_empty()) {
             let in_results = secret.len() >= RESULT_SECRET_BYTES_MIN;
@@ -44,7 +47,7 @@ impl Secrets {
     }
 
     /// A text that may stand in a reason or a log.
-    pub(crate) fn hide(&self, text: String) -> String {
+    pub fn hide(&self, text: String) -> String {
         self.forms
             .iter()
             .fold(text, |text, form| match text.contains(&form.text) {
@@ -55,7 +58,7 @@ impl Secrets {
 
     /// JSON that may be kept as a result: its strings without secrets, all else digit for digit. What is no JSON is left
     /// as it is, since nothing is kept of it.
-    pub(crate) fn hide_in_json<'a>(&self, json: &'a str) -> Cow<'a, str> {
+    pub fn hide_in_json<'a>(&self, json: &'a str) -> Cow<'a, str> {
         let mut kept = String::new();
         // Up to here it stands in `kept` already.
         let mut copied = 0;
@@ -96,14 +99,15 @@ impl Secrets {
     }
 }
 
-/// A secret as it is and as it is written into JSON, a URL and a form.
-fn travelling(secret: String) -> [String; 4] {
+/// A secret as it is and as it is written into JSON, a URL, a form and a login.
+fn travelling(secret: String) -> [String; 5] {
     let quoted = serde_json::Value::from(secret.as_str()).to_string();
+    let in_login = STANDARD.encode(&secret);
     let escaped = quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
     let escaped = escaped.unwrap_or(&quoted).to_owned();
     let in_url = utf8_percent_encode(&secret, NON_ALPHANUMERIC).to_string();
-    let in_form = form_urlencoded::byte_serialize(secret.as_bytes()).collect();
-    [secret, escaped, in_url, in_form]
+    let in_form = url::form_urlencoded::byte_serialize(secret.as_bytes()).collect();
+    [secret, escaped, in_url, in_form, in_login]
 }
 
 /// The length of the string literal that a text begins with, its quotes included.
@@ -136,9 +140,13 @@ mod tests {
             r#"{"was":"pass\"word/+ 1"}"#,
             "?was=pass%22word%2F%2B%201",
             "was=pass%22word%2F%2B+1",
+            "Basic cGFzcyJ3b3JkLysgMQ==",
         ] {
             let hidden = secrets.hide(quoted.to_owned());
-            assert!(hidden.contains("***") && !hidden.contains("word"), "{hidden}");
+            assert!(
+                hidden.contains("***") && !hidden.contains("word") && !hidden.contains("cGFz"),
+                "{hidden}"
+            );
         }
         assert_eq!(secrets.hide("nothing of it".to_owned()), "nothing of it");
     }
