@@ -103,6 +103,16 @@ impl PostgresStore {
         let mut status = migrate::status(&server).await?;
         if status.found < migrate::FORMAT && options.migrate {
             status = migrate::up(&server).await?;
+        } else if status.has_older_functions() && options.migrate {
+            match migrate::up(&server).await {
+                Ok(replaced) => status = replaced,
+                // They do the same as ours.
+                Err(error) => tracing::warn!(
+                    %error,
+                    "the database's functions are of an older build and stay: let a role that may migrate run \
+                     `comanda migrate up`"
+                ),
+            }
         }
         migrate::check(status)?;
         migrate::check_not_moving(&server).await?;

@@ -3,10 +3,15 @@
 //! Formats expand first and contract later: a migration adds what the new version needs and leaves what the version
 //! before uses, so that both run side by side while nodes are replaced. `usable_by` in `meta` is the oldest program
 //! format that may still use the database.
+//!
+//! Functions can become better within a format: then their revision rises, and whoever may replaces them. `functions` in `meta` is
+//! the revision that the database has. An older node never puts its own back, for all functions of one format do the same
+//! to the same tables: one that is called by a new name, or with other parameters, comes with a format.
 
 use comanda_store::StoreError;
 use deadpool_postgres::Object;
 use tokio_postgres::Transaction;
+use tokio_postgres::types::Type;
 
 use crate::failure::{Failure, store_error};
 use crate::server::Server;
@@ -30,6 +35,8 @@ const FUNCTIONS: &[&str] = &[
     include_str!("functions/retain.sql"),
     include_str!("functions/read.sql"),
 ];
+/// The revision of these functions. It rises with every change of them, and never falls.
+const REVISION: u32 = 1;
 /// The oldest program that can still use the newest format, where the functions that it calls were made once.
 const OLDEST: u32 = 3;
 
@@ -50,6 +57,7 @@ pub(crate) fn check(status: MigrationStatus) -> Result<(), StoreError> {
         found,
         newest: known,
         usable_by,
+        ..
     } = status;
     if found < known {
         let cause = std::io::Error::other(format!(
@@ -85,6 +93,17 @@ pub struct MigrationStatus {
     pub newest: u32,
     /// The oldest program format that may use it.
     pub usable_by: u32,
+    /// The revision of the functions in it; 0 for those that were made before there were revisions.
+    pub functions: u32,
+    /// The revision of the functions of this program.
+    pub functions_newest: u32,
+}
+
+impl MigrationStatus {
+    /// Whether this program would replace the functions: they are an older revision of its own format's.
+    pub const fn has_older_functions(&self) -> bool {
+        self.found == self.newest && self.functions < self.functions_newest
+    }
 }
 
 /// Refuses a server whose settings would break what is promised.
@@ -112,6 +131,8 @@ pub(crate) async fn status(server: &Server) -> Result<MigrationStatus, StoreErro
         found: 0,
         newest: FORMAT,
         usable_by: 0,
+        functions: 0,
+        functions_newest: REVISION,
     };
     let rows = server
         .ask(WHAT, "SELECT to_regclass('comanda.meta') IS NOT NULL", &[])
@@ -120,11 +141,12 @@ pub(crate) async fn status(server: &Server) -> Result<MigrationStatus, StoreErro
     if !rows.first().is_some_and(|row| row.get(0)) {
         return Ok(status);
     }
-    let statement = "SELECT name, value FROM comanda.meta WHERE name IN ('format', 'usable_by')";
+    let statement = "SELECT name, value FROM comanda.meta WHERE name IN ('format', 'usable_by', 'functions')";
     for row in server.ask(WHAT, statement, &[]).await.map_err(Failure::into_error)? {
         let value = u32::try_from(row.get::<_, i64>(1)).unwrap_or(u32::MAX);
         match row.get::<_, &str>(0) {
             "format" => status.found = value,
+            "functions" => status.functions = value,
             _ => status.usable_by = value,
         }
     }
@@ -162,38 +184,47 @@ pub(crate) async fn up(server: &Server) -> Result<MigrationStatus, StoreError> {
 async fn migrate(connection: &mut Object) -> Result<(), tokio_postgres::Error> {
     let transaction = connection.transaction().await?;
     transaction.batch_execute(LOCK).await?;
-    let found = format(&transaction).await?;
+    let found = fact(&transaction, "format").await?;
+    let functions = fact(&transaction, "functions").await?;
     if found < FORMAT {
         for tables in &TABLES[found as usize..] {
             transaction.batch_execute(tables).await?;
         }
+        set(&transaction, "format", FORMAT).await?;
+        set(&transaction, "usable_by", usable_by(found)).await?;
+    }
+    if found < FORMAT || (found == FORMAT && functions < REVISION) {
+        // All nodes call the new ones from the commit on; calls that are under way end as they began.
         for functions in FUNCTIONS {
             transaction.batch_execute(functions).await?;
         }
-        transaction
-            .batch_execute(&format!(
-                "INSERT INTO comanda.meta VALUES ('format', {FORMAT}), ('usable_by', {}) \
-                 ON CONFLICT (name) DO UPDATE SET value = EXCLUDED.value",
-                usable_by(found)
-            ))
-            .await?;
+        set(&transaction, "functions", REVISION).await?;
     }
     transaction.commit().await
 }
 
-async fn format(transaction: &Transaction<'_>) -> Result<u32, tokio_postgres::Error> {
+/// A fact in `meta`; 0 where it is not there.
+async fn fact(transaction: &Transaction<'_>, name: &str) -> Result<u32, tokio_postgres::Error> {
     let there = transaction
         .query_typed("SELECT to_regclass('comanda.meta') IS NOT NULL", &[])
         .await?;
     if !there.first().is_some_and(|row| row.get(0)) {
         return Ok(0);
     }
-    let rows = transaction
-        .query_typed("SELECT value FROM comanda.meta WHERE name = 'format'", &[])
-        .await?;
+    let statement = "SELECT value FROM comanda.meta WHERE name = $1";
+    let rows = transaction.query_typed(statement, &[(&name, Type::TEXT)]).await?;
     Ok(rows
         .first()
         .map_or(0, |row| u32::try_from(row.get::<_, i64>(0)).unwrap_or(u32::MAX)))
+}
+
+async fn set(transaction: &Transaction<'_>, name: &str, value: u32) -> Result<(), tokio_postgres::Error> {
+    let statement = "INSERT INTO comanda.meta VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = EXCLUDED.value";
+    let value = i64::from(value);
+    transaction
+        .query_typed(statement, &[(&name, Type::TEXT), (&value, Type::INT8)])
+        .await?;
+    Ok(())
 }
 
 #[cfg(test)]
@@ -205,7 +236,28 @@ mod tests {
             found,
             newest,
             usable_by,
+            functions: 0,
+            functions_newest: 0,
         }
+    }
+
+    /// FNV-1a, which is the same everywhere.
+    fn fingerprint(texts: &[&str]) -> u64 {
+        texts
+            .iter()
+            .flat_map(|text| text.bytes())
+            .fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+                (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+            })
+    }
+
+    #[test]
+    fn the_functions_have_a_revision_of_their_own() {
+        assert_eq!(
+            (REVISION, format!("{:016x}", fingerprint(FUNCTIONS))),
+            (1, "ab49d5dc975fcdbe".to_owned()),
+            "the functions have changed: raise REVISION, or databases keep the older ones; and write both down here"
+        );
     }
 
     #[test]

@@ -451,6 +451,66 @@ async fn a_database_of_the_format_before_is_widened_and_its_nodes_go_on() {
     );
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn functions_of_an_older_build_are_replaced_under_the_nodes_at_work_and_never_put_back() {
+    const OTHER: &str = "CREATE OR REPLACE FUNCTION comanda.item_lane(p_queue text, p_lane text) RETURNS integer LANGUAGE sql IMMUTABLE AS 'SELECT 1 /* older build */'";
+    const IS_OTHER: &str = "DO 'BEGIN ASSERT (SELECT prosrc LIKE ''%older build%'' FROM pg_proc WHERE oid = ''comanda.item_lane''::regproc); END'";
+    const IS_OURS: &str = "DO 'BEGIN ASSERT NOT (SELECT prosrc LIKE ''%older build%'' FROM pg_proc WHERE oid = ''comanda.item_lane''::regproc); END'";
+    let cluster = shared().await;
+    let database = cluster.database().await;
+    let address = cluster.address(&database);
+    let options = Options::new(&address).unwrap();
+    let at_work = open(&address).await;
+    let shop = Shop::new(&at_work, plain());
+    let known = PostgresStore::migration_status(&options).await.unwrap();
+    assert!(
+        !known.has_older_functions(),
+        "one that was made new has its own: {known:?}"
+    );
+
+    cluster.execute(&database, OTHER).await;
+    cluster
+        .execute(
+            &database,
+            "UPDATE comanda.meta SET value = value - 1 WHERE name = 'functions'",
+        )
+        .await;
+    assert!(
+        PostgresStore::migration_status(&options)
+            .await
+            .unwrap()
+            .has_older_functions()
+    );
+    cluster
+        .execute(
+            &database,
+            "CREATE ROLE comanda_reads LOGIN; GRANT USAGE ON SCHEMA comanda TO comanda_reads; \
+             GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA comanda TO comanda_reads",
+        )
+        .await;
+    let only_serves = format!("postgres://comanda_reads@127.0.0.1:{}/{database}", cluster.port);
+    open(&only_serves).await.close().await.unwrap();
+    cluster.execute(&database, IS_OTHER).await;
+    let newer = open(&address).await;
+    cluster.execute(&database, IS_OURS).await;
+    assert_eq!(PostgresStore::migration_status(&options).await.unwrap(), known);
+    let id = shop.accept("{}").await;
+    assert_eq!(Shop::new(&newer, plain()).order(id).await.head.version, 1);
+
+    cluster.execute(&database, OTHER).await;
+    cluster
+        .execute(
+            &database,
+            "UPDATE comanda.meta SET value = value + 1 WHERE name = 'functions'",
+        )
+        .await;
+    open(&address).await.close().await.unwrap();
+    PostgresStore::migrate(&options).await.unwrap();
+    cluster.execute(&database, IS_OTHER).await;
+    newer.close().await.unwrap();
+    at_work.close().await.unwrap();
+}
+
 /// The grants are those of `docs/postgresql.md`, read from there.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_role_that_only_serves_is_enough() {

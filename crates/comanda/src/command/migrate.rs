@@ -53,13 +53,20 @@ fn run_format(
         })
     })?;
     if output.is_json() {
-        return Ok(
-            output.json(&json!({"format": status.found, "newest": status.newest, "usableBy": status.usable_by}))?
-        );
+        return Ok(output.json(&json!({
+            "format": status.found,
+            "newest": status.newest,
+            "usableBy": status.usable_by,
+            "functions": status.functions,
+            "newestFunctions": status.functions_newest,
+        }))?);
     }
     let text = match status.found {
         0 => format!("empty; this program would make format {}", status.newest),
         found if found < status.newest => format!("format {found}; this program knows format {}", status.newest),
+        found if status.has_older_functions() => {
+            format!("format {found}; its functions are of an older build: `comanda migrate up` replaces them")
+        }
         found => format!("format {found}, up to date"),
     };
     Ok(output.line(&text)?)
