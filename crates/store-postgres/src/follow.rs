@@ -61,7 +61,7 @@ impl Follower {
         let mut beat_at = Instant::now() + BEAT;
         while self.stop.run_until_cancelled(tokio::time::sleep(wait)).await.is_some() {
             let before = *self.position.borrow();
-            wait = match self.ask().await {
+            wait = match self.ask(before).await {
                 Some(newest) if newest > before => ASK_OFTEN,
                 Some(_) => (wait * 2).min(ASK_SELDOM),
                 None => ASK_SELDOM,
@@ -81,13 +81,19 @@ impl Follower {
         }
     }
 
-    async fn ask(&self) -> Option<u64> {
+    /// Asks for the feed's end; `before` is what was known of it.
+    async fn ask(&self, before: u64) -> Option<u64> {
         match self.server.ask("read the feed's end", END, &[]).await {
             Ok(rows) => {
                 let row = rows.first()?;
                 self.clock.learn(row.get(1));
                 let newest = u64::try_from(row.get::<_, i64>(0)).unwrap_or(0);
-                announce(&self.position, newest);
+                if newest < before {
+                    // What was known is no more: another server took over that did not have it, or retention removed it.
+                    self.position.send_replace(newest);
+                } else {
+                    announce(&self.position, newest);
+                }
                 Some(newest)
             }
             Err(failure) => {

@@ -12,9 +12,10 @@ use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 use crate::PostgresStore;
+use crate::claiming::{self, What};
 use crate::column::{bounded, micros, signed};
 use crate::server::Parameter;
-use crate::store::CLAIMS_MAX;
+use crate::store::{CLAIMS_MAX, is_full};
 use crate::text::{from_column, to_column};
 
 fn count(row: &Row, index: usize) -> u64 {
@@ -32,22 +33,30 @@ impl PostgresStore {
         let (queue, worker) = (to_column(&asked.queue), to_column(&asked.worker));
         let max = i32::try_from(asked.max.min(CLAIMS_MAX)).unwrap_or(i32::MAX);
         let lease = micros(asked.lease);
-        let parameters: [Parameter<'_>; 4] = [
+        let what = What::Items(asked.queue.clone());
+        let from = self.claiming.from(&what);
+        let from_text = claiming::from_column(from);
+        let parameters: [Parameter<'_>; 5] = [
             (&queue, Type::TEXT),
             (&worker, Type::TEXT),
             (&max, Type::INT4),
             (&lease, Type::INT8),
+            (&from_text, Type::TEXT),
         ];
-        let statement = "SELECT * FROM comanda.claim_items($1, $2, $3, $4)";
+        let statement = "SELECT * FROM comanda.claim_items($1, $2, $3, $4, $5::text::timestamptz)";
         let rows = self.ask_again(WHAT, statement, &parameters).await?;
         let mut claims = ItemClaims::default();
         let mut held = Vec::new();
         for row in &rows {
             self.clock.learn(row.get("clock"));
-            match row.get::<_, Option<Uuid>>("id") {
-                None => claims.next_due_at = row.get("next_at"),
-                Some(id) => held.push((id, row)),
+            if let Some(id) = row.get::<_, Option<Uuid>>("id") {
+                held.push((id, row));
+                continue;
             }
+            claims.next_due_at = row.get("next_at");
+            let last = held.last().filter(|_| is_full(held.len(), max));
+            let looked = self.looked(row, from, last.and_then(|(_, row)| row.get("next_at")));
+            self.claiming.learn(what.clone(), looked);
         }
         if held.is_empty() {
             return Ok(claims);

@@ -18,7 +18,7 @@ use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 use crate::PostgresStore;
-use crate::claiming::Looked;
+use crate::claiming::{self, Looked, What};
 use crate::column::{bounded, micros, signed, small};
 use crate::failure::{Failure, corrupt};
 use crate::follow;
@@ -37,6 +37,11 @@ fn closed(what: &'static str) -> StoreError {
     StoreError::failed(what, std::io::Error::other("the store is closed"))
 }
 
+/// Whether a claim got as many as it asked for, so that there may be more.
+pub(crate) fn is_full(count: usize, max: i32) -> bool {
+    i32::try_from(count).is_ok_and(|count| count >= max)
+}
+
 /// The token of a row that claims an order.
 fn claimed(row: &Row, order: Uuid) -> Token {
     let count = |name| u32::try_from(row.get::<_, i32>(name)).unwrap_or(0);
@@ -49,6 +54,16 @@ fn claimed(row: &Row, order: Uuid) -> Token {
 }
 
 impl PostgresStore {
+    /// What the last row of a claim tells of where it looked.
+    pub(crate) fn looked(&self, row: &Row, from: Option<Timestamp>, cut_at: Option<Timestamp>) -> Looked {
+        Looked {
+            whole: from.is_none(),
+            passed: u64::try_from(row.get::<_, i64>("passed")).unwrap_or(0),
+            at: row.get("clock"),
+            cut_at,
+        }
+    }
+
     pub(crate) async fn ask(
         &self,
         what: &'static str,
@@ -99,9 +114,8 @@ impl Store for PostgresStore {
         const WHAT: &str = "claim due orders";
         let max = i32::try_from(max.min(CLAIMS_MAX)).unwrap_or(i32::MAX);
         let lease = micros(lease);
-        let from = self.claiming.from();
-        // The whole index is the one from before all time on, which a timestamp of ours cannot say.
-        let from_text = from.map_or("-infinity".to_owned(), |from| from.to_string());
+        let from = self.claiming.from(&What::Due);
+        let from_text = claiming::from_column(from);
         let rows = self
             .ask_again(
                 WHAT,
@@ -126,13 +140,8 @@ impl Store for PostgresStore {
                 continue;
             }
             claims.next_due_at = row.get("next_at");
-            let is_cut = i32::try_from(held.len()).is_ok_and(|count| count >= max);
-            self.claiming.learn(Looked {
-                whole: from.is_none(),
-                passed: u64::try_from(row.get::<_, i64>("passed")).unwrap_or(0),
-                at: clock,
-                cut_at: last_due_at.filter(|_| is_cut),
-            });
+            let looked = self.looked(&row, from, last_due_at.filter(|_| is_full(held.len(), max)));
+            self.claiming.learn(What::Due, looked);
         }
         if held.is_empty() {
             return Ok(claims);
@@ -158,15 +167,19 @@ impl Store for PostgresStore {
         let (queue, worker) = (to_column(&asked.queue), to_column(&asked.worker));
         let max = i32::try_from(asked.max.min(CLAIMS_MAX)).unwrap_or(i32::MAX);
         let lease = micros(asked.lease);
+        let what = What::Work(asked.queue.clone());
+        let from = self.claiming.from(&what);
+        let from_text = claiming::from_column(from);
         let rows = self
             .ask_again(
                 WHAT,
-                "SELECT * FROM comanda.claim_work($1, $2, $3, $4)",
+                "SELECT * FROM comanda.claim_work($1, $2, $3, $4, $5::text::timestamptz)",
                 &[
                     (&queue, Type::TEXT),
                     (&worker, Type::TEXT),
                     (&max, Type::INT4),
                     (&lease, Type::INT8),
+                    (&from_text, Type::TEXT),
                 ],
             )
             .await?;
@@ -174,10 +187,14 @@ impl Store for PostgresStore {
         let mut held = Vec::new();
         for row in &rows {
             self.clock.learn(row.get("clock"));
-            match row.get::<_, Option<Uuid>>("id") {
-                None => claims.next_due_at = row.get("next_at"),
-                Some(id) => held.push((id, row)),
+            if let Some(id) = row.get::<_, Option<Uuid>>("id") {
+                held.push((id, row));
+                continue;
             }
+            claims.next_due_at = row.get("next_at");
+            let last = held.last().filter(|_| is_full(held.len(), max));
+            let looked = self.looked(row, from, last.and_then(|(_, row)| row.get("next_at")));
+            self.claiming.learn(what.clone(), looked);
         }
         let ids: Vec<Uuid> = held.iter().map(|(id, _)| *id).collect();
         if ids.is_empty() {

@@ -425,10 +425,11 @@ async fn a_database_of_the_format_before_is_widened_and_its_nodes_go_on() {
         include_str!("../src/formats/1.sql"),
         include_str!("../src/formats/2.sql"),
         include_str!("../src/formats/3.sql"),
+        include_str!("../src/formats/4.sql"),
     ] {
         cluster.execute(&database, tables).await;
     }
-    let known = "INSERT INTO comanda.meta VALUES ('format', 3), ('usable_by', 2)";
+    let known = "INSERT INTO comanda.meta VALUES ('format', 4), ('usable_by', 4)";
     cluster.execute(&database, known).await;
     let options = Options::new(&cluster.address(&database)).unwrap();
     let mut strict = options.clone();
@@ -441,7 +442,7 @@ async fn a_database_of_the_format_before_is_widened_and_its_nodes_go_on() {
     let store = open(&cluster.address(&database)).await;
     Shop::new(&store, plain()).accept("{}").await;
     let status = PostgresStore::migration_status(&options).await.unwrap();
-    assert_eq!((status.found, status.usable_by), (status.newest, 3));
+    assert_eq!((status.found, status.usable_by), (status.newest, 4));
     store.close().await.unwrap();
     let made = Options::new(&cluster.address(&cluster.database().await)).unwrap();
     let status = PostgresStore::migration_status(&made).await.unwrap();

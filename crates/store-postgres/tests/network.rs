@@ -15,7 +15,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use comanda_store::conformance::sample::{Shop, done, plain};
+use comanda_store::conformance::sample::{Shop, done, key, plain};
 use comanda_store::conformance::{claims, commits, feed, hold, items, lanes, ledger, subscriptions};
 use comanda_store::{CommitError, FeedStart, Store, StoreError};
 use comanda_store_postgres::{Options, PostgresStore};
@@ -191,6 +191,77 @@ async fn with_a_synchronous_standby_a_failover_loses_nothing_and_the_feed_begins
     assert_eq!(store.feed(FeedStart::Oldest, 10).await.unwrap().events.len(), 1);
     shop.accept("{}").await;
     store.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_an_asynchronous_standby_a_failover_loses_what_it_had_not_yet_and_says_so() {
+    let (first, second) = tokio::task::spawn_blocking(|| {
+        let first = Cluster::start(&[]);
+        let second = first.standby();
+        (first, second)
+    })
+    .await
+    .unwrap();
+    let proxy = Proxy::start(first.port).await;
+    let mut options = Options::new(&proxy.address("postgres")).unwrap();
+    options.answer_time_max = Duration::from_secs(3);
+    let store = open(options).await;
+    let shop = Shop::new(&store, plain());
+    let kept = shop.accept("{}").await;
+    let claim = shop.claim_one().await;
+    let sent = first
+        .ask("postgres", "SELECT pg_current_wal_insert_lsn()")
+        .await
+        .unwrap();
+    let has_it = format!("SELECT pg_last_wal_replay_lsn() >= '{sent}'");
+    second.until("postgres", &has_it, "t").await;
+    // From here on it is behind, and nobody waits for it.
+    second.cut_off().await;
+    shop.work(&claim, done(None)).await.expect("acknowledged");
+    let mut keyed = shop.accepting("{}");
+    keyed.keys.push(key("once", "k"));
+    shop.put(keyed.clone()).await.expect("acknowledged");
+    let lost = keyed.order.id();
+    let cursor = store.feed(FeedStart::Oldest, 10).await.unwrap().next;
+    let mut position = store.position();
+    let before = *position.borrow_and_update();
+    let second = tokio::task::spawn_blocking(move || {
+        first.stop("immediate");
+        second.promote();
+        second
+    })
+    .await
+    .unwrap();
+    proxy.lead_to(second.port);
+    while store.health().await.is_err() {}
+
+    assert_eq!(shop.order(kept).await.head.version, 1, "its work is lost");
+    assert!(store.order(lost).await.unwrap().is_none(), "and so is this order");
+    let feed = store.feed(FeedStart::After(cursor), 10).await;
+    assert!(
+        matches!(feed, Err(StoreError::CursorReset)),
+        "whoever followed is told: {feed:?}"
+    );
+    // Who waits for what is new is not told of a place that is no more.
+    position.changed().await.unwrap();
+    assert!(*position.borrow() < before);
+    let change = shop.working(&keyed.order, None, done(None));
+    let told = shop.put(change).await;
+    assert!(
+        matches!(told, Err(CommitError::VersionMoved { actual: 0 })),
+        "nothing can be built on it: {told:?}"
+    );
+    // Sent again under the same key, it is made again; the work that was done before is done again under the same claim.
+    let mut again = shop.accepting("{}");
+    again.keys = keyed.keys;
+    shop.put(again).await.expect("the key went with its order");
+    shop.work(&claim, done(None))
+        .await
+        .expect("the claim was there already");
+    store.close().await.unwrap();
+    let options = Options::new(&second.address("postgres")).unwrap();
+    let report = PostgresStore::verify(&options).await.unwrap();
+    assert!(report.is_clean(), "{report:#?}");
 }
 
 /// A certificate for `localhost` by an authority of this name, and that authority's own certificate.

@@ -32,10 +32,10 @@ BEGIN
     IF h.queue IS NOT NULL THEN
         INSERT INTO comanda.tally_changes (kind, a, b, c, n) VALUES ('q', h.queue, '', '', 1);
     END IF;
-    INSERT INTO comanda.due (id, seq, due_at, queue, queued_at, visit, attempt)
-        VALUES (v_next, h.seq, h.due_at, h.queue, h.queued_at, h.visit, h.attempt)
+    INSERT INTO comanda.due (id, seq, due_at, queue, queued_at, visit, attempt, late_at)
+        VALUES (v_next, h.seq, h.due_at, h.queue, h.queued_at, h.visit, h.attempt, p_now)
         ON CONFLICT (id) DO UPDATE SET due_at = EXCLUDED.due_at, queue = EXCLUDED.queue,
-            queued_at = EXCLUDED.queued_at, visit = EXCLUDED.visit, attempt = EXCLUDED.attempt;
+            queued_at = EXCLUDED.queued_at, visit = EXCLUDED.visit, attempt = EXCLUDED.attempt, late_at = EXCLUDED.late_at;
     RETURN CASE WHEN coalesce(h.due_at, h.queued_at) <= p_now THEN v_next END;
 END $$;
 
@@ -173,7 +173,8 @@ BEGIN
                 AS lease_until,
             CASE WHEN n.taken THEN p_node WHEN t.claim = 0 THEN d.node END AS node,
             CASE WHEN t.claim = 0 THEN d.worker END AS worker, CASE WHEN t.claim = 0 THEN d.worker_queue END AS worker_queue,
-            CASE WHEN t.claim = 0 THEN d.since END AS since
+            CASE WHEN t.claim = 0 THEN d.since END AS since,
+            CASE WHEN least(t.due_at, t.queued_at) < v_now - interval '1 second' THEN v_now END AS late_at
         FROM unnest(
             p_id, p_commit, p_expected, p_expect_queued, p_token_visit, p_token_attempt, p_token_secret, p_refuse,
             p_status, p_phase, p_type_hash, p_version, p_events_before, p_attempts_before, p_events, p_attempts,
@@ -221,14 +222,14 @@ BEGIN
         UPDATE comanda.due o SET due_at = c.due_at, queue = c.queue, queued_at = CASE WHEN c.queue IS NOT NULL THEN c.queued_at END,
                 visit = c.visit, attempt = c.attempt, secret = c.secret, held_visit = c.held_visit,
                 held_attempt = c.held_attempt, lease_until = c.lease_until, node = c.node, worker = c.worker,
-                worker_queue = c.worker_queue, since = c.since
+                worker_queue = c.worker_queue, since = c.since, late_at = c.late_at
             FROM plain c WHERE c.held AND o.id = c.id
                 AND (c.due_at IS NOT NULL OR c.queue IS NOT NULL OR c.secret IS NOT NULL)
     ), due_now AS (
         INSERT INTO comanda.due (id, seq, due_at, queue, queued_at, visit, attempt, held_visit, held_attempt, secret,
-                lease_until, node)
+                lease_until, node, late_at)
             SELECT id, seq, due_at, queue, CASE WHEN queue IS NOT NULL THEN queued_at END, visit, attempt, held_visit,
-                held_attempt, secret, lease_until, node
+                held_attempt, secret, lease_until, node, late_at
             FROM plain WHERE NOT held AND (due_at IS NOT NULL OR queue IS NOT NULL OR secret IS NOT NULL)
     ), counted AS (
         INSERT INTO comanda.tally_changes (kind, a, b, c, n)
@@ -454,13 +455,15 @@ BEGIN
                 queued_at = CASE WHEN v_queue IS NOT NULL THEN c.queued_at END,
                 visit = c.visit, attempt = c.attempt, secret = d.secret, held_visit = d.held_visit,
                 held_attempt = d.held_attempt, lease_until = d.lease_until, node = d.node,
-                worker = d.worker, worker_queue = d.worker_queue, since = d.since
+                worker = d.worker, worker_queue = d.worker_queue, since = d.since,
+                late_at = CASE WHEN least(v_due, c.queued_at) < v_now - interval '1 second' THEN v_now END
                 WHERE id = c.id;
         ELSE
             INSERT INTO comanda.due (id, seq, due_at, queue, queued_at, visit, attempt, held_visit, held_attempt, secret,
-                    lease_until, node)
+                    lease_until, node, late_at)
                 VALUES (c.id, v_seq, v_due, v_queue, CASE WHEN v_queue IS NOT NULL THEN c.queued_at END,
-                    c.visit, c.attempt, d.held_visit, d.held_attempt, d.secret, d.lease_until, d.node);
+                    c.visit, c.attempt, d.held_visit, d.held_attempt, d.secret, d.lease_until, d.node,
+                    CASE WHEN least(v_due, c.queued_at) < v_now - interval '1 second' THEN v_now END);
         END IF;
 
         -- What is counted.

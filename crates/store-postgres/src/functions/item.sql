@@ -24,7 +24,10 @@ BEGIN
     IF v_head IS NOT NULL AND v_head IS DISTINCT FROM v_first THEN
         UPDATE comanda.items SET head = false WHERE position = v_head;
     END IF;
-    UPDATE comanda.items SET head = v_died IS NULL WHERE position = v_first AND head <> (v_died IS NULL);
+    -- Whoever was put in long before stands in the index where it came to the head: claims need not look back for it.
+    UPDATE comanda.items SET head = v_died IS NULL,
+            due_at = CASE WHEN v_died IS NULL THEN greatest(due_at, clock_timestamp()) ELSE due_at END
+        WHERE position = v_first AND head <> (v_died IS NULL);
 END $$;
 
 -- Makes an item a dead letter of its queue; the caller has locked its lane.
@@ -40,19 +43,27 @@ BEGIN
 END $$;
 
 -- Claims up to `p_max` items that are due at the head of their lanes. One that was lost at its last attempt becomes a dead
--- letter instead. The last row names no item: when the next is due, and the clock.
-CREATE OR REPLACE FUNCTION comanda.claim_items(p_queue text, p_worker text, p_max integer, p_lease bigint)
+-- letter instead. `next_at` of an item is since when it was due. The last row names no item: when the next is due, and the
+-- clock; `p_from` and `passed` are as with `claim`.
+CREATE OR REPLACE FUNCTION comanda.claim_items(p_queue text, p_worker text, p_max integer, p_lease bigint, p_from timestamptz)
 RETURNS TABLE ("position" bigint, id uuid, status text, version bigint, attempt integer, secret uuid,
-    lease_until timestamptz, next_at timestamptz, clock timestamptz)
-LANGUAGE plpgsql AS $$
+    lease_until timestamptz, next_at timestamptz, clock timestamptz, passed bigint)
+LANGUAGE plpgsql
+-- The index gives them in their order, however small the table was when this was planned.
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+AS $$
 #variable_conflict use_column
 DECLARE
     v_now timestamptz := clock_timestamp(); v_until timestamptz := v_now + p_lease * interval '1 microsecond';
-    v_left integer := p_max; v_count integer; i record;
+    v_ahead timestamptz := CASE WHEN p_from = '-infinity' THEN 'infinity' ELSE v_now + interval '2 seconds' END;
+    v_heads oid := 'comanda.items_heads'::regclass; v_leased oid := 'comanda.items_leased'::regclass;
+    v_passed bigint := pg_stat_get_xact_tuples_returned(v_heads) + pg_stat_get_xact_tuples_returned(v_leased); i record;
 BEGIN
-    -- Whose lane someone else is at stays for the next time.
+    -- Of those that are leased only, however many wait. Whose lane someone else is at stays for the next time.
     FOR i IN SELECT p.position, p.lane, p.worker FROM comanda.items p
-        WHERE p.queue = p_queue AND p.head AND p.due_at <= v_now AND p.attempt >= p.attempts_max AND p.worker IS NOT NULL
+        WHERE p.queue = p_queue AND p.secret IS NOT NULL AND p.due_at >= p_from AND p.due_at <= v_now AND p.head
+            AND p.attempt >= p.attempts_max AND p.worker IS NOT NULL
         ORDER BY p.due_at LIMIT 100
     LOOP
         CONTINUE WHEN NOT pg_try_advisory_xact_lock(x'636f6d71'::integer, comanda.item_lane(p_queue, i.lane));
@@ -66,7 +77,8 @@ BEGIN
     RETURN QUERY
         WITH picked AS MATERIALIZED (
             SELECT p.position, p.due_at FROM comanda.items p
-            WHERE p.queue = p_queue AND p.head AND p.due_at <= v_now AND p.attempt < p.attempts_max
+            WHERE p.queue = p_queue AND p.head AND p.due_at >= p_from AND p.due_at <= v_now
+                AND p.attempt < p.attempts_max
             ORDER BY p.due_at, p.position LIMIT p_max FOR UPDATE SKIP LOCKED
         ), taken AS (
             UPDATE comanda.items t SET attempt = t.attempt + 1, due_at = v_until, secret = gen_random_uuid(),
@@ -74,12 +86,22 @@ BEGIN
             FROM picked p WHERE t.position = p.position
             RETURNING t.position, t.id, t.status, t.version, t.attempt, t.secret, p.due_at
         )
-        SELECT t.position, t.id, t.status, t.version, t.attempt, t.secret, v_until, NULL::timestamptz, v_now
+        SELECT t.position, t.id, t.status, t.version, t.attempt, t.secret, v_until, t.due_at, v_now, 0::bigint
         FROM taken t ORDER BY t.due_at, t.position;
-    RETURN QUERY
-        SELECT NULL::bigint, NULL::uuid, NULL::text, 0::bigint, 0, NULL::uuid, NULL::timestamptz,
-            (SELECT p.due_at FROM comanda.items p WHERE p.queue = p_queue AND p.head ORDER BY p.due_at LIMIT 1), v_now;
+    SELECT p.due_at INTO next_at FROM comanda.items p
+        WHERE p.queue = p_queue AND p.head AND p.due_at >= p_from AND p.due_at <= v_ahead ORDER BY p.due_at LIMIT 1;
+    RETURN QUERY SELECT NULL::bigint, NULL::uuid, NULL::text, 0::bigint, 0, NULL::uuid, NULL::timestamptz, next_at, v_now,
+        pg_stat_get_xact_tuples_returned(v_heads) + pg_stat_get_xact_tuples_returned(v_leased) - v_passed;
 END $$;
+
+-- As nodes of format 4 call it.
+CREATE OR REPLACE FUNCTION comanda.claim_items(p_queue text, p_worker text, p_max integer, p_lease bigint)
+RETURNS TABLE ("position" bigint, id uuid, status text, version bigint, attempt integer, secret uuid,
+    lease_until timestamptz, next_at timestamptz, clock timestamptz)
+LANGUAGE sql AS $$
+    SELECT c.position, c.id, c.status, c.version, c.attempt, c.secret, c.lease_until, c.next_at, c.clock
+    FROM comanda.claim_items(p_queue, p_worker, p_max, p_lease, '-infinity') AS c
+$$;
 
 -- Ends the claim of an item: it is done (0), is to be handed out again (1), or is refused (2). Answers its queue, or
 -- nothing if the token does not hold it.

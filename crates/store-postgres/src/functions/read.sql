@@ -72,7 +72,12 @@ CREATE OR REPLACE FUNCTION comanda.feed_page(p_start smallint, p_after bigint, p
 RETURNS TABLE (epoch bigint, timeline text, retained bigint, newest bigint, "position" bigint, id uuid, number bigint,
     at timestamptz, kind smallint, from_status text, to_status text, by text, reason text, changed text,
     order_type text, customer text, group_key text, notice text)
-LANGUAGE plpgsql STABLE AS $$
+LANGUAGE plpgsql STABLE
+-- A page is small however many orders there are: each is found by an index, whatever the tables were like when this was planned.
+SET enable_seqscan = off
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+AS $$
 #variable_conflict use_column
 BEGIN
     RETURN QUERY

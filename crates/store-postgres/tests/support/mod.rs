@@ -286,6 +286,43 @@ impl Cluster {
         let _ = connection.await;
     }
 
+    /// What a query answers in its first row's first column, as text.
+    pub async fn ask(&self, database: &str, query: &str) -> Option<String> {
+        let (client, connection) = tokio_postgres::connect(&self.address(database), tokio_postgres::NoTls)
+            .await
+            .expect("the server takes connections");
+        let connection = tokio::spawn(connection);
+        let messages = client.simple_query(query).await.expect("the query is answered");
+        drop(client);
+        // Without a client the connection ends; how it ends tells nothing.
+        let _ = connection.await;
+        messages.iter().find_map(|message| match message {
+            tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+            _ => None,
+        })
+    }
+
+    /// Asks until it is answered so.
+    pub async fn until(&self, database: &str, query: &str, answer: &str) {
+        let begun = std::time::Instant::now();
+        loop {
+            let told = self.ask(database, query).await;
+            if told.as_deref() == Some(answer) {
+                return;
+            }
+            assert!(begun.elapsed().as_secs() < 60, "{query} is {told:?}, not {answer}");
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Has a standby hear nothing more of the server that it follows.
+    pub async fn cut_off(&self) {
+        self.execute("postgres", "ALTER SYSTEM SET primary_conninfo = ''").await;
+        self.execute("postgres", "SELECT pg_reload_conf()").await;
+        self.until("postgres", "SELECT count(*) FROM pg_stat_wal_receiver", "0")
+            .await;
+    }
+
     /// A new database without orders, in the newest format; its name. It is a copy of one that is made once.
     pub async fn database(&self) -> String {
         self.template
