@@ -13,6 +13,10 @@ mod support;
 use std::path::Path;
 use std::time::Instant;
 
+use comanda_model::Json;
+use comanda_store::Store;
+use comanda_store::seal::Sealer;
+use comanda_store_sqlite::{Options, SqliteStore};
 use serde_json::{Value, json};
 use support::receiver::{Arrived, Receiver};
 use support::{Home, PATIENCE, Server};
@@ -93,7 +97,7 @@ fn secrets_stand_sealed_and_their_key_can_be_replaced() {
     assert!(old_id(&data), "it is sealed with the key that was made");
 
     // A new key before the old one: what the old one has sealed is sealed anew.
-    let new = comanda_store::seal::Sealer::new_key().unwrap();
+    let new = Sealer::new_key().unwrap();
     std::fs::write(&key_file, format!("{new}\n{old}")).unwrap();
     let server = serve(home.path());
     assert!(delivered(&server, &receiver).verifies(secret));
@@ -109,7 +113,7 @@ fn secrets_stand_sealed_and_their_key_can_be_replaced() {
     server.stop();
 
     // Without its key a secret is of no use, and a new one mends it.
-    std::fs::write(&key_file, comanda_store::seal::Sealer::new_key().unwrap()).unwrap();
+    std::fs::write(&key_file, Sealer::new_key().unwrap()).unwrap();
     let server = serve(home.path());
     sell(&server);
     let begun = Instant::now();
@@ -136,11 +140,76 @@ fn secrets_stand_sealed_and_their_key_can_be_replaced() {
     assert_eq!(opens(&server), 404, "links from before are void");
 }
 
+#[test]
+fn what_an_earlier_version_left_in_plain_text_is_sealed_at_the_first_start() {
+    let home = tempfile::tempdir().unwrap();
+    std::fs::write(home.path().join("comanda.toml"), "[deliveries]\nallow_private = true\n").unwrap();
+    let receiver = Receiver::start();
+    let server = serve(home.path());
+    let (_, made) = server.post(
+        "/v1/subscriptions",
+        &json!({"url": receiver.url(), "filter": {"statuses": ["COMPLETED"]}}).to_string(),
+    );
+    let secret = made["secret"].as_str().unwrap().to_owned();
+    assert!(delivered(&server, &receiver).verifies(&secret));
+    let (_, page) = server.get("/v1/orders?limit=1");
+    let order = page["items"][0]["id"].as_str().unwrap().to_owned();
+    let (_, link) = server.post(&format!("/v1/orders/{order}/links"), "{}");
+    let link = link["url"]
+        .as_str()
+        .unwrap()
+        .strip_prefix(&server.url)
+        .unwrap()
+        .to_owned();
+    server.stop();
+
+    // As it was before there were keys: everything stands as it is, and nothing to seal with.
+    let data = home.path().join("comanda-data");
+    let key_file = data.join("secrets.key");
+    let key = Sealer::from_keys(&std::fs::read_to_string(&key_file).unwrap()).unwrap();
+    std::fs::remove_file(&key_file).unwrap();
+    let link_key = in_store(&data, async |store| {
+        let subscriptions = store.subscriptions().unwrap();
+        let all = subscriptions.all_subscriptions().await.unwrap();
+        let mut plain = all.into_iter().find(|one| !one.secrets.is_empty()).unwrap();
+        for one in &mut plain.secrets {
+            one.secret = key.open(&format!("subscription:{}", plain.id), &one.secret).unwrap();
+        }
+        subscriptions.put_subscription(&plain).await.unwrap();
+        let mut record = store.record("link-key", "current").await.unwrap().unwrap();
+        let link_key = key
+            .open("link-key", record.value.value().unwrap().as_str().unwrap())
+            .unwrap();
+        record.version += 1;
+        record.value = Json::from(&json!(link_key));
+        store.put_record(&record).await.unwrap();
+        link_key
+    });
+    let bare = secret.strip_prefix("whsec_").unwrap();
+    assert!(stands_in(&data, bare) && stands_in(&data, &link_key));
+
+    let server = serve(home.path());
+    assert!(delivered(&server, &receiver).verifies(&secret), "it is the same secret");
+    assert_eq!(server.get(&link).0, 200, "links from before are good");
+    server.stop();
+    assert!(key_file.exists(), "a key was made");
+    assert!(!stands_in(&data, bare), "the secret stands there no more");
+    assert!(!stands_in(&data, &link_key), "nor does the key of links");
+}
+
+/// Does something with a store that no server has open.
+fn in_store<T>(data: &Path, act: impl AsyncFnOnce(&SqliteStore) -> T) -> T {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let store = SqliteStore::open(Options::new(data)).unwrap();
+        let done = act(&store).await;
+        store.close().await.unwrap();
+        done
+    })
+}
+
 /// How what a key has sealed begins.
 fn sealed_with(key: &str) -> String {
-    let sealed = comanda_store::seal::Sealer::from_keys(key)
-        .unwrap()
-        .seal("x", "y")
-        .unwrap();
+    let sealed = Sealer::from_keys(key).unwrap().seal("x", "y").unwrap();
     sealed.rsplit_once(':').unwrap().0.to_owned()
 }

@@ -49,6 +49,19 @@ fn an_order_goes_in_and_is_seen_to_its_end() {
     assert_eq!(listed["items"][0]["id"], id.as_str());
     let events = server.run(&["events", "--output", "json"], "").ok().json();
     assert_eq!(events["items"][0]["subject"], id.as_str());
+    let of_kind = |name| {
+        let chosen = [
+            "events",
+            "--type",
+            name,
+            "--event",
+            "comanda.order.accepted",
+            "--output",
+            "json",
+        ];
+        server.run(&chosen, "").ok().json()["items"].as_array().unwrap().len()
+    };
+    assert_eq!((of_kind("sale"), of_kind("purchase")), (1, 0));
     // An order's stream ends with the order.
     let followed = server
         .run(&["events", &id, "--follow", "--output", "json"], "")

@@ -28,7 +28,7 @@ pub use attempt::AttemptView;
 pub use courier::Courier;
 pub use error::DeliverError;
 pub use event::{CloudEvent, EventData, NoticeData, NoticeEvent};
-pub use request::{Configured, Request, Rotated, SecretKind};
+pub use request::{Configured, Request, Rotated, SecretKind, is_event};
 pub use resend::{Resend, Resent};
 pub use schedule::SCHEDULE;
 pub use service::{Deliveries, Options};

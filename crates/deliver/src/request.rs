@@ -76,6 +76,13 @@ pub(crate) fn make_secret(kind: SecretKind) -> Result<(String, String), SecretEr
 }
 
 /// Whether what is asked for makes sense, wherever it leads.
+/// Whether there is an event of this name, as its CloudEvents `type` has it.
+pub fn is_event(name: &str) -> bool {
+    let of_orders = EventKind::ALL.iter().map(|kind| kind.wire_name());
+    let mut all = of_orders.chain(NoticeKind::ALL.iter().map(|kind| kind.wire_name()));
+    all.any(|known| known == name)
+}
+
 pub(crate) fn check(request: &Request, options: &Options) -> Result<Url, DeliverError> {
     let invalid = |text: String| Err(DeliverError::Invalid(text));
     let url = match Url::parse(&request.url) {
@@ -109,12 +116,7 @@ pub(crate) fn check(request: &Request, options: &Options) -> Result<Url, Deliver
             return invalid("a filter has at most 100 entries of at most 300 characters".to_owned());
         }
     }
-    let of_orders = EventKind::ALL.iter().map(|kind| kind.wire_name());
-    let names: Vec<&str> = of_orders
-        .chain(NoticeKind::ALL.iter().map(|kind| kind.wire_name()))
-        .collect();
-    let known = |name: &String| names.contains(&name.as_str());
-    if let Some(unknown) = filter.events.iter().find(|name| !known(name)) {
+    if let Some(unknown) = filter.events.iter().find(|name| !is_event(name)) {
         return invalid(format!("there is no event `{unknown}`"));
     }
     Ok(url)

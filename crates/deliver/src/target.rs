@@ -177,11 +177,13 @@ impl Shared {
     }
 
     async fn body(&self, to: &Subscription, order: OrderId, event: &CloudEvent) -> Result<String, CommandError> {
-        let mut body = json!(event);
-        if to.include_order {
-            let found = self.service.find(order).await?;
-            body["data"]["order"] = found.map_or(Value::Null, |found| json!(found.view(self.store.now())));
+        if !to.include_order {
+            // Texts and numbers always serialize.
+            return Ok(serde_json::to_string(event).unwrap_or_default());
         }
+        let mut body = json!(event);
+        let found = self.service.find(order).await?;
+        body["data"]["order"] = found.map_or(Value::Null, |found| json!(found.view(self.store.now())));
         Ok(body.to_string())
     }
 }

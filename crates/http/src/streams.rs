@@ -184,6 +184,13 @@ pub(crate) async fn of_all(
     let mut query = Query::parse(request.uri().query());
     let limit = query.take_limit()?;
     let filter = event_filter(&mut query);
+    // A name that is wrong would find nothing, for ever.
+    if let Some(unknown) = filter.events.iter().find(|name| !comanda_deliver::is_event(name)) {
+        return Err(Problem::new(
+            "invalid-request",
+            format!("there is no event `{unknown}`"),
+        ));
+    }
     let begin = match query.take("from").as_deref() {
         None | Some("oldest") => FeedStart::Oldest,
         Some("newest") => FeedStart::Newest,

@@ -99,6 +99,34 @@ pub struct Events {
     /// Without `--follow`: at most so many
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..))]
     pub limit: u64,
+    /// Of all orders: only of this type; can be repeated
+    #[arg(long = "type", value_name = "TYPE", conflicts_with = "id")]
+    pub types: Vec<String>,
+    /// Of all orders: only what leads to this status; can be repeated
+    #[arg(long = "status", value_name = "STATUS", conflicts_with = "id")]
+    pub statuses: Vec<String>,
+    /// Of all orders: only this event, such as `comanda.order.dead-lettered`; can be repeated
+    #[arg(long = "event", value_name = "EVENT", conflicts_with = "id")]
+    pub events: Vec<String>,
+    /// Of all orders: only of this customer; can be repeated
+    #[arg(long = "customer", value_name = "CUSTOMER", conflicts_with = "id")]
+    pub customers: Vec<String>,
+}
+
+impl Events {
+    /// The filter, as the API takes it.
+    pub fn filter(&self) -> Vec<(&'static str, String)> {
+        let lists = [
+            ("type", &self.types),
+            ("status", &self.statuses),
+            ("event", &self.events),
+            ("customer", &self.customers),
+        ];
+        let each = lists
+            .into_iter()
+            .flat_map(|(name, list)| list.iter().map(move |one| (name, one.clone())));
+        each.collect()
+    }
 }
 
 /// `cancel`.

@@ -19,7 +19,7 @@ pub(super) async fn run(remote: Remote, args: Events, output: &mut Output) -> Re
     if args.follow {
         return follow(remote, args, path, output).await;
     }
-    let (events, next) = read(&remote, &path, args.limit, args.cursor).await?;
+    let (events, next) = read(&remote, &path, &args.filter(), args.limit, args.cursor).await?;
     if output.is_json() {
         return Ok(output.json(&json!({"items": events, "nextCursor": next}))?);
     }
@@ -27,7 +27,7 @@ pub(super) async fn run(remote: Remote, args: Events, output: &mut Output) -> Re
 }
 
 async fn follow(remote: Remote, args: Events, path: String, output: &mut Output) -> Result<(), Failure> {
-    let mut events = LiveEvents::new(remote.clone(), path, args.cursor);
+    let mut events = LiveEvents::new(remote.clone(), path, args.filter(), args.cursor);
     loop {
         while let Some(event) = events.next().await? {
             if event.name.as_deref() == Some("reset") {
@@ -59,25 +59,27 @@ async fn follow(remote: Remote, args: Events, path: String, output: &mut Output)
 async fn read(
     remote: &Remote,
     path: &str,
+    filter: &[(&'static str, String)],
     limit: u64,
     mut cursor: Option<String>,
 ) -> Result<(Vec<Value>, Option<String>), RemoteError> {
     let mut events = Vec::new();
     loop {
         let left = limit - events.len() as u64;
-        let query = [
+        let mut query = vec![
             ("limit", Some(left.min(PAGE_MAX).to_string())),
             ("cursor", cursor.clone()),
         ];
+        query.extend(filter.iter().map(|(name, value)| (*name, Some(value.clone()))));
         let mut page = remote.get(path, &query).await?.body;
         let items = match page["items"].take() {
             Value::Array(items) => items,
             _ => Vec::new(),
         };
-        let ended = items.is_empty();
         events.extend(items);
         let next = page["nextCursor"].as_str().map(str::to_owned);
-        let more = !ended && next.is_some() && next != cursor && (events.len() as u64) < limit;
+        // A page without anything that the filter lets through is not the last one.
+        let more = next.is_some() && next != cursor && (events.len() as u64) < limit;
         if next.is_some() {
             cursor = next;
         }

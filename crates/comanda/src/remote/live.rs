@@ -31,6 +31,7 @@ pub struct LiveEvent {
 pub struct LiveEvents {
     remote: Remote,
     path: String,
+    query: Vec<(&'static str, String)>,
     cursor: Option<String>,
     response: Option<Response>,
     parser: Parser,
@@ -41,11 +42,12 @@ pub struct LiveEvents {
 }
 
 impl LiveEvents {
-    /// Opens the stream at a path, after a cursor if one is given.
-    pub fn new(remote: Remote, path: String, cursor: Option<String>) -> Self {
+    /// Opens the stream at a path with a query, after a cursor if one is given.
+    pub fn new(remote: Remote, path: String, query: Vec<(&'static str, String)>, cursor: Option<String>) -> Self {
         Self {
             remote,
             path,
+            query,
             cursor,
             response: None,
             parser: Parser::default(),
@@ -121,9 +123,14 @@ impl LiveEvents {
     }
 
     async fn open(&self) -> Result<Response, RemoteError> {
+        let query: Vec<_> = self
+            .query
+            .iter()
+            .map(|(name, value)| (*name, Some(value.clone())))
+            .collect();
         let mut request = self
             .remote
-            .request(Method::GET, &self.path, &[])?
+            .request(Method::GET, &self.path, &query)?
             .header(ACCEPT, "text/event-stream");
         if let Some(cursor) = &self.cursor {
             request = request.header(HeaderName::from_static("last-event-id"), cursor);

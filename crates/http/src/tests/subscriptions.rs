@@ -207,6 +207,12 @@ async fn what_makes_no_sense_is_refused() {
     }
     let none = api.ask("POST", "/v1/subscriptions/nothing/pause", &[], "").await;
     assert_eq!(none.json()["code"], "unknown-subscription");
+    let misspelled = api.get("/v1/events?event=comanda.nothing").await;
+    assert_eq!(
+        misspelled.json()["code"],
+        "invalid-request",
+        "it would show nothing, for ever"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,17 +1,19 @@
 //! The face of subscriptions: makes, changes, pauses and removes them, and keeps one worker for each at work.
 
+mod running;
+mod stored;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use comanda_engine::{Act, Chance, Service, SystemChance};
+use comanda_engine::{Chance, Service, SystemChance};
 use comanda_outbound::{Guard, Signer};
 use comanda_store::seal::Sealer;
 use comanda_store::subscription::{
     Advance, Delivery, EXCEPTIONS_MAX, Exception, Paused, Progress, SigningSecret, Subscription, SubscriptionStore,
 };
-use comanda_store::{FeedStart, Notice, Store, StoreError};
-use serde_json::json;
+use comanda_store::{FeedStart, Store, StoreError};
 use tokio::sync::{Mutex, Notify, mpsc};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -26,12 +28,11 @@ use crate::schedule::SCHEDULE;
 use crate::tail::Tail;
 use crate::target::Target;
 use crate::webhook::{Clients, TIMEOUT};
-use crate::worker::{Worker, later};
+use crate::worker::later;
+use running::{count_paused, end, follow_loop, pause_loop};
 
 /// How long a secret that was replaced goes on signing, unless something else is asked for.
 const ROTATION: Duration = Duration::from_secs(24 * 60 * 60);
-/// How often a process that shares its store looks which subscriptions are its own.
-const FOLLOW: Duration = Duration::from_secs(1);
 
 /// How subscriptions work.
 #[derive(Clone)]
@@ -119,65 +120,6 @@ impl Shared {
             what: "keep subscriptions",
         })
     }
-
-    /// All subscriptions, their secrets opened. One that cannot be opened stays sealed, and nothing can be signed with it.
-    async fn all(&self) -> Result<Vec<Subscription>, StoreError> {
-        let mut all = self.port()?.all_subscriptions().await?;
-        for subscription in &mut all {
-            let what = purpose(&subscription.id);
-            for secret in &mut subscription.secrets {
-                if let Ok(opened) = self.options.sealer.open(&what, &secret.secret) {
-                    secret.secret = opened;
-                }
-            }
-        }
-        Ok(all)
-    }
-
-    /// Keeps a subscription, its secrets sealed. If it is paused or goes on with that, everyone who wants to know is told in
-    /// the same act.
-    async fn keep(&self, before: Option<&Subscription>, subscription: &Subscription) -> Result<(), DeliverError> {
-        let mut sealed = subscription.clone();
-        let what = purpose(&sealed.id);
-        for secret in &mut sealed.secrets {
-            secret.secret = self.options.sealer.seal(&what, &secret.secret)?;
-        }
-        let was_paused = before.is_some_and(|before| before.paused.is_some());
-        let notice = match (was_paused, &sealed.paused) {
-            (false, Some(paused)) => Notice::paused(&sealed.id, self.store.now(), &paused.reason),
-            (true, None) => Notice::resumed(&sealed.id, self.store.now()),
-            _ => return Ok(self.port()?.put_subscription(&sealed).await?),
-        };
-        Ok(self.port()?.put_announced(&sealed, &notice).await?)
-    }
-
-    /// Seals what stands in the store in plain text, or under a key that is being replaced.
-    async fn seal_anew(&self) -> Result<(), DeliverError> {
-        for mut subscription in self.port()?.all_subscriptions().await? {
-            let what = purpose(&subscription.id);
-            let mut is_old = false;
-            for secret in &mut subscription.secrets {
-                match self.options.sealer.open(&what, &secret.secret) {
-                    Ok(opened) => {
-                        is_old |= !self.options.sealer.is_current(&secret.secret);
-                        secret.secret = opened;
-                    }
-                    Err(error) => {
-                        tracing::error!(%error, subscription = subscription.id, "its secret cannot be used: nothing is sent");
-                    }
-                }
-            }
-            if is_old {
-                self.keep(Some(&subscription), &subscription).await?;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// What a subscription's secrets are sealed for.
-fn purpose(id: &str) -> String {
-    format!("subscription:{id}")
 }
 
 impl Deliveries {
@@ -375,62 +317,6 @@ impl Deliveries {
         Ok(())
     }
 
-    /// Takes over what other processes have changed of the subscriptions, where there are any.
-    async fn refresh(&self, entries: &mut BTreeMap<String, Entry>) -> Result<(), StoreError> {
-        if !self.0.is_shared {
-            return Ok(());
-        }
-        let all = self.0.all().await?;
-        let gone: Vec<String> = entries
-            .keys()
-            .filter(|id| !all.iter().any(|one| one.id == **id))
-            .cloned()
-            .collect();
-        for id in gone {
-            if let Some(entry) = entries.remove(&id) {
-                end(entry.worker).await;
-            }
-        }
-        for subscription in all {
-            match entries.get_mut(&subscription.id) {
-                Some(entry) => entry.subscription = subscription,
-                None => {
-                    let entry = Entry {
-                        subscription: subscription.clone(),
-                        worker: None,
-                        hold: None,
-                    };
-                    entries.insert(subscription.id, entry);
-                }
-            }
-        }
-        count_paused(entries);
-        Ok(())
-    }
-
-    /// Sets to work what this process is to deliver, and ends the work on what it is not, or what was changed.
-    async fn follow(&self) -> Result<(), StoreError> {
-        let Some(held) = self.0.port()?.hold().await? else {
-            return Ok(());
-        };
-        let mut entries = self.0.entries.lock().await;
-        let as_held = |entry: &Entry| entry.hold == held.get(&entry.subscription.id).copied();
-        if entries.values().all(as_held) && held.keys().all(|id| entries.contains_key(id)) {
-            return Ok(());
-        }
-        // Read after the holds: what is changed in between moves its hold, and is found the next time.
-        self.refresh(&mut entries).await?;
-        for entry in entries.values_mut() {
-            let hold = held.get(&entry.subscription.id).copied();
-            if entry.hold != hold {
-                end(entry.worker.take()).await;
-                entry.hold = hold;
-                entry.worker = self.work(&entry.subscription, hold);
-            }
-        }
-        Ok(())
-    }
-
     /// All subscriptions, by id.
     pub async fn list(&self) -> Result<Vec<Subscription>, DeliverError> {
         let mut entries = self.0.entries.lock().await;
@@ -503,31 +389,6 @@ impl Deliveries {
             subscription.paused.get_or_insert(Paused { at, reason });
         })
         .await
-    }
-
-    /// Pauses one as its worker wishes, with an entry in the audit log. If it cannot be paused, the worker goes on.
-    async fn pause_by_engine(&self, id: &str, reason: String) -> Result<(), DeliverError> {
-        let act = Act {
-            by: "engine".into(),
-            action: "subscription.paused",
-            subject: format!("subscription:{id}"),
-            before: Some(json!({"state": "active"})),
-        };
-        let begun = match self.0.service.begin_act(act).await {
-            Ok(begun) => begun,
-            Err(error) => {
-                self.change(id, |_| ()).await?;
-                return Err(error.into());
-            }
-        };
-        let after = json!({"state": "paused", "reason": reason});
-        let paused = self.pause(id, reason).await;
-        let ended = match &paused {
-            Ok(_) => Ok(Some(after)),
-            Err(error) => Err(error.to_string()),
-        };
-        self.0.service.end_act(begun, ended).await;
-        paused.map(drop)
     }
 
     /// Goes on where it was paused; what failed is tried again at once.
@@ -670,83 +531,10 @@ impl Deliveries {
         self.0.keep(Some(before), changed).await
     }
 
-    /// Sets a worker to work, unless the subscription is paused, or not this process's to deliver.
-    fn work(&self, subscription: &Subscription, hold: Option<u64>) -> Option<(CancellationToken, JoinHandle<()>)> {
-        let is_ours = hold.is_some() || !self.0.is_shared;
-        if subscription.paused.is_some() || self.0.stop.is_cancelled() || !is_ours {
-            return None;
-        }
-        let stop = self.0.stop.child_token();
-        let (shared, subscription, token) = (self.0.clone(), subscription.clone(), stop.clone());
-        let task = self.0.tasks.spawn(async move {
-            loop {
-                match Worker::new(shared.clone(), subscription.clone(), hold, token.clone()).await {
-                    Ok(worker) => return worker.run().await,
-                    Err(error) => {
-                        tracing::warn!(%error, subscription = subscription.id, "deliveries wait for the store");
-                    }
-                }
-                tokio::select! {
-                    biased;
-                    () = tokio::time::sleep(Duration::from_secs(1)) => {}
-                    () = token.cancelled() => return,
-                }
-            }
-        });
-        Some((stop, task))
-    }
-
     /// Stops all workers. What was under way is sent again at the next start.
     pub async fn stop(&self) {
         self.0.stop.cancel();
         self.0.tasks.close();
         self.0.tasks.wait().await;
     }
-}
-
-/// Does what workers wish: each has ended when it is heard.
-async fn pause_loop(deliveries: Deliveries, mut asked: mpsc::UnboundedReceiver<Pause>) {
-    loop {
-        let pause = tokio::select! {
-            biased;
-            pause = asked.recv() => pause,
-            () = deliveries.0.stop.cancelled() => None,
-        };
-        let Some(Pause { id, reason }) = pause else { return };
-        tracing::warn!(subscription = id, reason, "a subscription is paused");
-        if let Err(error) = deliveries.pause_by_engine(&id, reason).await {
-            tracing::warn!(%error, subscription = id, "a subscription could not be paused; it goes on trying");
-        }
-    }
-}
-
-/// Looks again and again which subscriptions are this process's to deliver.
-async fn follow_loop(deliveries: Deliveries) {
-    loop {
-        if let Err(error) = deliveries.follow().await {
-            tracing::warn!(%error, "which subscriptions are to be delivered here could not be read");
-        }
-        tokio::select! {
-            biased;
-            () = deliveries.0.changed.notified() => {}
-            () = tokio::time::sleep(FOLLOW) => {}
-            () = deliveries.0.stop.cancelled() => return,
-        }
-    }
-}
-
-async fn end(worker: Option<(CancellationToken, JoinHandle<()>)>) {
-    if let Some((stop, task)) = worker {
-        stop.cancel();
-        // A worker that panicked has ended as well.
-        let _ = task.await;
-    }
-}
-
-fn count_paused(entries: &BTreeMap<String, Entry>) {
-    let paused = entries
-        .values()
-        .filter(|entry| entry.subscription.paused.is_some())
-        .count();
-    metrics::gauge!("comanda_subscriptions_paused").set(u32::try_from(paused).map_or(f64::MAX, f64::from));
 }
