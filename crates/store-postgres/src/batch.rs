@@ -1,9 +1,9 @@
 //! A batch of commits as the columns that the function `comanda.commit` takes, and its answers as receipts.
 
 use comanda_model::bounds::{DATA_BYTES_MAX, EVENTS_PER_COMMIT_MAX, RESULT_BYTES_MAX};
-use comanda_model::{Json, OrderId, Phase};
+use comanda_model::{Json, OrderId};
 use comanda_store::ledger::check_lines;
-use comanda_store::{ClaimMove, Commit, CommitError, Expect, Numbered, Receipt, StoreError};
+use comanda_store::{ClaimMove, Commit, CommitError, Expect, Receipt, StoreError};
 use jiff::Timestamp;
 use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
@@ -12,8 +12,8 @@ use uuid::Uuid;
 use crate::column::{due_time, micros, place, signed, small};
 use crate::columns::columns;
 use crate::ledger::Lines;
+use crate::record::{AttemptColumns, EventColumns, HeadColumns, maybe, text};
 use crate::server::Parameter;
-use crate::text::to_column;
 
 columns! { Heads of HeadRow:
     id: Uuid = UUID_ARRAY,
@@ -98,8 +98,8 @@ columns! { Events of EventRow:
     number: i64 = INT8_ARRAY,
     at: Timestamp = TIMESTAMPTZ_ARRAY,
     kind: i16 = INT2_ARRAY,
-    from: Option<String> = TEXT_ARRAY,
-    to: Option<String> = TEXT_ARRAY,
+    from_status: Option<String> = TEXT_ARRAY,
+    to_status: Option<String> = TEXT_ARRAY,
     by: String = TEXT_ARRAY,
     reason: Option<String> = TEXT_ARRAY,
     changed: Option<String> = TEXT_ARRAY,
@@ -114,14 +114,6 @@ pub(crate) struct Batch {
     attempts: Attempts,
     events: Events,
     ledger: Lines,
-}
-
-fn text(text: &str) -> String {
-    to_column(text).into_owned()
-}
-
-fn maybe(option: Option<&str>) -> Option<String> {
-    option.map(text)
 }
 
 /// Why a commit cannot be applied whatever stands in the store. It is told only after the database has checked what the
@@ -197,9 +189,6 @@ impl Batch {
             Expect::At { version, token } => (if version == 0 { -1 } else { signed(version) }, token, false),
             Expect::Queued { version } => (if version == 0 { -1 } else { signed(version) }, None, false),
         };
-        let queued = head.queued_at(true);
-        let work = head.work.as_ref();
-        let dead = head.dead.as_ref().filter(|_| head.phase == Phase::Dead);
         // Of one that is erased, what is left of the acceptance is written again.
         let new = (is_new || commit.erases()).then_some(accepted);
         let (leave, enter) = (commit.lane.leave.as_deref(), commit.lane.enter.as_ref());
@@ -231,32 +220,50 @@ impl Batch {
             }
         }
         let item = commit.enqueue.as_ref();
+        let HeadColumns {
+            status,
+            phase,
+            type_hash,
+            version,
+            events,
+            attempts,
+            updated_at,
+            due_at,
+            due_queued_at,
+            queue,
+            queued_at,
+            visit,
+            attempt,
+            cause,
+            head: head_json,
+            commit_id,
+        } = HeadColumns::of(head)?;
         self.heads.push(HeadRow {
             id: order.id().0,
-            commit_id: head.commit_id.0,
+            commit_id,
             expected,
             expect_queued: matches!(commit.expect, Expect::Queued { .. }),
             token_visit: token.map(|token| small(token.visit)),
             token_attempt: token.map(|token| small(token.attempt)),
             token_secret: token.map(|token| token.secret),
             refuse: i16::from(!fits),
-            status: text(&head.status),
-            phase: i16::from(head.phase.number()),
-            type_hash: head.type_hash.0.to_vec(),
-            version: signed(head.version),
-            events_before: signed(head.events) - signed(commit.events.len() as u64),
-            attempts_before: signed(head.attempts) - signed(commit.attempts.len() as u64),
-            events: signed(head.events),
-            attempts: signed(head.attempts),
-            updated_at: head.updated_at,
-            due_at: head.due_at(true).map(due_time),
-            due_queued_at: head.due_at(false).map(due_time),
-            queue: queued.map(|(queue, _)| text(queue)),
-            queued_at: queued.map(|(_, at)| due_time(at)),
-            visit: work.map_or(0, |work| small(work.visit)),
-            attempt: work.map_or(0, |work| small(work.attempt)),
-            cause: dead.map(|dead| text(&dead.cause)),
-            head: json(head)?,
+            status,
+            phase,
+            type_hash,
+            version,
+            events_before: events - signed(commit.events.len() as u64),
+            attempts_before: attempts - signed(commit.attempts.len() as u64),
+            events,
+            attempts,
+            updated_at,
+            due_at,
+            due_queued_at,
+            queue,
+            queued_at,
+            visit,
+            attempt,
+            cause,
+            head: head_json,
             data: (fits && (is_new || commit.data_changed)).then(|| order.data.as_str().to_owned()),
             order_type: text(&accepted.order_type),
             key: new.and_then(|new| maybe(new.key.as_deref())),
@@ -285,42 +292,59 @@ impl Batch {
         if fits { self.add_records(commit, number) } else { Ok(()) }
     }
 
-    fn add_records(&mut self, commit: &Commit, number: i32) -> Result<(), StoreError> {
+    fn add_records(&mut self, commit: &Commit, number_of_commit: i32) -> Result<(), StoreError> {
         for attempt in &commit.attempts {
+            let AttemptColumns {
+                number,
+                visit,
+                attempt,
+                step,
+                undo,
+                started_at,
+                ended_at,
+                outcome,
+                reason,
+                result,
+            } = AttemptColumns::of(attempt);
             self.attempts.push(AttemptRow {
-                commit: number,
-                number: signed(attempt.number),
-                visit: small(attempt.visit),
-                attempt: small(attempt.attempt),
-                step: text(&attempt.step),
-                undo: attempt.undo,
-                started_at: attempt.started_at,
-                ended_at: attempt.ended_at,
-                outcome: i16::from(attempt.outcome.number()),
-                reason: maybe(attempt.reason.as_deref()),
-                result: attempt.result.as_ref().map(|result| result.as_str().to_owned()),
+                commit: number_of_commit,
+                number,
+                visit,
+                attempt,
+                step,
+                undo,
+                started_at,
+                ended_at,
+                outcome,
+                reason,
+                result,
             });
         }
         for event in &commit.events {
-            let changed = (!event.changed.is_empty()).then(|| json(&event.changed));
+            let EventColumns {
+                number,
+                at,
+                kind,
+                from_status,
+                to_status,
+                by,
+                reason,
+                changed,
+            } = EventColumns::of(event)?;
             self.events.push(EventRow {
-                commit: number,
-                number: signed(event.number),
-                at: event.at,
-                kind: i16::from(event.kind.number()),
-                from: maybe(event.from.as_deref()),
-                to: maybe(event.to.as_deref()),
-                by: text(&event.by),
-                reason: maybe(event.reason.as_deref()),
-                changed: changed.transpose()?,
+                commit: number_of_commit,
+                number,
+                at,
+                kind,
+                from_status,
+                to_status,
+                by,
+                reason,
+                changed,
             });
         }
         Ok(())
     }
-}
-
-fn json(value: &impl serde::Serialize) -> Result<String, StoreError> {
-    serde_json::to_string(value).map_err(|error| StoreError::failed("write a commit as JSON", error))
 }
 
 impl Batch {

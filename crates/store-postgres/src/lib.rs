@@ -20,6 +20,7 @@ mod ledger;
 mod migrate;
 mod rate;
 mod read;
+mod record;
 mod server;
 mod store;
 mod subscription;
