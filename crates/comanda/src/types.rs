@@ -151,13 +151,58 @@ pub fn load(directory: &Path, known: &Known) -> Result<(Vec<Definition>, String)
         }
     }
     if names.is_empty() {
-        Ok((definitions.into_values().collect(), warnings))
+        let definitions: Vec<Definition> = definitions.into_values().collect();
+        for clash in queues_of_two_kinds(&definitions) {
+            warnings.push_str(&format!(
+                "{clash}
+"
+            ));
+        }
+        Ok((definitions, warnings))
     } else {
         Err(TypesError::Mistakes {
             names,
             diagnostics: mistakes,
         })
     }
+}
+
+/// Something that is probably a mistake, and shows only when all types are looked at together.
+#[derive(Debug, thiserror::Error)]
+#[error("warning[{CLASH}]: {message}\n  = help: {help}")]
+pub struct Clash {
+    /// What is the matter.
+    pub message: String,
+    /// What to do about it.
+    pub help: &'static str,
+}
+
+/// The code of a [`Clash`].
+pub const CLASH: &str = "type/two-queues";
+
+/// The queues that are a step's in one type and a status's in another. Within one type that is a mistake of its file.
+pub fn queues_of_two_kinds(definitions: &[Definition]) -> Vec<Clash> {
+    let types = || definitions.iter().map(|definition| &definition.order_type);
+    let mut of_steps: BTreeMap<&str, &str> = BTreeMap::new();
+    for order_type in types() {
+        of_steps.extend(order_type.step_queues().map(|queue| (&**queue, &*order_type.name)));
+    }
+    let mut clashes: BTreeMap<&str, Clash> = BTreeMap::new();
+    for order_type in types() {
+        for queue in order_type.status_queues() {
+            if let Some(other) = of_steps.get(&**queue) {
+                clashes.entry(queue).or_insert_with(|| Clash {
+                    message: format!(
+                        "the queue `{queue}` is a status's in `{}` and a step's in `{other}`",
+                        order_type.name
+                    ),
+                    help: "a claim is given the work of steps first, so that items may wait without end; give one of \
+                           them another name",
+                });
+            }
+        }
+    }
+    clashes.into_values().collect()
 }
 
 fn place(bundle: &Bundle) -> String {

@@ -15,7 +15,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::Stdio;
 
-use support::{command, run, run_command};
+use support::{Home, Server, command, run, run_command};
 use tempfile::TempDir;
 
 fn here() -> TempDir {
@@ -392,4 +392,30 @@ fn commands_on_a_data_directory_make_none() {
         );
     }
     assert!(!home.path().join("nowhere").exists());
+}
+
+#[test]
+fn a_queue_of_two_kinds_is_told_by_check_and_serve() {
+    let home = here();
+    let own = home.path().join("order-types");
+    fs::create_dir(&own).unwrap();
+    let write = |name: &str, status: &str, step: &str| {
+        let text = format!(
+            "name = \"{name}\"\ninitial = \"a\"\n[schema]\ntype = \"object\"\n[statuses.a]\nsteps = [\"s\"]\nnext = \"b\"\n\
+             [statuses.b]\nfinal = true\n{status}\n[steps.s]\n{step}\n"
+        );
+        fs::write(own.join(format!("{name}.toml")), text).unwrap();
+    };
+    write("one", "", "queue = \"picking\"");
+    write("two", "", "use = \"noop\"");
+    assert!(run(home.path(), &["check"], "").ok().out.contains("0 warnings"));
+    write("two", "queue = \"picking\"", "use = \"noop\"");
+    let told = "the queue `picking` is a status's in `two` and a step's in `one`";
+    let ran = run(home.path(), &["check"], "").ok();
+    assert!(ran.err.contains(told) && ran.out.contains("1 warning"), "{ran:#?}");
+    let ran = run(home.path(), &["check", "--output", "json"], "").ok().json();
+    assert_eq!(ran["diagnostics"][0]["message"], told);
+    let server = Server::start_with(Home::Lent(home.path().to_owned()), &["--store", "memory"], &[]);
+    let said = server.said_until_stopped();
+    assert!(said.iter().any(|line| line.contains(told)), "{said:#?}");
 }

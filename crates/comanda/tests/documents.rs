@@ -1,5 +1,6 @@
 //! Every example of an order type, of a part of one, and of `comanda.toml` in `docs/` is read by the program: a part is put into
-//! the smallest type that it can stand in. And each kind of step has a page.
+//! the smallest type that it can stand in. Every call with `curl` is made, as it is written, and understood by the server. And each
+//! kind of step has a page.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -13,7 +14,7 @@ mod support;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use support::{command, run_command};
+use support::{Server, command, run_command};
 
 /// What parts of types point at.
 const SCHEMA: &str = r#"
@@ -212,4 +213,88 @@ fn each_kind_of_step_has_a_page() {
         assert!(told, "no page under docs/steps says what `{name}` does");
         assert!(page.contains(&named[0]), "docs/order-types.md does not name `{name}`");
     }
+}
+
+/// What is said of calls that are right in themselves, and ask for what this order, or this server, does not have.
+const IMPOSSIBLE: [&str; 10] = [
+    "illegal-transition",
+    "no-approval",
+    "not-a-dead-letter",
+    "not-cancellable",
+    "order-final",
+    "precondition-failed",
+    "unknown-order",
+    "unknown-queue",
+    "unknown-source",
+    "unknown-status",
+];
+
+/// The calls with `curl` of a page, each with the lines that it goes on in.
+fn calls(text: &str) -> Vec<String> {
+    let mut calls: Vec<String> = Vec::new();
+    for block in text
+        .split("```sh\n")
+        .skip(1)
+        .map(|rest| rest.split("```").next().unwrap())
+    {
+        let mut goes_on = false;
+        for line in block.lines() {
+            if line.starts_with("curl ") {
+                calls.push(String::new());
+            } else if !goes_on {
+                continue;
+            }
+            let call = calls.last_mut().unwrap();
+            call.push_str(line);
+            call.push('\n');
+            goes_on = line.ends_with('\\') || call.matches('\'').count() % 2 == 1;
+        }
+    }
+    calls
+}
+
+#[test]
+fn every_call_is_understood() {
+    let server = Server::start(&["--store", "memory"]);
+    std::fs::write(
+        server.home.path().join("orders.ndjson"),
+        "{\"type\":\"sale\",\"data\":{\"amount\":1,\"currency\":\"EUR\"}}\n",
+    )
+    .unwrap();
+    let (status, order) = server.post(
+        "/v1/orders?wait=5",
+        r#"{"type":"sale","data":{"amount":1,"currency":"EUR"}}"#,
+    );
+    assert_eq!(status, 202, "{order}");
+    let id = order["id"].as_str().unwrap();
+    let mut made = 0;
+    for (page, text) in pages() {
+        for call in calls(&text) {
+            let mut call = call.replace("localhost:8080", "127.0.0.1:8080").replace("0190…", id);
+            call = call.replace("http://127.0.0.1:8080", &server.url);
+            call = call.replace("127.0.0.1:8080", server.url.strip_prefix("http://").unwrap());
+            call = call
+                .replace("wait=30", "wait=0")
+                .replace("\"waitSeconds\": 30", "\"waitSeconds\": 0");
+            // Else as it is, but for what it prints; a stream is listened to for a moment.
+            let patience = if call.contains(" -N ") { "0.5" } else { "20" };
+            let script = format!(
+                "curl() {{ command curl -s -m {patience} -o answer -w '%{{http_code}}\\n' \"$@\" || test $? = 28; }}\nrm -f answer\n{call}"
+            );
+            let mut shell = std::process::Command::new("sh");
+            shell
+                .current_dir(server.home.path())
+                .env("ID", id)
+                .env("COMANDA_API_KEY", "");
+            let ran = run_command(shell.args(["-c", &script]), "");
+            let answer = std::fs::read_to_string(server.home.path().join("answer")).unwrap_or_default();
+            let status: u16 = ran.out.trim().parse().unwrap_or(0);
+            // Understood, if perhaps not possible for this order.
+            let is_understood =
+                (200..300).contains(&status) || IMPOSSIBLE.iter().any(|code| answer.contains(&format!("\"{code}\"")));
+            assert!(is_understood, "{page}: {call}{status}: {answer}{}", ran.err);
+            made += 1;
+        }
+    }
+    assert!(made > 25, "{made} calls were found");
 }

@@ -120,8 +120,9 @@ impl Writer<'_> {
             "INSERT OR IGNORE INTO entries (seq, once, account, source, target, quantity, crc) \
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
         )?;
+        let mut written = 0;
         for line in lines {
-            insert.execute(params![
+            written += insert.execute(params![
                 seq,
                 line.once_id,
                 line.account,
@@ -130,6 +131,9 @@ impl Writer<'_> {
                 line.quantity,
                 entry_sum(seq, line)
             ])?;
+        }
+        if written > 0 {
+            self.keep_count(Counted::Entries, i64::try_from(written).unwrap_or(i64::MAX))?;
         }
         Ok(())
     }
@@ -215,7 +219,7 @@ impl Writer<'_> {
                 .connection
                 .prepare_cached("INSERT INTO postings (once, fingerprint, at, crc) VALUES (?1, ?2, ?3, ?4)")?
                 .execute(params![posting.once_id, posting.fingerprint, at, sum])?;
-            writer.connection.prepare_cached(COUNT_POSTING)?.execute([])?;
+            writer.keep_count(Counted::Postings, 1)?;
             Ok((Ok(Posted::Applied), true))
         });
         match posted {
@@ -243,10 +247,11 @@ impl Writer<'_> {
         for line in &lines {
             self.add_flow(line)?;
         }
-        self.connection
+        let retired = self
+            .connection
             .prepare_cached("DELETE FROM entries WHERE seq = ?1")?
             .execute([seq])?;
-        Ok(())
+        self.keep_count(Counted::Entries, -i64::try_from(retired).unwrap_or(i64::MAX))
     }
 
     /// Forgets postings from before a moment: their ids may be used again. What they moved stays.
@@ -258,18 +263,52 @@ impl Writer<'_> {
             )?
             .execute((before, POSTINGS_PER_BITE))?;
         if forgotten > 0 {
-            self.connection
-                .prepare_cached("UPDATE meta SET value = value - ?1 WHERE name = 'postings'")?
-                .execute([i64::try_from(forgotten).unwrap_or(i64::MAX)])?;
+            self.keep_count(Counted::Postings, -i64::try_from(forgotten).unwrap_or(i64::MAX))?;
         }
         Ok(forgotten)
     }
+
+    /// Keeps how many rows there are, when so many have come or gone. A store from before they were counted begins with
+    /// what it has.
+    fn keep_count(&self, counted: Counted, change: i64) -> Result<(), Failure> {
+        let known = self
+            .connection
+            .prepare_cached("UPDATE meta SET value = value + ?2 WHERE name = ?1")?
+            .execute(params![counted.name(), change])?;
+        if known == 0 {
+            self.connection
+                .prepare_cached(counted.begin())?
+                .execute([counted.name()])?;
+        }
+        Ok(())
+    }
 }
 
-/// Keeps how many postings there are, so that one that is lost is missed: its id would count as new, and what it moved
-/// would move again. A store from before this was counted begins with what it has.
-const COUNT_POSTING: &str = "INSERT INTO meta (name, value) VALUES ('postings', (SELECT count(*) FROM postings)) \
-     ON CONFLICT (name) DO UPDATE SET value = value + 1";
+/// Rows that are counted, so that one which is lost is missed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Counted {
+    /// The ids of postings: one that is lost would count as new, and what it moved would move again.
+    Postings,
+    /// What orders have moved: lines that cancel out are missed by no sum.
+    Entries,
+}
+
+impl Counted {
+    /// Under which name the count is kept.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Postings => "postings",
+            Self::Entries => "entries",
+        }
+    }
+
+    fn begin(self) -> &'static str {
+        match self {
+            Self::Postings => "INSERT INTO meta (name, value) VALUES (?1, (SELECT count(*) FROM postings))",
+            Self::Entries => "INSERT INTO meta (name, value) VALUES (?1, (SELECT count(*) FROM entries))",
+        }
+    }
+}
 
 const ENTRIES_OF: &str =
     "SELECT once, account, source, target, quantity, crc FROM entries WHERE seq = ?1 ORDER BY once, account";

@@ -199,3 +199,16 @@ async fn what_retention_forgets_is_not_missed() {
         .unwrap();
     assert_eq!(left, 1, "only the newest is left");
 }
+
+#[tokio::test]
+async fn lines_that_cancel_out_are_missed_when_they_vanish_together() {
+    let pristine = tempfile::tempdir().unwrap();
+    shop(pristine.path()).await;
+    is_found(pristine.path(), "a released hold, whole", |connection| {
+        let removed = connection.execute(
+            "DELETE FROM entries WHERE seq IN (SELECT seq FROM entries WHERE source = 'held' AND target = 'on-hand')",
+            [],
+        );
+        assert_eq!(removed.unwrap(), 2);
+    });
+}

@@ -23,6 +23,16 @@ pub(super) fn run(config: &Config, args: Check, output: &mut Output) -> Result<(
         warnings += file_warnings;
         eprint!("{}", file.rendered());
     }
+    // Names that clash show only when all are looked at together, as `serve` does.
+    let mut clashes = Vec::new();
+    if errors == 0 && args.paths.is_empty() {
+        let (definitions, _) = types::load(&config.order_types, &known)?;
+        clashes = types::queues_of_two_kinds(&definitions);
+        warnings += clashes.len();
+        for clash in &clashes {
+            eprintln!("{clash}");
+        }
+    }
     if output.is_json() {
         let diagnostics = files.iter().flat_map(|file| &file.diagnostics).map(|diagnostic| {
             json!({
@@ -35,6 +45,11 @@ pub(super) fn run(config: &Config, args: Check, output: &mut Output) -> Result<(
                 "help": diagnostic.help,
             })
         });
+        let clashes = clashes.iter().map(|clash| {
+            json!({"severity": "warning", "code": types::CLASH, "message": clash.message, "help": clash.help,
+                "path": null, "line": null, "column": null})
+        });
+        let diagnostics = diagnostics.chain(clashes);
         output.json(&json!({"files": files.len(), "errors": errors, "warnings": warnings,
             "diagnostics": diagnostics.collect::<Vec<_>>()}))?;
     } else if files.is_empty() {
@@ -49,10 +64,6 @@ pub(super) fn run(config: &Config, args: Check, output: &mut Output) -> Result<(
             count(errors, "error"),
             count(warnings, "warning")
         ))?;
-    }
-    // Names that clash show only when all are looked at together, as `serve` does.
-    if errors == 0 && args.paths.is_empty() {
-        types::load(&config.order_types, &known)?;
     }
     if errors > 0 { Err(Failure::Reported) } else { Ok(()) }
 }

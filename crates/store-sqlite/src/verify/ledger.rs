@@ -8,7 +8,7 @@ use rusqlite::OptionalExtension;
 
 use super::Verifier;
 use crate::failure::Failure;
-use crate::ledger::{balance, entry, flow_sum, posting_sum, prove};
+use crate::ledger::{Counted, balance, entry, flow_sum, posting_sum, prove};
 use crate::record;
 
 /// Account and place.
@@ -105,14 +105,21 @@ impl Verifier<'_> {
         for failure in damaged {
             self.noted::<()>(Err(failure))?;
         }
+        self.are_all("the postings", Counted::Postings, found)
+    }
+
+    /// None is missing, and none was added.
+    fn are_all(&mut self, what: &str, counted: Counted, found: i64) -> Result<(), Failure> {
         let counted: Option<i64> = self
             .reader
             .connection
-            .query_row("SELECT value FROM meta WHERE name = 'postings'", [], |row| row.get(0))
+            .query_row("SELECT value FROM meta WHERE name = ?1", [counted.name()], |row| {
+                row.get(0)
+            })
             .optional()?;
         if let Some(counted) = counted.filter(|counted| *counted != found) {
             self.fault(
-                "the postings".to_owned(),
+                what.to_owned(),
                 format!("there are {found}, and {counted} were counted"),
             );
         }
@@ -148,6 +155,7 @@ impl Verifier<'_> {
     fn add_entries(&mut self, added: &mut Added) -> Result<(), Failure> {
         let mut damaged = Vec::new();
         let mut orphans = Vec::new();
+        let mut found = 0_i64;
         {
             let mut statement = self.reader.connection.prepare(
                 "SELECT e.once, e.account, e.source, e.target, e.quantity, e.crc, e.seq, o.seq \
@@ -155,6 +163,7 @@ impl Verifier<'_> {
             )?;
             let mut rows = statement.query([])?;
             while let Some(row) = rows.next()? {
+                found += 1;
                 let seq: i64 = row.get(6)?;
                 match entry(row, seq) {
                     Ok(LedgerLine {
@@ -177,7 +186,7 @@ impl Verifier<'_> {
         for seq in orphans {
             self.fault(format!("a movement of order {seq}"), "there is no such order");
         }
-        Ok(())
+        self.are_all("what orders have moved", Counted::Entries, found)
     }
 
     fn records(&mut self) -> Result<(), Failure> {
