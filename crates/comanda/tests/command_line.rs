@@ -419,3 +419,24 @@ fn a_queue_of_two_kinds_is_told_by_check_and_serve() {
     let said = server.said_until_stopped();
     assert!(said.iter().any(|line| line.contains(told)), "{said:#?}");
 }
+
+#[test]
+fn amounts_with_cents_take_the_way_that_their_size_says() {
+    let home = here();
+    let own = home.path().join("order-types");
+    fs::create_dir(&own).unwrap();
+    let text = "name = \"sized\"\ninitial = \"a\"\n[schema]\ntype = \"object\"\nproperties.total = { type = \"number\" }\n\
+                [statuses.a]\nsteps = [\"s\"]\nnext = [{ when = \"data.total > 100\", to = \"large\" }, { to = \"small\" }]\n\
+                [statuses.large]\nfinal = true\n[statuses.small]\nfinal = true\n\
+                [steps.s]\nuse = \"fail\"\nwhen = \"data.total > 1000\"\n";
+    fs::write(own.join("sized.toml"), text).unwrap();
+    for (total, to) in [
+        ("14.90", "small"),
+        ("100.00", "small"),
+        ("100.01", "large"),
+        ("999.99", "large"),
+    ] {
+        let ran = run(home.path(), &["try", "sized", "-"], &format!(r#"{{"total":{total}}}"#)).ok();
+        assert!(ran.out.contains(&format!("{to} is final")), "{total}: {}", ran.out);
+    }
+}

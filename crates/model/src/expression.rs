@@ -110,3 +110,76 @@ impl fmt::Debug for Expression {
         write!(f, "Expression({:?})", self.text)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rust_decimal::Decimal;
+
+    use super::*;
+    use crate::template::comparable;
+
+    fn holds(condition: &str, data: &str) -> bool {
+        let context = comparable(&serde_json::from_str(&format!(r#"{{"data":{data}}}"#)).unwrap());
+        Expression::compile(condition).unwrap().holds(&context).unwrap()
+    }
+
+    #[test]
+    fn amounts_compare_as_numbers() {
+        for (amount, is_over) in [
+            ("14.90", false),
+            ("99.99", false),
+            ("100.0", false),
+            ("1e2", false),
+            ("-500.5", false),
+            ("100", false),
+            ("100.01", true),
+            ("101", true),
+            ("1e3", true),
+            ("123456789012345678901234567890", true),
+            ("1e400", true),
+        ] {
+            assert_eq!(
+                holds("data.total > 100", &format!(r#"{{"total":{amount}}}"#)),
+                is_over,
+                "{amount}"
+            );
+        }
+        assert!(holds("data.a == 14.9 and data.a == data.b", r#"{"a":14.90,"b":14.9}"#));
+        assert!(holds("data.lines[0].q >= 2.5", r#"{"lines":[{"q":2.50}]}"#));
+        assert!(holds(
+            "data.total|float > 100 and data.small|float < 100",
+            r#"{"total":"100.50","small":"14.90"}"#
+        ));
+    }
+
+    #[test]
+    fn what_is_not_there_is_false() {
+        for condition in [
+            "data.a",
+            "data.a.b.c",
+            "data.a > 1",
+            "data.a.b == 1",
+            "data.list[7].q > 1",
+            "data.none > 1",
+        ] {
+            assert!(!holds(condition, r#"{"list":[],"none":null}"#), "{condition}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_there_is_less_than_all_that_is() {
+        assert!(holds("data.a < 5", "{}") && !holds("data.a is defined and data.a < 5", "{}"));
+    }
+
+    proptest! {
+        #[test]
+        fn decimals_compare_as_they_do_exactly(a in -9_999_999_999_i64..9_999_999_999, b in -9_999_999_999_i64..9_999_999_999, scale in 0..5_u32) {
+            let (a, b) = (Decimal::new(a, scale), Decimal::new(b, 2));
+            let data = format!(r#"{{"a":{a},"b":{b}}}"#);
+            prop_assert_eq!(holds("data.a > data.b", &data), a > b);
+            prop_assert_eq!(holds("data.a == data.b", &data), a == b);
+            prop_assert_eq!(holds(&format!("data.a <= ({b})"), &data), a <= b);
+        }
+    }
+}

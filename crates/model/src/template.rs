@@ -328,22 +328,40 @@ impl Object for ExactNumber {
     }
 }
 
-/// A JSON value as templates and conditions see it.
+/// A JSON value as templates see it: numbers keep their digits.
 pub fn from_json(value: &Value) -> Context {
+    convert(value, &|number| Context::from_object(ExactNumber(number.clone())))
+}
+
+/// A JSON value as conditions see it: numbers compare. minijinja orders an object after every number, so that a number which
+/// keeps its digits would be greater than any literal. Decimals of up to 15 digits keep their order as floats, and nothing
+/// that is computed here leaves the condition.
+pub fn comparable(value: &Value) -> Context {
+    // A text that JSON takes as a number is one to `f64` too; what is too large becomes infinite, which is greater than all.
+    convert(value, &|number| {
+        Context::from(number.to_string().parse().unwrap_or(f64::NAN))
+    })
+}
+
+fn convert(value: &Value, decimal: &dyn Fn(&Number) -> Context) -> Context {
     match value {
         Value::Null => Context::from(()),
         Value::Bool(flag) => Context::from(*flag),
         Value::Number(number) => match (number.as_i64(), number.as_u64()) {
             (Some(whole), _) => Context::from(whole),
             (None, Some(whole)) => Context::from(whole),
-            (None, None) => Context::from_object(ExactNumber(number.clone())),
+            (None, None) => decimal(number),
         },
         Value::String(text) => Context::from(text.as_str()),
-        Value::Array(items) => items.iter().map(from_json).collect::<Vec<_>>().into(),
+        Value::Array(items) => items
+            .iter()
+            .map(|item| convert(item, decimal))
+            .collect::<Vec<_>>()
+            .into(),
         Value::Object(members) => {
             let object: IndexMap<Context, Context> = members
                 .iter()
-                .map(|(name, member)| (Context::from(name.as_str()), from_json(member)))
+                .map(|(name, member)| (Context::from(name.as_str()), convert(member, decimal)))
                 .collect();
             Context::from_object(object)
         }

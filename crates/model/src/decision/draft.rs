@@ -12,7 +12,7 @@ use crate::event::{Attempt, Event, EventKind};
 use crate::ledger::LedgerLine;
 use crate::order::{AfterUndo, DeadLetter, Done, DoneState, Lane, Order, Phase, StepAt, Work, WorkKind, bounded};
 use crate::order_type::{Action, DeadLetterInLane, FifoScope, OrderType};
-use crate::template::from_json;
+use crate::template::{comparable, from_json};
 
 pub(super) struct Draft<'a> {
     pub(super) order: Order,
@@ -355,7 +355,7 @@ impl<'a> Draft<'a> {
 
     /// What conditions see: `id`, `key`, `status`, `data`, `steps`.
     pub(super) fn context(&self) -> Result<minijinja::Value, String> {
-        context(&self.order)
+        facts(&self.order).map(|facts| comparable(&facts))
     }
 
     /// The order becomes a dead letter where it stands. Its work is kept, so that a redrive can take it up.
@@ -558,8 +558,13 @@ pub(super) fn advance_work() -> Work {
     }
 }
 
-/// What conditions and templates see of an order.
+/// What templates see of an order.
 pub fn context(order: &Order) -> Result<minijinja::Value, String> {
+    facts(order).map(|facts| from_json(&facts))
+}
+
+/// What conditions and templates can read of an order.
+fn facts(order: &Order) -> Result<Value, String> {
     let mut steps = Map::new();
     for (name, result) in &order.results {
         steps.insert(name.to_string(), result.value().map_err(|error| error.to_string())?);
@@ -581,5 +586,5 @@ pub fn context(order: &Order) -> Result<minijinja::Value, String> {
         order.data.value().map_err(|error| error.to_string())?,
     );
     context.insert("steps".to_owned(), Value::Object(steps));
-    Ok(from_json(&Value::Object(context)))
+    Ok(Value::Object(context))
 }
