@@ -125,3 +125,44 @@ impl Worker {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_comes_next_does_not_wait_for_the_write_and_moves_it_on() {
+        let (durable, written) = oneshot::channel();
+        let write = async move {
+            written.await.expect("the test says when it is durable");
+            Ok(true)
+        };
+        let mut writing = Writing::UnderWay(write.boxed());
+        assert_eq!(writing.beside(async { "sent" }).await, "sent");
+        assert!(matches!(writing, Writing::UnderWay(_)));
+        let (taken, answer) = oneshot::channel();
+        // The receiver answers only after the write has ended: both are driven.
+        let both = async {
+            writing.beside(answer).await.expect("the receiver answers");
+            writing
+        };
+        let ending = async {
+            durable.send(()).expect("the write is heard of");
+            tokio::task::yield_now().await;
+            taken.send(()).expect("the answer is waited for");
+        };
+        let (writing, ()) = tokio::join!(both, ending);
+        assert!(matches!(writing, Writing::Ended(Ok(true))));
+    }
+
+    #[tokio::test]
+    async fn one_that_failed_is_told_once_it_is_asked() {
+        let failed = async { Err(StoreError::CursorReset) };
+        let mut writing = Writing::UnderWay(failed.boxed());
+        writing.ended().await;
+        writing.ended().await;
+        assert!(matches!(writing, Writing::Ended(Err(StoreError::CursorReset))));
+    }
+}
