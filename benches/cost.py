@@ -1,9 +1,13 @@
-"""What one order costs the disk: syncs and bytes written, of a real server, for each shipped order type.
+"""What one order costs: syncs and bytes written, by strace, and instructions and allocations, by callgrind, of a real
+server, for each shipped order type.
 
-Neither depends on how fast the machine is, nor on the optimisation of the build, so that a regression shows on any
-machine: `cargo xtask cost` compares with cost.json and fails beyond the tolerance; `cargo xtask cost record` writes it
-anew. One client submits one order after the other, so that no two share a sync that one alone would need; each order is
-at rest before the next is sent. `work-order` waits after it is accepted, all others are seen through.
+None of it depends on how fast the machine is or what else runs on it, so that a regression shows on any machine:
+`cargo xtask cost` compares with cost.json and fails beyond the tolerance; `cargo xtask cost record` writes it anew. One
+client submits one order after the other, so that no two share a sync that one alone would need; each order is at rest
+before the next is sent. `work-order` waits after it is accepted, all others are seen through.
+
+Instructions are those of the whole process outside the kernel, the reading that the client waits with included; they
+depend on the compiler, so that the figures are recorded anew when it changes.
 
 Usage: cost.py BINARY [record]
 """
@@ -12,6 +16,7 @@ import http.client
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -20,8 +25,13 @@ import tempfile
 HERE = pathlib.Path(__file__).resolve().parent
 BASELINE = HERE / "cost.json"
 ORDERS = 300
-# Run after run these differ by less than one in a hundred; what is over it is the copying of the log into the database.
-TOLERANCE = {"syncs": 0.05, "bytes": 0.10}
+# Run after run syncs and bytes differ by less than one in a hundred; what is over it is the copying of the log into the
+# database. Instructions differ by up to five and allocations by up to three in a hundred: the client's second request comes
+# sooner or later in the order's life.
+TOLERANCE = {"syncs": 0.05, "bytes": 0.10, "instructions": 0.10, "allocations": 0.06}
+# Fifty times slower than the machine, so fewer.
+COUNTED_ORDERS = 100
+ALLOCATORS = {"malloc", "calloc", "realloc", "posix_memalign", "aligned_alloc", "memalign"}
 BODIES = {
     "sale": {"amount": 12.50, "currency": "EUR"},
     "purchase": {"customerId": "c-1", "items": [{"sku": "tea", "quantity": 2}]},
@@ -36,14 +46,14 @@ BODIES = {
 
 
 class Server:
-    """The server under strace, which sees its syncs and the writes to its files."""
+    """The server under a tool that counts."""
+
+    arguments: tuple[str, ...] = ()
 
     def __init__(self, binary: str, home: pathlib.Path) -> None:
-        self.trace = home / "trace"
-        # Only these calls stop at strace, and `-y` names the file that each is about.
+        self.home = home
         self.process = subprocess.Popen(
-            ["strace", "-f", "-y", "--seccomp-bpf", "-e", "trace=fsync,fdatasync,write,pwrite64,pwritev,writev", "-e", "abbrev=all",
-             "-s", "0", "-o", self.trace, binary, "serve", "--listen", "127.0.0.1:0"],
+            [*self.tool(), binary, "serve", "--listen", "127.0.0.1:0", *self.arguments],
             cwd=home, stderr=subprocess.PIPE, text=True, start_new_session=True,
         )
         for line in self.process.stderr:
@@ -52,7 +62,7 @@ class Server:
                 break
         else:
             raise SystemExit("the server did not start")
-        self.client = http.client.HTTPConnection(self.address, timeout=60)
+        self.client = http.client.HTTPConnection(self.address, timeout=120)
 
     def call(self, method: str, path: str, body: object = None) -> dict:
         text = None if body is None else json.dumps(body)
@@ -63,10 +73,25 @@ class Server:
             raise SystemExit(f"{method} {path}: {told}")
         return told
 
+    def stop(self) -> None:
+        os.killpg(self.process.pid, signal.SIGTERM)
+        self.process.wait()
+
+
+class Traced(Server):
+    """Under strace, which sees its syncs and the writes to its files."""
+
+    orders = ORDERS
+
+    def tool(self) -> list[str]:
+        # Only these calls stop at strace, and `-y` names the file that each is about.
+        calls = "trace=fsync,fdatasync,write,pwrite64,pwritev,writev"
+        return ["strace", "-f", "-y", "--seccomp-bpf", "-e", calls, "-e", "abbrev=all", "-s", "0", "-o", str(self.home / "trace")]
+
     def spent(self) -> dict[str, int]:
         """Syncs and bytes written to the data directory since the start."""
         syncs = written = 0
-        for line in self.trace.read_text().splitlines():
+        for line in (self.home / "trace").read_text().splitlines():
             if "/comanda-data/" not in line:
                 continue
             if "sync(" in line:
@@ -75,18 +100,60 @@ class Server:
                 written += int(answer)
         return {"syncs": syncs, "bytes": written}
 
-    def stop(self) -> None:
-        os.killpg(self.process.pid, signal.SIGTERM)
-        self.process.wait()
+
+class Counted(Server):
+    """Under callgrind, which counts its instructions and its calls of the allocator."""
+
+    orders = COUNTED_ORDERS
+
+    def tool(self) -> list[str]:
+        self.dumps = 0
+        self.total = {"instructions": 0, "allocations": 0}
+        return ["valgrind", "--tool=callgrind", "--quiet", f"--callgrind-out-file={self.home}/calls"]
+
+    def dump(self) -> tuple[int, dict[str, tuple[int, int]]]:
+        """Instructions since the dump before, and of each function how often it was called and what these calls took, with
+        all that they called."""
+        # It writes the dump before it answers.
+        subprocess.run(["callgrind_control", "--dump", str(self.process.pid)], check=True, capture_output=True)
+        self.dumps += 1
+        total = 0
+        names: dict[str, str] = {}
+        calls: dict[str, tuple[int, int]] = {}
+        called = ""
+        count = 0
+        for line in (self.home / f"calls.{self.dumps}").read_text(errors="replace").splitlines():
+            # A function's name stands where its number is met first.
+            if line.startswith(("fn=", "cfn=")):
+                number, _, name = line.split("=", 1)[1].partition(" ")
+                names.setdefault(number, name)
+                called = re.sub(r"'\d+$", "", names[number])
+            elif line.startswith("calls="):
+                count = int(line.split("=")[1].split()[0])
+            elif count:
+                # The line behind a call is what it took.
+                before = calls.get(called, (0, 0))
+                calls[called] = (before[0] + count, before[1] + int(line.split()[1]))
+                count = 0
+            elif line.startswith("totals:"):
+                total += int(line.split()[1])
+        return total, calls
+
+    def spent(self) -> dict[str, int]:
+        """Instructions and allocations since the start."""
+        instructions, calls = self.dump()
+        self.total["instructions"] += instructions
+        self.total["allocations"] += sum(calls.get(name, (0, 0))[0] for name in ALLOCATORS)
+        return dict(self.total)
 
 
-def measure(binary: str, order_type: str) -> dict[str, float]:
+def measure(tool: type[Server], binary: str, order_type: str) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as directory:
         home = pathlib.Path(directory)
-        server = Server(binary, home)
+        server = tool(binary, home)
         try:
             server.call("POST", "/v1/customers", {"id": "c-1", "name": "Ana"})
-            server.call("POST", "/v1/inventory/tea/receive", {"quantity": 10 * ORDERS, "price": "1.50", "currency": "EUR"})
+            server.call("POST", "/v1/inventory/tea/receive", {"quantity": 10 * tool.orders, "price": "1.50", "currency": "EUR"})
 
             def run(count: int) -> None:
                 for _ in range(count):
@@ -99,19 +166,23 @@ def measure(binary: str, order_type: str) -> dict[str, float]:
             # The first orders write what later ones only read: types, names, pages of new tables.
             run(20)
             before = server.spent()
-            run(ORDERS)
+            run(tool.orders)
             after = server.spent()
         finally:
             server.stop()
-    return {what: round((after[what] - before[what]) / ORDERS, 2) for what in after}
+    return {what: round((after[what] - before[what]) / tool.orders, 2) for what in after}
 
 
 def main() -> None:
     binary = str(pathlib.Path(sys.argv[1]).resolve())
-    measured = {order_type: measure(binary, order_type) for order_type in BODIES}
-    print(f"{'per order':<20}{'syncs':>8}{'bytes written':>16}")
+    measured = {
+        order_type: {**measure(Traced, binary, order_type), **measure(Counted, binary, order_type)} for order_type in BODIES
+    }
+    print(f"{'per order':<20}{'syncs':>8}{'bytes written':>16}{'instructions':>16}{'allocations':>14}")
     for order_type, cost in measured.items():
-        print(f"{order_type:<20}{cost['syncs']:>8}{cost['bytes']:>16,.0f}")
+        print(
+            f"{order_type:<20}{cost['syncs']:>8}{cost['bytes']:>16,.0f}{cost['instructions']:>16,.0f}{cost['allocations']:>14,.0f}"
+        )
     if sys.argv[2:] == ["record"]:
         BASELINE.write_text(json.dumps(measured, indent=2) + "\n")
         return

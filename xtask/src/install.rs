@@ -70,6 +70,22 @@ pub fn strace() -> Result<(), String> {
     install_package("strace")
 }
 
+/// Counts a program's instructions.
+pub fn valgrind() -> Result<(), String> {
+    if is_there("valgrind") {
+        return Ok(());
+    }
+    install_package("valgrind")
+}
+
+/// Sees from outside when a program's calls of the system begin and end.
+pub fn perf() -> Result<(), String> {
+    if is_there("perf") {
+        return Ok(());
+    }
+    install_package("linux-perf")
+}
+
 /// What the peers run on, and the load. Their own packages are installed by the script that measures them.
 pub fn peers() -> Result<(), String> {
     let programs = [

@@ -19,7 +19,8 @@ usage: cargo xtask COMMAND
   operations  kills the server, backups, exports and restores under load  [ROUNDS, default 40]
   power-cut   cuts the power under the real server's disk, again and again  [CUTS, default 500] [SEED]
   upgrade     a rolling upgrade on PostgreSQL from an earlier commit and back  [COMMIT, default HEAD~1]
-  cost        what one order costs the disk, against the recorded figures  [record: writes them anew]
+  cost        what one order costs (syncs, bytes, instructions, allocations), against the recorded figures  [record: writes them anew]
+  stages      where one order's time goes from socket to disk and back  [write: into docs/performance.md]
   soak        the storefront while one call in ten to its services fails  [--minutes N, default 10]
   peers       Comanda beside its peers, into docs/performance.md  [SECONDS of load for each, default 20]
   bench       builds and measures, side by side (takes minutes)
@@ -47,6 +48,8 @@ fn main() -> ExitCode {
         ["upgrade", commit] => run::upgrade(commit),
         ["cost"] => run::cost(&[]),
         ["cost", "record"] => run::cost(&["record"]),
+        ["stages"] => run::stages(&[]),
+        ["stages", "write"] => run::stages(&["write"]),
         ["soak"] => run::soak("10"),
         ["soak", "--minutes", minutes] => run::soak(minutes),
         ["peers"] => run::peers("20"),

@@ -161,14 +161,26 @@ pub fn upgrade(commit: &str) -> Result<(), String> {
     )
 }
 
-/// Syncs and bytes per order against `benches/cost.json`.
+/// Syncs, bytes, instructions and allocations per order against `benches/cost.json`.
 pub fn cost(arguments: &[&str]) -> Result<(), String> {
     install::strace()?;
-    // Neither figure depends on the optimisation, so the quicker build will do.
-    cargo(&["build", "--locked", "-p", "comanda"])?;
-    let binary = install::target_directory()?.join("debug/comanda");
+    install::valgrind()?;
+    measured("benches/cost.py", arguments)
+}
+
+/// Where the time and the instructions of one order go, from socket to disk and back.
+pub fn stages(arguments: &[&str]) -> Result<(), String> {
+    install::perf()?;
+    install::valgrind()?;
+    measured("benches/stages.py", arguments)
+}
+
+/// Runs a script that measures the release build, which it is handed.
+fn measured(script: &str, arguments: &[&str]) -> Result<(), String> {
+    cargo(&["build", "--release", "--locked", "-p", "comanda"])?;
+    let binary = install::target_directory()?.join("release/comanda");
     let binary = binary.to_str().ok_or("the target directory's name is not UTF-8")?;
-    shown("python3", &[&["benches/cost.py", binary], arguments].concat())
+    shown("python3", &[&[script, binary], arguments].concat())
 }
 
 /// The figures of `docs/performance.md`.
@@ -180,13 +192,7 @@ pub fn bench() -> Result<(), String> {
 /// One, two and three nodes on PostgreSQL beside a bare client; the arguments are those of `measure.py`.
 pub fn bench_postgres(arguments: &[&str]) -> Result<(), String> {
     install::all()?;
-    cargo(&["build", "--release", "--locked", "-p", "comanda"])?;
-    let binary = install::target_directory()?.join("release/comanda");
-    let binary = binary.to_str().ok_or("the target directory's name is not UTF-8")?;
-    shown(
-        "python3",
-        &[&["benches/postgres/measure.py", binary], arguments].concat(),
-    )
+    measured("benches/postgres/measure.py", arguments)
 }
 
 /// Comanda beside its peers: measured, drawn, and written into `docs/performance.md`.

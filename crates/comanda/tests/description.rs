@@ -17,12 +17,25 @@ mod support;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use support::{Home, Server};
+use support::{Home, PATIENCE, Server};
 
 const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,\
                       response_headers_conformance,response_schema_conformance";
+
+/// Sources of orders: one that others post to, and one that has taken lines of which no order can be made.
+const SOURCES: &str = r#"
+[intake.shop]
+kind = "webhook"
+type = "sale"
+secret = { env = "SHOP_SECRET" }
+[intake.files]
+kind = "directory"
+type = "sale"
+path = "incoming"
+"#;
 
 #[test]
 fn every_answer_of_the_running_server_is_as_described() {
@@ -37,10 +50,17 @@ fn every_answer_of_the_running_server_is_as_described() {
     let types = home.path().join("order-types");
     std::fs::create_dir(&types).unwrap();
     std::fs::copy(Path::new(folder).join("gate.toml"), types.join("gate.toml")).unwrap();
+    std::fs::write(home.path().join("comanda.toml"), SOURCES).unwrap();
+    let incoming = home.path().join("incoming");
+    std::fs::create_dir(&incoming).unwrap();
+    std::fs::write(incoming.join("sales.ndjson"), "{\"amount\":\"nothing\"}\n".repeat(20)).unwrap();
     let server = Server::start_with(
         Home::Lent(home.path().to_owned()),
         &["--break", "record=5", "--fast-retries"],
-        &[("COMANDA_DELIVERIES__ALLOW_PRIVATE", "true")],
+        &[
+            ("COMANDA_DELIVERIES__ALLOW_PRIVATE", "true"),
+            ("SHOP_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
+        ],
     );
     let known = home.path().join("known.json");
     std::fs::write(&known, json!(fill(&server)).to_string()).unwrap();
@@ -130,6 +150,30 @@ fn fill(server: &Server) -> BTreeMap<&'static str, Vec<String>> {
     let (_, settled) = server.get(&format!("/v1/orders/{sale}?wait=60"));
     assert_eq!(settled["work"]["state"], "parked", "{settled}");
     known.insert("dead-letters", vec![sale.clone()]);
+    for order in &asked {
+        let (status, link) = server.post(&format!("/v1/orders/{order}/links"), "{}");
+        assert_eq!(status, 201, "{link}");
+        let token = link["url"].as_str().unwrap().rsplit('/').next().unwrap();
+        known.entry("links").or_default().push(token.to_owned());
+    }
+    for id in ["c-2", "c-3"] {
+        let (status, customer) = server.post("/v1/customers", &json!({"id": id, "name": "Eva"}).to_string());
+        assert!(status < 300, "{customer}");
+        let (status, job) = server.post(&format!("/v1/customers/{id}/erase"), "{}");
+        assert_eq!(status, 202, "{job}");
+        let job = job["id"].as_str().unwrap().to_owned();
+        known.entry("jobs").or_default().push(job);
+    }
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let (_, rejected) = server.get("/v1/intake/files/rejected");
+        if !rejected["items"].as_array().unwrap().is_empty() {
+            break;
+        }
+        assert!(Instant::now() < deadline, "the file is never taken: {rejected}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    known.insert("intake", vec!["shop".to_owned(), "files".to_owned()]);
     known.insert("customers", vec!["c-1".to_owned()]);
     known.insert("inventory", vec!["tea".to_owned()]);
     known.insert("queues", vec!["picking".to_owned(), "ordenes-recibidas".to_owned()]);
