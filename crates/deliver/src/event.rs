@@ -60,6 +60,8 @@ pub struct NoticeEvent {
     source: &'static str,
     /// `comanda.subscription.paused`, `comanda.subscription.resumed` or `comanda.subscription.gap`.
     #[serde(rename = "type")]
+    // What tells it from an event of an order.
+    #[schema(value_type = String, pattern = r"^comanda\.subscription\.")]
     pub kind: &'static str,
     /// The subscription's id.
     subject: String,
