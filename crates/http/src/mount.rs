@@ -257,12 +257,10 @@ impl Mount<'_> {
 
     async fn get(&self, id: &str, request: Request) -> Result<Response, Problem> {
         self.caller.needs(Scope::Read)?;
-        let mut found = self.found(id).await?;
+        let found = self.found(id).await?;
         // Parameters that mean nothing here are passed over: clients of before may send what they like.
-        if let Some((until, wait)) = wait_asked(&mut Query::parse(request.uri().query()))? {
-            let order = found.stored.order.id();
-            found = self.app.service.wait(order, until, wait).await?.unwrap_or(found);
-        }
+        let wait = wait_asked(&mut Query::parse(request.uri().query()))?;
+        let found = request::awaited(&self.app.service, found, wait).await?;
         if let Some(response) = not_modified(request.headers(), &found) {
             return Ok(response);
         }

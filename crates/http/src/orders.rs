@@ -188,11 +188,8 @@ pub(crate) async fn get(
     let mut query = Query::parse(request.uri().query());
     let wait = wait_asked(&mut query)?;
     query.end()?;
-    let found = match wait {
-        Some((until, wait)) => app.service.wait(id, until, wait).await?,
-        None => app.service.find(id).await?,
-    };
-    let found = found.ok_or_else(|| unknown(id))?;
+    let found = app.service.find(id).await?.ok_or_else(|| unknown(id))?;
+    let found = request::awaited(&app.service, found, wait).await?;
     let unchanged = not_modified(request.headers(), &found);
     Ok(unchanged.unwrap_or_else(|| app.order_response(StatusCode::OK, &found)))
 }

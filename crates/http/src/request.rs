@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use axum::http::HeaderMap;
-use comanda_engine::{CommandError, Precondition, WaitFor};
+use comanda_engine::{CommandError, Found, Precondition, Service, WaitFor};
+use comanda_model::Phase;
 use jiff::Timestamp;
 
 use crate::problem::Problem;
@@ -100,6 +101,22 @@ pub(crate) fn wait_asked(query: &mut Query) -> Result<Option<(WaitFor, Duration)
     let version = query.take_parsed::<u64>("version", "a version")?;
     let until = version.map_or(WaitFor::Rest, WaitFor::VersionAfter);
     Ok(wait.map(|seconds| (until, Duration::from_secs(seconds).min(WAIT_MAX))))
+}
+
+/// Waits as asked, with an order that was just read. One that is final is answered as it is: nobody waits for a change that
+/// will hardly come.
+pub(crate) async fn awaited(
+    service: &Service,
+    found: Found,
+    wait: Option<(WaitFor, Duration)>,
+) -> Result<Found, CommandError> {
+    let order = &found.stored.order;
+    match wait {
+        Some((until, wait)) if order.head.phase != Phase::Final => {
+            Ok(service.wait(order.id(), until, wait).await?.unwrap_or(found))
+        }
+        Some(_) | None => Ok(found),
+    }
 }
 
 /// The entity tag of a version.

@@ -152,7 +152,11 @@ const OPERATIONS: &[Operation] = &[
                 "integer",
                 "Wait up to so many seconds, at most 60, until nothing more happens by itself…",
             ),
-            ("version", "integer", "…or until the order is past this version."),
+            (
+                "version",
+                "integer",
+                "…or until the order is past this version, or final.",
+            ),
         ]],
         headers: &[("If-None-Match", "An ETag: 304 if it is still the order's.")],
         ..BASE

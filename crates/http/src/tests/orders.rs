@@ -1,5 +1,7 @@
 //! `/v1/orders`: submitting, reading, listing.
 
+use std::time::Duration;
+
 use serde_json::json;
 
 use super::Api;
@@ -38,6 +40,24 @@ async fn an_order_is_accepted_and_read() {
     assert_eq!(again.header("etag"), read.header("etag"));
     let head = api.ask("HEAD", &format!("/v1/orders/{id}"), &[], "").await;
     assert_eq!((head.status, head.text.as_str()), (200, ""));
+}
+
+#[tokio::test]
+async fn nobody_waits_for_a_change_of_a_final_order() {
+    let api = Api::new().await;
+    let answer = api
+        .ask("POST", "/v1/orders", &[("prefer", "wait=30")], SALE)
+        .await
+        .json();
+    let (id, key, version) = (&answer["id"], &answer["key"], &answer["version"]);
+    for path in [
+        format!("/v1/orders/{}", id.as_str().unwrap()),
+        format!("/sale/{}", key.as_str().or(id.as_str()).unwrap()),
+    ] {
+        let asked = format!("{path}?wait=60&version={version}");
+        let answer = tokio::time::timeout(Duration::from_secs(30), api.get(&asked)).await;
+        assert_eq!(answer.expect("it answers before the wait is over").status, 200);
+    }
 }
 
 #[tokio::test]
