@@ -22,8 +22,16 @@ use crate::Options;
 const WAITING_MAX: usize = 1024;
 /// How long an order waits for a place before it comes back later: less than a claim lasts.
 const WAIT_MAX: Duration = Duration::from_secs(10);
-/// When to come back to a target that is busy, or is being tried by another.
+/// When to come back to a target that is being tried by another, or that is busy and has not yet shown how quick it is.
 const BUSY_AFTER: Duration = Duration::from_secs(2);
+/// The soonest and the latest that an order comes back to a target that is busy.
+const TURN_MIN: Duration = Duration::from_millis(20);
+const TURN_MAX: Duration = Duration::from_secs(60);
+/// How much of the time that a call takes its turn is given: below 1, so that the target never waits for calls.
+const TURN_SHARE: f64 = 0.8;
+/// What the latest call counts in the mean time between calls, and the most that it can count as.
+const LATEST_SHARE: f64 = 0.05;
+const BETWEEN_MAX: Duration = Duration::from_secs(10);
 
 /// The most targets that are remembered. Orders can name hosts too, so there is no end of them.
 const TARGETS_MAX: usize = 4096;
@@ -53,9 +61,45 @@ struct Target {
     name: String,
     places: Arc<Semaphore>,
     waiting: AtomicUsize,
+    turns: Mutex<Turns>,
     circuit: Mutex<Circuit>,
     failures_max: u32,
     open_for: Duration,
+}
+
+/// When those come back who found no room: each when its turn is likely to be, by how quickly the target takes calls. If all
+/// came back after the same short while, a long backlog would do nothing but ask for room, a commit each time.
+#[derive(Default)]
+struct Turns {
+    /// When a place was left last.
+    left_at: Option<Instant>,
+    /// The mean time between two calls that end.
+    between: Option<Duration>,
+    /// The latest turn that was given.
+    given_until: Option<Instant>,
+}
+
+impl Turns {
+    /// A place was left.
+    fn left(&mut self, now: Instant) {
+        if let Some(before) = self.left_at.replace(now) {
+            let latest = (now - before).min(BETWEEN_MAX);
+            let mean = self.between.unwrap_or(latest);
+            self.between = Some(mean.mul_f64(1.0 - LATEST_SHARE) + latest.mul_f64(LATEST_SHARE));
+        }
+    }
+
+    /// When to come back, for one who finds so many others waiting.
+    fn give(&mut self, now: Instant, waiting: usize) -> Duration {
+        let Some(between) = self.between else {
+            return BUSY_AFTER;
+        };
+        let soonest = now + between.mul_f64(waiting as f64);
+        let turn = self.given_until.map_or(soonest, |until| until.max(soonest)) + between.mul_f64(TURN_SHARE);
+        let turn = turn.min(now + TURN_MAX);
+        self.given_until = Some(turn);
+        (turn - now).max(TURN_MIN)
+    }
 }
 
 #[derive(Default)]
@@ -86,6 +130,7 @@ pub(crate) struct Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
+        self.target.turns.lock().left(Instant::now());
         if self.tries {
             // Whether or not the call was made: the next one may try.
             self.target.circuit.lock().trying = false;
@@ -149,6 +194,7 @@ impl Targets {
                 name: name.to_owned(),
                 places: Arc::new(Semaphore::new(self.places)),
                 waiting: AtomicUsize::new(0),
+                turns: Mutex::default(),
                 circuit: Mutex::default(),
                 failures_max: self.failures_max,
                 open_for: self.open_for,
@@ -163,7 +209,7 @@ impl Targets {
         target.is_closed()?;
         let busy = |reason: String| Postponed {
             reason,
-            after: BUSY_AFTER,
+            after: (target.turns.lock()).give(Instant::now(), target.waiting.load(Ordering::Relaxed)),
         };
         if target.waiting.fetch_add(1, Ordering::Relaxed) >= WAITING_MAX {
             target.waiting.fetch_sub(1, Ordering::Relaxed);
@@ -321,5 +367,38 @@ mod tests {
         assert!(postponed.reason.contains("busy"), "{postponed:?}");
         drop(place);
         assert!(targets.admit("http://slow.test").await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn those_who_find_no_room_come_back_one_after_the_other() {
+        let mut turns = Turns::default();
+        assert_eq!(
+            turns.give(Instant::now(), 1024),
+            BUSY_AFTER,
+            "nothing is known of it yet"
+        );
+        for _ in 0..100 {
+            tokio::time::advance(Duration::from_millis(1)).await;
+            turns.left(Instant::now());
+        }
+        // A thousand wait for a target that takes a thousand in a second.
+        let now = Instant::now();
+        let given: Vec<Duration> = (0..50_000).map(|_| turns.give(now, 1000)).collect();
+        assert!(given.is_sorted());
+        let share = |from: usize, to: usize| given[to] - given[from];
+        assert!(
+            given[0] > Duration::from_millis(990) && given[0] < Duration::from_millis(1010),
+            "{:?}",
+            given[0]
+        );
+        assert!(share(0, 10_000) > Duration::from_millis(7_900) && share(0, 10_000) < Duration::from_millis(8_100));
+        assert!(given.iter().all(|after| *after <= TURN_MAX));
+        // A quick target is asked again soon.
+        let mut turns = Turns::default();
+        for _ in 0..200 {
+            tokio::time::advance(Duration::from_micros(10)).await;
+            turns.left(Instant::now());
+        }
+        assert_eq!(turns.give(Instant::now(), 100), TURN_MIN);
     }
 }
