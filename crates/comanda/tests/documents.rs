@@ -60,9 +60,11 @@ fn pages() -> Vec<(String, String)> {
     pages
 }
 
-fn blocks(text: &str) -> impl Iterator<Item = &str> {
-    let parts = text.split("```toml\n").skip(1);
-    parts.map(|rest| rest.split("```").next().unwrap())
+/// The blocks of code in one language. What stands before the first is none.
+fn blocks<'t>(text: &'t str, language: &str) -> Vec<&'t str> {
+    let opening = format!("```{language}\n");
+    let parts = text.split(opening.as_str()).skip(1);
+    parts.map(|rest| rest.split("```").next().unwrap()).collect()
 }
 
 /// The names after a prefix, up to what cannot stand in a name: `env.NAME`, `[steps.NAME]`.
@@ -146,7 +148,8 @@ fn every_example_can_be_read() {
     let home = tempfile::tempdir().unwrap();
     let (mut types, mut settings) = (0, 0);
     for (page, text) in pages() {
-        for block in blocks(&text).filter(|block| !block.starts_with("[dependencies]")) {
+        let blocks = blocks(&text, "toml").into_iter();
+        for block in blocks.filter(|block| !block.starts_with("[dependencies]")) {
             let mut command = command(home.path());
             for name in named(block, "env.").into_iter().chain(named(block, "env = \"")) {
                 command.env(name, "https://service.example");
@@ -232,11 +235,7 @@ const IMPOSSIBLE: [&str; 10] = [
 /// The calls with `curl` of a page, each with the lines that it goes on in.
 fn calls(text: &str) -> Vec<String> {
     let mut calls: Vec<String> = Vec::new();
-    for block in text
-        .split("```sh\n")
-        .skip(1)
-        .map(|rest| rest.split("```").next().unwrap())
-    {
+    for block in blocks(text, "sh") {
         let mut goes_on = false;
         for line in block.lines() {
             if line.starts_with("curl ") {
