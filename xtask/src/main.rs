@@ -13,6 +13,7 @@ usage: cargo xtask COMMAND
   check       formatting, lints, the direction of dependencies, licences
   direction   only: which crate may use which
   install     only: what the tests need and the machine lacks
+  postgres    only: the tests on PostgreSQL, on the newest server that is installed for them
   simulate    runs the engine on a virtual clock against everything that can go wrong  [--minutes N, default 1]
   fuzz        makes up input for every parser of what comes from outside  [--minutes N, default 1]
   crash       kills the real server under load, again and again  [ROUNDS, default 100]
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         ["check"] => run::check(),
         ["direction"] => direction::check(),
         ["install"] => install::all(),
+        ["postgres"] => run::newest_postgres(),
         ["simulate"] => run::simulate("1"),
         ["simulate", "--minutes", minutes] => run::simulate(minutes),
         ["fuzz"] => run::fuzz("1"),

@@ -11,7 +11,29 @@ pub fn test() -> Result<(), String> {
     install::all()?;
     check()?;
     cargo(&["test", "--workspace", "--locked"])?;
+    newest_postgres()?;
     shown("promtool", &["test", "rules", "infra/alerts/comanda.rules.test.yml"])
+}
+
+/// The tests on PostgreSQL once more, on the newest server.
+pub fn newest_postgres() -> Result<(), String> {
+    let programs = install::newest_postgres()?;
+    let programs = programs
+        .to_str()
+        .ok_or("the place of the server's programs is not UTF-8")?;
+    let tests = [
+        "conformance",
+        "network",
+        "open_transaction",
+        "pgbouncer",
+        "postgres",
+        "postgres_failover",
+        "postgres_faults",
+        "migrate",
+    ];
+    let mut arguments = vec!["test", "--workspace", "--locked"];
+    arguments.extend(tests.iter().flat_map(|test| ["--test", *test]));
+    with_settings(&[("POSTGRES_PROGRAMS", programs)], &arguments)
 }
 
 /// What needs no test to run.

@@ -26,7 +26,8 @@ const BATCH_MAX: usize = 256;
 /// The most bytes of data in one batch, so that no message grows past what is reasonable.
 const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// For how long a batch that could not be written tells that none can be. Only another batch can tell whether there is room
-/// again, and none comes while whoever sends them looks whether this node is ready.
+/// again, and none comes while whoever sends them looks whether this node is ready. A smaller one proves nothing: it may
+/// have found room in a page that was there.
 const UNWRITABLE_KEPT: Duration = Duration::from_secs(5);
 /// When a full queue tells to try again.
 const BUSY_AFTER: Duration = Duration::from_secs(1);
@@ -51,7 +52,7 @@ pub(crate) struct Queue {
     inner: Mutex<Inner>,
     filled: Notify,
     commits_max: usize,
-    /// Why the last batch could not be written, and when, if it could not.
+    /// Why a batch could not be written, and when, if one could not.
     unwritable: Mutex<Option<(Instant, StoreError)>>,
 }
 
@@ -66,7 +67,7 @@ impl Queue {
         }
     }
 
-    /// Why nothing can be written, as far as is known: a batch has lately failed for it, and none succeeded since.
+    /// Why nothing can be written, as far as is known: a batch has lately failed for it.
     pub(crate) fn unwritable(&self) -> Option<StoreError> {
         let unwritable = self.unwritable.lock();
         let (at, error) = unwritable.as_ref()?;
@@ -77,7 +78,9 @@ impl Queue {
     fn learn<T>(&self, sent: &Result<T, Failure>) {
         let mut unwritable = self.unwritable.lock();
         match sent {
-            Ok(_) => *unwritable = None,
+            Ok(_) => {
+                unwritable.take_if(|(_, error)| !matches!(error, StoreError::Full(_)));
+            }
             Err(Failure::NotApplied { error, .. })
                 if matches!(error, StoreError::Full(_) | StoreError::ReadOnly(_)) =>
             {

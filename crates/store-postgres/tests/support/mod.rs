@@ -57,8 +57,18 @@ pub struct Cluster {
     _watchdog: Child,
 }
 
-/// Where the server's programs are: on the path, or where the distribution's packages put them.
+/// Where a server's program is: in the directory that `POSTGRES_PROGRAMS` names, where the distribution's packages put the
+/// newest, or on the path.
 fn program(name: &str) -> PathBuf {
+    if let Some(programs) = std::env::var_os("POSTGRES_PROGRAMS") {
+        let program = Path::new(&programs).join(name);
+        assert!(
+            program.exists(),
+            "POSTGRES_PROGRAMS names no place with {}",
+            program.display()
+        );
+        return program;
+    }
     let packaged = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let packaged = packaged.map(|version| version.path().join("bin").join(name));
     let mut found: Vec<PathBuf> = packaged.filter(|path| path.exists()).collect();
@@ -74,14 +84,19 @@ fn is_root() -> bool {
 /// A command that the server's own user runs: it refuses to run as root.
 pub fn as_server(program_name: &str) -> Command {
     let program = program(program_name);
-    if is_root() {
+    let mut command = if is_root() {
         let mut command = Command::new("setpriv");
         command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups"]);
-        command.arg(program);
+        command.arg(&program);
         command
     } else {
-        Command::new(program)
+        Command::new(&program)
+    };
+    if std::env::var_os("POSTGRES_PROGRAMS").is_some() {
+        // Parts of the server that it loads when it needs them would else find the system's libraries, of another version.
+        command.env("LD_LIBRARY_PATH", program.with_file_name("../lib"));
     }
+    command
 }
 
 /// A shell's script that the server's own user runs.
