@@ -277,13 +277,15 @@ impl Tail {
             match store.feed(from, PAGE).await {
                 Ok(page) => {
                     let (is_empty, next) = (page.is_empty(), page.next);
+                    // What is not full ends at the feed's end; whatever came since has moved the position.
+                    let is_full = page.events.len() + page.notices.len() >= PAGE;
                     match from {
                         FeedStart::After(_) if is_empty => {}
                         FeedStart::After(after) => self.0.followers.lock().hand_out(after, page),
                         FeedStart::Oldest | FeedStart::Newest => self.0.followers.lock().begin(next),
                     }
                     from = FeedStart::After(next);
-                    if !is_empty {
+                    if is_full {
                         continue;
                     }
                 }

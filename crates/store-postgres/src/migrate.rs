@@ -37,7 +37,7 @@ const FUNCTIONS: &[&str] = &[
     include_str!("functions/read.sql"),
 ];
 /// The revision of these functions. It rises with every change of them, and never falls.
-const REVISION: u32 = 2;
+const REVISION: u32 = 3;
 /// The oldest program that can still use the newest format, where the functions that it calls were made once.
 const OLDEST: u32 = 4;
 
@@ -256,7 +256,7 @@ mod tests {
     fn the_functions_have_a_revision_of_their_own() {
         assert_eq!(
             (REVISION, format!("{:016x}", fingerprint(FUNCTIONS))),
-            (2, "a1ea12189c608610".to_owned()),
+            (3, "66a0ccfc49d5026b".to_owned()),
             "the functions have changed: raise REVISION, or databases keep the older ones; and write both down here"
         );
     }

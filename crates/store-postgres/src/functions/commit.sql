@@ -42,8 +42,10 @@ END $$;
 -- Applies a batch of commits in the order given, each wholly or not at all, and answers for each.
 --
 -- Nearly all commits are plain: what they expect is so, they are the batch's only one for their order, and they touch neither a
--- lane nor the ledger, so none of them depends on another of the batch. These are applied by one statement, at a fraction of
--- what one by one costs. All others are then applied one by one, which also finds out why one cannot be.
+-- lane nor the ledger, so none of them depends on another of the batch. One statement looks which those are; each table then
+-- gets the rows of all of them by one statement, which unfolds only the columns that it needs, and which is left out where there
+-- is nothing for it. That costs a fraction of what one by one costs. All others are then applied one by one, which also finds out
+-- why one cannot be.
 --
 -- Outcomes: 0 applied, 1 another version (`actual`), 2 stale token, 3 key taken, 4 refused by its sender's own check,
 -- 5 events or attempts not numbered on, 6 too little in a place of the ledger (`short`: places' numbers, what was wanted,
@@ -105,20 +107,25 @@ DECLARE
     r_key_order uuid[] := array_fill(NULL::uuid, ARRAY[v_count]);
     r_key_fingerprint bytea[] := array_fill(NULL::bytea, ARRAY[v_count]);
     r_short text[] := array_fill(NULL::text, ARRAY[v_count]);
-    v_old uuid[]; v_seqs bigint[]; v_apart integer[]; v_plain integer[]; v_plain_claimed boolean[]; v_items boolean;
+    v_old uuid[]; v_seqs bigint[]; v_apart integer[] := '{}'; v_items boolean; v_plain_count integer := 0; v_plain boolean[];
+    -- Of each commit: whether it is plain, and what stands of its order and of its order's due work.
+    v_plain_taken boolean[]; v_there boolean[]; v_type text[]; v_status text[]; v_phase smallint[]; v_hash bytea[]; v_cause text[];
+    v_due_there boolean[]; v_due_queue text[]; v_due_held boolean[];
     t_kind "char"[] := '{}'; t_a text[] := '{}'; t_b text[] := '{}'; t_c text[] := '{}'; t_n bigint[] := '{}';
 BEGIN
-    FOR v_name IN SELECT DISTINCT name FROM unnest(p_lanes) AS name ORDER BY name LOOP
-        LOOP
-            PERFORM 1 FROM comanda.lanes WHERE name = v_name FOR UPDATE;
-            EXIT WHEN FOUND;
-            -- A lane that was emptied and removed between the two statements is found missing, and made again.
-            INSERT INTO comanda.lanes (name, active) VALUES (v_name, NULL) ON CONFLICT DO NOTHING;
-            EXIT WHEN FOUND;
+    IF cardinality(p_lanes) > 0 THEN
+        FOR v_name IN SELECT DISTINCT name FROM unnest(p_lanes) AS name ORDER BY name LOOP
+            LOOP
+                PERFORM 1 FROM comanda.lanes WHERE name = v_name FOR UPDATE;
+                EXIT WHEN FOUND;
+                -- A lane that was emptied and removed between the two statements is found missing, and made again.
+                INSERT INTO comanda.lanes (name, active) VALUES (v_name, NULL) ON CONFLICT DO NOTHING;
+                EXIT WHEN FOUND;
+            END LOOP;
         END LOOP;
-    END LOOP;
+    END IF;
     -- What is not to be there yet is only read if it is.
-    v_old := ARRAY(SELECT o.id FROM unnest(p_id, p_expected) AS o(id, expected) WHERE o.expected <> 0);
+    v_old := ARRAY(SELECT p_id[i] FROM generate_series(1, v_count) AS i WHERE p_expected[i] <> 0);
     IF array_length(v_old, 1) > 0 THEN
         PERFORM 1 FROM comanda.heads WHERE id = ANY (v_old) ORDER BY id FOR UPDATE;
         PERFORM 1 FROM comanda.due WHERE id = ANY (v_old) ORDER BY id FOR UPDATE;
@@ -150,112 +157,126 @@ BEGIN
     END IF;
 
     -- Orders with several commits in the batch, and commits that did not get all their keys, are seen to one by one.
-    v_apart := ARRAY(SELECT a.ord::integer FROM (
-            SELECT u.ord, count(*) OVER (PARTITION BY u.id) AS n FROM unnest(p_id) WITH ORDINALITY AS u(id, ord)) AS a
-        WHERE a.n > 1);
+    IF (SELECT count(DISTINCT u.id) FROM unnest(p_id) AS u(id)) < v_count THEN
+        v_apart := ARRAY(SELECT a.ord::integer FROM (
+                SELECT u.ord, count(*) OVER (PARTITION BY u.id) AS n FROM unnest(p_id) WITH ORDINALITY AS u(id, ord)) AS a
+            WHERE a.n > 1);
+    END IF;
     IF array_length(k_ord, 1) > 0 THEN
         v_apart := v_apart || ARRAY(SELECT n.ord FROM unnest(k_ord, k_scope, k_key) AS n(ord, scope, key)
             LEFT JOIN LATERAL (SELECT t.commit_id FROM comanda.keys t WHERE t.scope = n.scope AND t.key = n.key OFFSET 0) AS t
                 ON true
             WHERE t.commit_id IS DISTINCT FROM p_commit[n.ord]);
     END IF;
-    WITH plain AS MATERIALIZED (
-        SELECT t.ord, t.id, t.commit_id, t.status, t.phase, t.type_hash, t.version, t.events, t.attempts, t.updated_at, t.due_at,
-            t.due_queued_at, t.queue, t.queued_at, t.visit, t.attempt, t.cause, t.head, t.data, t.order_type, t.key, t.customer,
-            t.group_key, t.accepted_status, t.at, t.traceparent,
-            h.id IS NOT NULL AS found, coalesce(h.seq, v_seqs[t.ord]) AS seq,
-            h.order_type AS old_type, h.status AS old_status, h.phase AS old_phase, h.type_hash AS old_hash,
-            h.cause AS old_cause, d.id IS NOT NULL AS held, d.queue AS old_queue, n.taken,
-            CASE WHEN n.taken THEN t.take_secret WHEN t.claim = 0 THEN d.secret END AS secret,
-            CASE WHEN n.taken THEN t.take_visit WHEN t.claim = 0 THEN d.held_visit END AS held_visit,
-            CASE WHEN n.taken THEN t.take_attempt WHEN t.claim = 0 THEN d.held_attempt END AS held_attempt,
-            CASE WHEN n.taken THEN v_now + t.lease * interval '1 microsecond' WHEN t.claim = 0 THEN d.lease_until END
-                AS lease_until,
-            CASE WHEN n.taken THEN p_node WHEN t.claim = 0 THEN d.node END AS node,
-            CASE WHEN t.claim = 0 THEN d.worker END AS worker, CASE WHEN t.claim = 0 THEN d.worker_queue END AS worker_queue,
-            CASE WHEN t.claim = 0 THEN d.since END AS since,
-            CASE WHEN least(t.due_at, t.queued_at) < v_now - interval '1 second' THEN v_now END AS late_at
-        FROM unnest(
-            p_id, p_commit, p_expected, p_expect_queued, p_token_visit, p_token_attempt, p_token_secret, p_refuse,
-            p_status, p_phase, p_type_hash, p_version, p_events_before, p_attempts_before, p_events, p_attempts,
-            p_updated_at, p_due_at, p_due_queued_at, p_queue, p_queued_at, p_visit, p_attempt, p_cause, p_head, p_data,
-            p_type, p_key, p_customer, p_group, p_accepted_status, p_at, p_traceparent,
-            p_leave, p_enter, p_resume, p_claim, p_take_visit, p_take_attempt, p_take_secret, p_lease,
-            p_keys_from, p_keys_to, p_lines_from, p_lines_to) WITH ORDINALITY
-        AS t(id, commit_id, expected, expect_queued, token_visit, token_attempt, token_secret, refuse,
-            status, phase, type_hash, version, events_before, attempts_before, events, attempts,
-            updated_at, due_at, due_queued_at, queue, queued_at, visit, attempt, cause, head, data,
-            order_type, key, customer, group_key, accepted_status, at, traceparent,
-            leave, enter, resume, claim, take_visit, take_attempt, take_secret, lease,
-            keys_from, keys_to, lines_from, lines_to, ord)
-        -- One by one, in their order (OFFSET 0 keeps it so).
-        LEFT JOIN LATERAL (SELECT * FROM comanda.heads o WHERE o.id = t.id OFFSET 0) AS h ON true
-        LEFT JOIN LATERAL (SELECT * FROM comanda.due o WHERE o.id = h.id OFFSET 0) AS d ON true
-        CROSS JOIN LATERAL (SELECT t.claim = 2 AND coalesce(t.due_at <= v_now, false) AS taken) AS n
-        WHERE t.enter IS NULL AND h.lane IS NULL AND t.lines_from > t.lines_to AND NOT t.expect_queued AND t.refuse = 0
-            AND t.ord <> ALL (v_apart) AND coalesce(h.version, 0) = t.expected
-            AND coalesce(h.events, 0) = t.events_before AND coalesce(h.attempts, 0) = t.attempts_before
-            AND h.commit_id IS DISTINCT FROM t.commit_id
-            AND (t.token_secret IS NULL OR (d.secret, d.held_visit, d.held_attempt)
-                IS NOT DISTINCT FROM (t.token_secret, t.token_visit, t.token_attempt))
-    ), new_orders AS (
-        INSERT INTO comanda.orders (id, seq, order_type, key, customer, group_key, status, at, traceparent, data)
-            SELECT id, seq, order_type, key, customer, group_key, accepted_status, at, traceparent, data FROM plain
-            WHERE NOT found
-    ), edited AS (
-        UPDATE comanda.orders o SET data = c.data FROM plain c WHERE c.found AND c.data IS NOT NULL AND o.id = c.id
-    ), new_heads AS (
-        INSERT INTO comanda.heads (id, seq, order_type, status, phase, type_hash, version, commit_id, events, attempts,
-                updated_at, due_at, due_queued_at, queue, queued_at, visit, attempt, cause, head)
-            SELECT id, seq, order_type, status, phase, type_hash, version, commit_id, events, attempts, updated_at, due_at,
-                due_queued_at, queue, queued_at, visit, attempt, cause, head FROM plain WHERE NOT found
-    ), old_heads AS (
-        UPDATE comanda.heads o SET status = c.status, phase = c.phase, type_hash = c.type_hash, version = c.version,
-                commit_id = c.commit_id, events = c.events, attempts = c.attempts, updated_at = c.updated_at,
-                due_at = c.due_at, due_queued_at = c.due_queued_at, queue = c.queue, queued_at = c.queued_at,
-                visit = c.visit, attempt = c.attempt, cause = c.cause, head = c.head
-            FROM plain c WHERE c.found AND o.id = c.id
-    ), due_no_more AS (
-        DELETE FROM comanda.due o USING plain c
-            WHERE c.held AND o.id = c.id AND c.due_at IS NULL AND c.queue IS NULL AND c.secret IS NULL
-    ), due_otherwise AS (
-        UPDATE comanda.due o SET due_at = c.due_at, queue = c.queue, queued_at = CASE WHEN c.queue IS NOT NULL THEN c.queued_at END,
-                visit = c.visit, attempt = c.attempt, secret = c.secret, held_visit = c.held_visit,
-                held_attempt = c.held_attempt, lease_until = c.lease_until, node = c.node, worker = c.worker,
-                worker_queue = c.worker_queue, since = c.since, late_at = c.late_at
-            FROM plain c WHERE c.held AND o.id = c.id
-                AND (c.due_at IS NOT NULL OR c.queue IS NOT NULL OR c.secret IS NOT NULL)
-    ), due_now AS (
-        INSERT INTO comanda.due (id, seq, due_at, queue, queued_at, visit, attempt, held_visit, held_attempt, secret,
-                lease_until, node, late_at)
-            SELECT id, seq, due_at, queue, CASE WHEN queue IS NOT NULL THEN queued_at END, visit, attempt, held_visit,
-                held_attempt, secret, lease_until, node, late_at
-            FROM plain WHERE NOT held AND (due_at IS NOT NULL OR queue IS NOT NULL OR secret IS NOT NULL)
-    ), counted AS (
+    SELECT array_agg(s.plain), array_agg(s.plain AND s.taken), count(*) FILTER (WHERE s.plain), sum(s.events) FILTER (WHERE s.plain),
+            array_agg(s.there), array_agg(s.seq), array_agg(s.order_type), array_agg(s.status), array_agg(s.phase),
+            array_agg(s.type_hash), array_agg(s.cause), array_agg(s.due_there), array_agg(s.due_queue), array_agg(s.due_held)
+        INTO v_plain, v_plain_taken, v_plain_count, v_total,
+            v_there, v_seqs, v_type, v_status, v_phase,
+            v_hash, v_cause, v_due_there, v_due_queue, v_due_held
+        FROM (
+            SELECT p_enter[i] IS NULL AND h.lane IS NULL AND p_lines_from[i] > p_lines_to[i] AND NOT p_expect_queued[i] AND p_refuse[i] = 0
+                    AND i <> ALL (v_apart) AND coalesce(h.version, 0) = p_expected[i]
+                    AND coalesce(h.events, 0) = p_events_before[i] AND coalesce(h.attempts, 0) = p_attempts_before[i]
+                    AND h.commit_id IS DISTINCT FROM p_commit[i]
+                    AND (p_token_secret[i] IS NULL OR (d.secret, d.held_visit, d.held_attempt)
+                        IS NOT DISTINCT FROM (p_token_secret[i], p_token_visit[i], p_token_attempt[i])) AS plain,
+                p_claim[i] = 2 AND coalesce(p_due_at[i] <= v_now, false) AS taken, p_events[i] - p_events_before[i] AS events,
+                h.id IS NOT NULL AS there, coalesce(h.seq, v_seqs[i]) AS seq, h.order_type, h.status, h.phase, h.type_hash, h.cause,
+                d.id IS NOT NULL AS due_there, d.queue AS due_queue, d.secret IS NOT NULL AS due_held
+            FROM generate_series(1, v_count) AS i
+            -- One by one, in their order (OFFSET 0 keeps it so).
+            LEFT JOIN LATERAL (SELECT * FROM comanda.heads o WHERE o.id = p_id[i] OFFSET 0) AS h ON true
+            LEFT JOIN LATERAL (SELECT * FROM comanda.due o WHERE o.id = h.id OFFSET 0) AS d ON true
+            ORDER BY i) AS s;
+    v_total := coalesce(v_total, 0);
+    IF v_plain_count > 0 THEN
+        IF 0 = ANY (p_expected) THEN
+            INSERT INTO comanda.orders (id, seq, order_type, key, customer, group_key, status, at, traceparent, data)
+                SELECT p_id[i], v_seqs[i], p_type[i], p_key[i], p_customer[i], p_group[i], p_accepted_status[i], p_at[i], p_traceparent[i], p_data[i]
+                FROM generate_series(1, v_count) AS i
+                WHERE v_plain[i] AND NOT v_there[i];
+            INSERT INTO comanda.heads (id, seq, order_type, status, phase, type_hash, version, commit_id, events, attempts,
+                    updated_at, due_at, due_queued_at, queue, queued_at, visit, attempt, cause, head)
+                SELECT p_id[i], v_seqs[i], p_type[i], p_status[i], p_phase[i], p_type_hash[i], p_version[i], p_commit[i], p_events[i], p_attempts[i],
+                    p_updated_at[i], p_due_at[i], p_due_queued_at[i], p_queue[i], p_queued_at[i], p_visit[i], p_attempt[i], p_cause[i], p_head[i]
+                FROM generate_series(1, v_count) AS i
+                WHERE v_plain[i] AND NOT v_there[i];
+        END IF;
+        IF true = ANY (v_there) THEN
+            UPDATE comanda.heads o SET status = p_status[i], phase = p_phase[i], type_hash = p_type_hash[i], version = p_version[i],
+                    commit_id = p_commit[i], events = p_events[i], attempts = p_attempts[i], updated_at = p_updated_at[i],
+                    due_at = p_due_at[i], due_queued_at = p_due_queued_at[i], queue = p_queue[i], queued_at = p_queued_at[i],
+                    visit = p_visit[i], attempt = p_attempt[i], cause = p_cause[i], head = p_head[i]
+                FROM generate_series(1, v_count) AS i
+                WHERE v_plain[i] AND v_there[i] AND o.id = p_id[i];
+            IF EXISTS (SELECT FROM generate_series(1, v_count) AS i WHERE v_there[i] AND p_data[i] IS NOT NULL) THEN
+                UPDATE comanda.orders o SET data = p_data[i]
+                    FROM generate_series(1, v_count) AS i
+                    WHERE v_plain[i] AND v_there[i] AND p_data[i] IS NOT NULL AND o.id = p_id[i];
+            END IF;
+        END IF;
+        IF true = ANY (v_due_there) THEN
+            -- A claim that is kept stays, and what is held is still there when it is due no more.
+            DELETE FROM comanda.due o WHERE o.id = ANY (ARRAY(
+                SELECT p_id[i] FROM generate_series(1, v_count) AS i
+                WHERE v_plain[i] AND v_due_there[i] AND p_due_at[i] IS NULL AND p_queue[i] IS NULL AND NOT (p_claim[i] = 0 AND v_due_held[i])));
+            UPDATE comanda.due o SET due_at = p_due_at[i], queue = p_queue[i],
+                    queued_at = CASE WHEN p_queue[i] IS NOT NULL THEN p_queued_at[i] END, visit = p_visit[i], attempt = p_attempt[i],
+                    secret = CASE WHEN v_plain_taken[i] THEN p_take_secret[i] WHEN p_claim[i] = 0 THEN o.secret END,
+                    held_visit = CASE WHEN v_plain_taken[i] THEN p_take_visit[i] WHEN p_claim[i] = 0 THEN o.held_visit END,
+                    held_attempt = CASE WHEN v_plain_taken[i] THEN p_take_attempt[i] WHEN p_claim[i] = 0 THEN o.held_attempt END,
+                    lease_until = CASE WHEN v_plain_taken[i] THEN v_now + p_lease[i] * interval '1 microsecond'
+                        WHEN p_claim[i] = 0 THEN o.lease_until END,
+                    node = CASE WHEN v_plain_taken[i] THEN p_node WHEN p_claim[i] = 0 THEN o.node END,
+                    worker = CASE WHEN p_claim[i] = 0 THEN o.worker END,
+                    worker_queue = CASE WHEN p_claim[i] = 0 THEN o.worker_queue END,
+                    since = CASE WHEN p_claim[i] = 0 THEN o.since END,
+                    late_at = CASE WHEN least(p_due_at[i], p_queued_at[i]) < v_now - interval '1 second' THEN v_now END
+                FROM generate_series(1, v_count) AS i
+                WHERE v_plain[i] AND v_due_there[i] AND o.id = p_id[i]
+                    AND (p_due_at[i] IS NOT NULL OR p_queue[i] IS NOT NULL OR (p_claim[i] = 0 AND v_due_held[i]));
+        END IF;
+        IF false = ANY (v_due_there) AND (cardinality(array_remove(p_due_at, NULL)) > 0
+                OR cardinality(array_remove(p_queue, NULL)) > 0) THEN
+            INSERT INTO comanda.due (id, seq, due_at, queue, queued_at, visit, attempt, held_visit, held_attempt, secret,
+                    lease_until, node, late_at)
+                SELECT p_id[i], v_seqs[i], p_due_at[i], p_queue[i], CASE WHEN p_queue[i] IS NOT NULL THEN p_queued_at[i] END, p_visit[i], p_attempt[i],
+                    CASE WHEN v_plain_taken[i] THEN p_take_visit[i] END, CASE WHEN v_plain_taken[i] THEN p_take_attempt[i] END,
+                    CASE WHEN v_plain_taken[i] THEN p_take_secret[i] END,
+                    CASE WHEN v_plain_taken[i] THEN v_now + p_lease[i] * interval '1 microsecond' END, CASE WHEN v_plain_taken[i] THEN p_node END,
+                    CASE WHEN least(p_due_at[i], p_queued_at[i]) < v_now - interval '1 second' THEN v_now END
+                FROM generate_series(1, v_count) AS i
+                WHERE v_plain[i] AND NOT v_due_there[i] AND (p_due_at[i] IS NOT NULL OR p_queue[i] IS NOT NULL);
+        END IF;
+        -- Added up first, so that what is written down of each is made once for all that are alike.
         INSERT INTO comanda.tally_changes (kind, a, b, c, n)
-            SELECT n.kind, n.a, n.b, n.c, sum(n.n) FROM plain p CROSS JOIN LATERAL (VALUES
-                ('q'::"char", p.queue, '', '', 1, p.queue IS DISTINCT FROM p.old_queue),
-                ('q'::"char", p.old_queue, '', '', -1, p.queue IS DISTINCT FROM p.old_queue),
-                ('s'::"char", p.order_type, p.status, p.phase::text, 1,
-                    NOT p.found OR (p.status, p.phase) IS DISTINCT FROM (p.old_status, p.old_phase)),
-                ('s'::"char", p.old_type, p.old_status, p.old_phase::text, -1,
-                    p.found AND (p.status, p.phase) IS DISTINCT FROM (p.old_status, p.old_phase)),
-                ('l'::"char", encode(p.type_hash, 'hex'), '', '', 1,
-                    p.phase <> 4 AND (NOT p.found OR p.old_phase = 4 OR p.type_hash <> p.old_hash)),
-                ('l'::"char", encode(p.old_hash, 'hex'), '', '', -1,
-                    p.found AND p.old_phase <> 4 AND (p.phase = 4 OR p.type_hash <> p.old_hash)),
-                ('c'::"char", p.order_type, p.cause, '', 1, p.cause IS NOT NULL),
-                ('c'::"char", p.old_type, p.old_cause, '', -1, p.old_cause IS NOT NULL)) AS n(kind, a, b, c, n, counts)
+            SELECT n.kind, n.a, n.b, n.c, sum(n.n) FROM (
+                SELECT p_type[i], p_status[i], p_phase[i], p_type_hash[i], p_cause[i], p_queue[i], v_type[i], v_status[i], v_phase[i],
+                    v_hash[i], v_cause[i], v_due_queue[i], count(*) AS n
+                FROM generate_series(1, v_count) AS i
+                WHERE v_plain[i] GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12) AS p(order_type, status, phase, type_hash, cause, queue,
+                old_type, old_status, old_phase, old_hash, old_cause, old_queue, n)
+            CROSS JOIN LATERAL (VALUES
+                ('q'::"char", p.queue, '', '', p.n, p.queue IS DISTINCT FROM p.old_queue),
+                ('q'::"char", p.old_queue, '', '', -p.n, p.queue IS DISTINCT FROM p.old_queue),
+                ('s'::"char", p.order_type, p.status, p.phase::text, p.n,
+                    (p.status, p.phase) IS DISTINCT FROM (p.old_status, p.old_phase)),
+                ('s'::"char", p.old_type, p.old_status, p.old_phase::text, -p.n,
+                    (p.status, p.phase) IS DISTINCT FROM (p.old_status, p.old_phase)),
+                ('l'::"char", encode(p.type_hash, 'hex'), '', '', p.n,
+                    p.phase <> 4 AND (p.old_phase IS NULL OR p.old_phase = 4 OR p.type_hash <> p.old_hash)),
+                ('l'::"char", encode(p.old_hash, 'hex'), '', '', -p.n,
+                    p.old_phase <> 4 AND (p.phase = 4 OR p.type_hash <> p.old_hash)),
+                ('c'::"char", p.order_type, p.cause, '', p.n, p.cause IS NOT NULL),
+                ('c'::"char", p.old_type, p.old_cause, '', -p.n, p.old_cause IS NOT NULL)) AS n(kind, a, b, c, n, counts)
             WHERE n.counts AND n.a IS NOT NULL
-            GROUP BY n.kind, n.a, n.b, n.c HAVING sum(n.n) <> 0 OR n.kind = 'q'
-    ) SELECT array_agg(ord::integer), array_agg(taken) INTO v_plain, v_plain_claimed FROM plain;
-    FOR i IN 1 .. coalesce(array_length(v_plain, 1), 0) LOOP
-        v_at := v_plain[i];
-        r_applied[v_at] := true;
-        r_claimed[v_at] := v_plain_claimed[i];
-        v_total := v_total + p_events[v_at] - p_events_before[v_at];
-    END LOOP;
+            GROUP BY n.kind, n.a, n.b, n.c HAVING sum(n.n) <> 0 OR n.kind = 'q';
+        r_applied := v_plain;
+        r_claimed := v_plain_taken;
+    END IF;
 
+    IF v_plain_count < v_count THEN
     FOR c IN SELECT t.* FROM unnest(
             p_id, p_commit, p_expected, p_expect_queued, p_token_visit, p_token_attempt, p_token_secret, p_refuse,
             p_status, p_phase, p_type_hash, p_version, p_events_before, p_attempts_before, p_events, p_attempts,
@@ -269,8 +290,7 @@ BEGIN
             order_type, key, customer, group_key, accepted_status, at, traceparent,
             leave, enter, resume, claim, take_visit, take_attempt, take_secret, lease,
             keys_from, keys_to, lines_from, lines_to, ord)
-        -- Not even looked through where none is left.
-        WHERE coalesce(array_length(v_plain, 1), 0) < v_count AND NOT r_applied[t.ord]
+        WHERE NOT r_applied[t.ord]
     LOOP
         SELECT * INTO h FROM comanda.heads WHERE id = c.id;
         v_found := FOUND;
@@ -494,18 +514,16 @@ BEGIN
             END IF;
         END IF;
     END LOOP;
+    END IF;
 
     IF array_length(p_lanes, 1) > 0 THEN
         DELETE FROM comanda.lanes WHERE name = ANY (p_lanes) AND active IS NULL;
     END IF;
     IF array_length(a_ord, 1) > 0 THEN
         INSERT INTO comanda.attempts (id, number, visit, attempt, step, undo, started_at, ended_at, outcome, reason, result)
-            SELECT p_id[a.ord], a.number, a.visit, a.attempt, a.step, a.undo, a.started_at, a.ended_at, a.outcome,
-                a.reason, a.result
-            FROM unnest(a_ord, a_number, a_visit, a_attempt, a_step, a_undo, a_started_at, a_ended_at, a_outcome,
-                a_reason, a_result)
-                AS a(ord, number, visit, attempt, step, undo, started_at, ended_at, outcome, reason, result)
-            WHERE r_applied[a.ord];
+            SELECT p_id[a_ord[i]], a_number[i], a_visit[i], a_attempt[i], a_step[i], a_undo[i], a_started_at[i], a_ended_at[i],
+                a_outcome[i], a_reason[i], a_result[i]
+            FROM generate_series(1, array_length(a_ord, 1)) AS i WHERE r_applied[a_ord[i]];
     END IF;
     IF array_length(t_kind, 1) > 0 THEN
         INSERT INTO comanda.tally_changes (kind, a, b, c, n)
@@ -530,11 +548,9 @@ BEGIN
         -- their order. The transaction ends with this call: nobody's network stands between lock and commit.
         PERFORM pg_advisory_xact_lock(x'636f6d616e6461'::bigint);
         INSERT INTO comanda.events (position, id, number, at, kind, from_status, to_status, by, reason, changed)
-            SELECT nextval('comanda.feed_position'), s.*
-            FROM (SELECT p_id[e.ord], e.number, e.at, e.kind, e.from_status, e.to_status, e.by, e.reason, e.changed
-                FROM unnest(e_ord, e_number, e_at, e_kind, e_from, e_to, e_by, e_reason, e_changed) WITH ORDINALITY
-                    AS e(ord, number, at, kind, from_status, to_status, by, reason, changed, place)
-                WHERE r_applied[e.ord] ORDER BY e.place) AS s;
+            SELECT nextval('comanda.feed_position'), p_id[e_ord[i]], e_number[i], e_at[i], e_kind[i], e_from[i], e_to[i], e_by[i],
+                e_reason[i], e_changed[i]
+            FROM (SELECT i FROM generate_series(1, array_length(e_ord, 1)) AS i WHERE r_applied[e_ord[i]] ORDER BY i) AS e(i);
         v_running := currval('comanda.feed_position') - v_total;
         -- Whoever enters a status has an event, so items are put in here, in commit order.
         FOR i IN 1 .. CASE WHEN v_items THEN v_count ELSE 0 END LOOP
@@ -566,12 +582,9 @@ BEGIN
     ELSE
         v_running := coalesce((SELECT max(e.position) FROM comanda.events e), 0);
     END IF;
-    FOR i IN 1 .. v_count LOOP
-        IF r_applied[i] THEN
-            v_running := v_running + p_events[i] - p_events_before[i];
-            r_position[i] := v_running;
-        END IF;
-    END LOOP;
+    r_position := ARRAY(SELECT CASE WHEN r_applied[i] THEN v_running
+                + sum(CASE WHEN r_applied[i] THEN (p_events[i] - p_events_before[i])::integer END) OVER (ORDER BY i)
+            ELSE r_position[i] END FROM generate_series(1, v_count) AS i ORDER BY i);
     RETURN QUERY SELECT r_outcome[i], r_actual[i], r_claimed[i], r_queued[i], r_promoted[i], r_position[i],
         k_scope[r_key[i]], k_key[r_key[i]], r_key_order[i], r_key_fingerprint[i], r_short[i], v_now
         FROM generate_series(1, v_count) AS i;

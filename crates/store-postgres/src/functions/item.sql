@@ -49,7 +49,8 @@ CREATE OR REPLACE FUNCTION comanda.claim_items(p_queue text, p_worker text, p_ma
 RETURNS TABLE ("position" bigint, id uuid, status text, version bigint, attempt integer, secret uuid,
     lease_until timestamptz, next_at timestamptz, clock timestamptz, passed bigint)
 LANGUAGE plpgsql
--- The index gives them in their order, however small the table was when this was planned.
+-- The index gives them in their order, however small the table was when this was planned: once for each connection.
+SET plan_cache_mode = 'force_generic_plan'
 SET enable_seqscan = off
 SET enable_bitmapscan = off
 AS $$

@@ -11,7 +11,8 @@ CREATE OR REPLACE FUNCTION comanda.claim(p_max integer, p_lease bigint, p_node u
 RETURNS TABLE (id uuid, visit integer, attempt integer, secret uuid, lease_until timestamptz, next_at timestamptz,
     clock timestamptz, passed bigint)
 LANGUAGE plpgsql
--- The indexes give them in their order, however small the table was when this was planned.
+-- The indexes give them in their order, however small the table was when this was planned: once for each connection.
+SET plan_cache_mode = 'force_generic_plan'
 SET enable_seqscan = off
 SET enable_bitmapscan = off
 AS $$
@@ -52,7 +53,8 @@ CREATE OR REPLACE FUNCTION comanda.claim_work(p_queue text, p_worker text, p_max
 RETURNS TABLE (id uuid, visit integer, attempt integer, secret uuid, lease_until timestamptz, lost_worker text,
     lost_since timestamptz, next_at timestamptz, clock timestamptz, passed bigint)
 LANGUAGE plpgsql
--- The index gives them in their order, however small the table was when this was planned.
+-- The index gives them in their order, however small the table was when this was planned: once for each connection.
+SET plan_cache_mode = 'force_generic_plan'
 SET enable_seqscan = off
 SET enable_bitmapscan = off
 AS $$
