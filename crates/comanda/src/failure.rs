@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use comanda_engine::StartError;
 use comanda_http::BindError;
 use comanda_store::StoreError;
+use comanda_store_postgres::ServerError;
 
 use crate::config::ConfigError;
 use crate::output::OutputError;
@@ -139,6 +140,11 @@ impl Failure {
 }
 
 fn store_advice(error: &StoreError) -> Option<String> {
+    if let StoreError::Full(cause) | StoreError::ReadOnly(cause) | StoreError::Failed { source: cause, .. } = error
+        && let Some(refused) = cause.downcast_ref::<ServerError>()
+    {
+        return Some(refused.advice().to_owned());
+    }
     match error {
         StoreError::Locked { .. } => Some("Talk to it: comanda list --url http://127.0.0.1:8080".to_owned()),
         StoreError::Full(_) => Some("Make room, then go on: nothing that was accepted is lost".to_owned()),

@@ -1,7 +1,8 @@
 //! Three nodes on one database, under load: each is killed, one is stopped in its tracks for longer than its heartbeat
 //! allows, and the database itself is restarted as by a crash. Afterwards the clients' ledger, the feed and
 //! `comanda verify` agree: every acknowledged order once, final, in order within its lane, no event lost. The second test
-//! chooses by a seed what happens to whom, cut-off nodes among it; `FAULTS_SEED` repeats a run.
+//! chooses by a seed what happens to whom, cut-off nodes among it, and all of it behind PgBouncer, which hands each
+//! transaction to whichever connection is free; `FAULTS_SEED` repeats a run.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -14,6 +15,7 @@
 mod cluster;
 mod support;
 
+use cluster::bouncer::Bouncer;
 use cluster::proxy::Proxy;
 use support::clients::{Ledger, add_type, check_feed};
 use support::random::Random;
@@ -21,6 +23,8 @@ use support::{Home, Server};
 
 const NODES: usize = 3;
 const CLIENTS: usize = 9;
+/// How many connections to the database PgBouncer shares out: less than a third of what the nodes hold to it.
+const CONNECTIONS: u16 = 8;
 /// How many faults the random run has, one after the other.
 const FAULTS: usize = 8;
 
@@ -102,9 +106,13 @@ async fn faults_at_random_lose_nothing_acknowledged() {
     let mut database = tokio::task::spawn_blocking(|| cluster::Cluster::start(&[]))
         .await
         .unwrap();
+    let (bouncer, held) = tokio::task::spawn_blocking(move || (Bouncer::start(&database, CONNECTIONS), database))
+        .await
+        .unwrap();
+    database = held;
     let mut proxies = Vec::new();
     for _ in 0..NODES {
-        proxies.push(Proxy::start(database.port).await);
+        proxies.push(Proxy::start(bouncer.port).await);
     }
     let start = |home: Home, place: usize| {
         let address = proxies[place].address("postgres");
@@ -155,7 +163,8 @@ async fn faults_at_random_lose_nothing_acknowledged() {
                 proxies[place].go_on();
             }
             Fault::Disconnect => {
-                let all = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'comanda'";
+                let all = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                           WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()";
                 database.execute("postgres", all).await;
             }
             Fault::Crash => {

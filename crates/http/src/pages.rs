@@ -59,7 +59,12 @@ pub(crate) async fn ready(State(app): State<App>) -> Response {
     }
     match app.service.store().health().await {
         Ok(()) => "ready\n".into_response(),
-        Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {error}\n")).into_response(),
+        Err(error) => {
+            // Anyone may ask: the causes, which can name hosts and roles, are for the log.
+            let cause: &(dyn std::error::Error + 'static) = &error;
+            tracing::warn!(error = cause, "this node is not ready");
+            (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {error}\n")).into_response()
+        }
     }
 }
 

@@ -81,13 +81,11 @@ impl Queue {
             Ok(_) => {
                 unwritable.take_if(|(_, error)| !matches!(error, StoreError::Full(_)));
             }
-            Err(Failure::NotApplied { error, .. })
-                if matches!(error, StoreError::Full(_) | StoreError::ReadOnly(_)) =>
-            {
-                *unwritable = Some((Instant::now(), error.clone()));
+            Err(failure) => {
+                if let Some(error) = failure.of_writes() {
+                    *unwritable = Some((Instant::now(), error.clone()));
+                }
             }
-            // Of these the server's own answers tell.
-            Err(_) => {}
         }
     }
 
@@ -234,7 +232,7 @@ fn answer_all(staged: Vec<Staged>, answers: Vec<Result<Receipt, CommitError>>) {
 fn fail_all(staged: Vec<Staged>, failure: &Failure) {
     let error = match failure {
         Failure::NotApplied { error, .. } => CommitError::Store(error.clone()),
-        Failure::Unknown(error) => {
+        Failure::Unknown(error) | Failure::Late(error) => {
             tracing::warn!(%error, commits = staged.len(), "the answer to a batch was lost");
             CommitError::Unknown
         }

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use comanda_store::StoreError;
-use deadpool_postgres::PoolError;
+use deadpool_postgres::{PoolError, TimeoutType};
 use tokio_postgres::error::SqlState;
+
+use crate::refusal::ServerError;
 
 /// Why a statement did not answer.
 #[derive(Clone, Debug)]
@@ -18,6 +20,8 @@ pub(crate) enum Failure {
     },
     /// The answer was lost: nobody knows whether the statement was applied.
     Unknown(StoreError),
+    /// As [`Self::Unknown`], for the server did not answer in time.
+    Late(StoreError),
 }
 
 /// What may help after a statement was not applied.
@@ -27,6 +31,8 @@ pub(crate) enum Remedy {
     Again,
     /// The same in smaller parts: something in it cannot be stored.
     Apart,
+    /// Nothing but that the server can be reached again.
+    Reach,
     /// Only time, or a person.
     None,
 }
@@ -35,26 +41,46 @@ impl Failure {
     /// The error, whatever it says of the statement.
     pub(crate) fn into_error(self) -> StoreError {
         match self {
-            Self::NotApplied { error, .. } | Self::Unknown(error) => error,
+            Self::NotApplied { error, .. } | Self::Unknown(error) | Self::Late(error) => error,
         }
     }
 
     /// No connection could be had, so nothing was asked.
     pub(crate) fn unasked(what: &'static str, error: PoolError) -> Self {
-        let error = match error {
-            PoolError::Backend(error) => store_error(what, error),
-            other => StoreError::failed(what, other),
+        let (error, remedy) = match error {
+            PoolError::Backend(error) => {
+                let code = error.code().cloned();
+                let remedy = match code {
+                    // It can be reached, and refuses.
+                    Some(code) if !code.code().starts_with("57P") => Remedy::None,
+                    _ => Remedy::Reach,
+                };
+                (connect_error(what, error), remedy)
+            }
+            PoolError::Timeout(TimeoutType::Create | TimeoutType::Recycle) => {
+                (StoreError::failed(what, ServerError::of_silence()), Remedy::Reach)
+            }
+            other => (StoreError::failed(what, other), Remedy::None),
         };
-        Self::NotApplied {
-            error,
-            remedy: Remedy::None,
+        Self::NotApplied { error, remedy }
+    }
+
+    /// Why writes fail that a server which answers other questions well would not tell of.
+    pub(crate) fn of_writes(&self) -> Option<&StoreError> {
+        match self {
+            Self::NotApplied {
+                error,
+                remedy: Remedy::None | Remedy::Again,
+            }
+            | Self::Late(error) => Some(error),
+            _ => None,
         }
     }
 
     /// The server did not answer in time.
     pub(crate) fn late(what: &'static str) -> Self {
         let cause = std::io::Error::new(std::io::ErrorKind::TimedOut, "the database did not answer in time");
-        Self::Unknown(StoreError::failed(what, cause))
+        Self::Late(StoreError::failed(what, cause))
     }
 
     /// A statement failed.
@@ -93,7 +119,18 @@ pub(crate) fn store_error(what: &'static str, error: tokio_postgres::Error) -> S
     match error.code() {
         Some(code) if *code == SqlState::DISK_FULL => StoreError::Full(Arc::new(error)),
         Some(code) if *code == SqlState::READ_ONLY_SQL_TRANSACTION => StoreError::ReadOnly(Arc::new(error)),
+        Some(code) if *code == SqlState::INSUFFICIENT_PRIVILEGE => {
+            StoreError::failed(what, ServerError::of_privilege(error))
+        }
         _ => StoreError::failed(what, error),
+    }
+}
+
+/// Why no connection was made, to a caller.
+fn connect_error(what: &'static str, error: tokio_postgres::Error) -> StoreError {
+    match error.code() {
+        Some(code) if *code == SqlState::DISK_FULL => StoreError::Full(Arc::new(error)),
+        _ => StoreError::failed(what, ServerError::of_connection(error)),
     }
 }
 

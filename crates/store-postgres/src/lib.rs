@@ -21,7 +21,9 @@ mod migrate;
 mod rate;
 mod read;
 mod record;
+mod refusal;
 mod server;
+mod settings;
 mod store;
 mod subscription;
 mod text;
@@ -39,6 +41,7 @@ use uuid::Uuid;
 
 pub use import::{Compared, Import, Moved};
 pub use migrate::MigrationStatus;
+pub use refusal::ServerError;
 pub use server::AddressError;
 pub use verify::{Fault, Report};
 
@@ -69,7 +72,7 @@ pub struct Options {
 impl Options {
     /// The defaults, for a server at `postgres://USER:PASSWORD@HOST:PORT/DATABASE`. `sslmode` is `disable` or
     /// `verify-full` (the default for other machines); `sslrootcert` names a PEM file instead of the system's
-    /// certificates. All else is as libpq has it.
+    /// certificates, `sslcert` and `sslkey` name those of our own certificate and its key. All else is as libpq has it.
     pub fn new(address: &str) -> Result<Self, AddressError> {
         Ok(Self {
             address: Address::parse(address)?,
@@ -100,7 +103,7 @@ impl PostgresStore {
     /// Opens the store: checks the server's settings and the database's format, and begins to work.
     pub async fn open(options: Options) -> Result<Self, StoreError> {
         let server = Server::new(&options.address, options.connections_max, options.answer_time_max)?;
-        migrate::check_settings(&server).await?;
+        settings::check(&server).await?;
         let mut status = migrate::status(&server).await?;
         if status.found < migrate::FORMAT && options.migrate {
             status = migrate::up(&server).await?;
@@ -182,7 +185,7 @@ impl PostgresStore {
     /// Brings a database up to date, and answers what it then is. Nodes of the version before go on working.
     pub async fn migrate(options: &Options) -> Result<MigrationStatus, StoreError> {
         let server = Server::new(&options.address, 1, options.answer_time_max)?;
-        migrate::check_settings(&server).await?;
+        settings::check(&server).await?;
         migrate::up(&server).await
     }
 }

@@ -4,16 +4,16 @@
 //! between calls. So a proxy that hands connections from one transaction to the next (PgBouncer) changes nothing, and a
 //! broken connection loses nothing but its statement.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use comanda_store::StoreError;
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
-use rustls::ClientConfig;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore};
 use rustls_platform_verifier::BuilderVerifierExt;
 use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres::types::{ToSql, Type};
@@ -44,20 +44,26 @@ pub(crate) struct Server {
 #[derive(Debug, thiserror::Error)]
 pub enum AddressError {
     /// It is no PostgreSQL address.
-    #[error("not a PostgreSQL address: expected postgres://USER:PASSWORD@HOST:PORT/DATABASE")]
+    #[error(
+        "not a PostgreSQL address: expected postgres://USER:PASSWORD@HOST:PORT/DATABASE, with what is no letter or digit in user \
+         and password percent-encoded, and only known parameters behind it"
+    )]
     Syntax(#[source] tokio_postgres::Error),
     /// `sslmode` is none that we know.
     #[error("sslmode `{0}` is not known: use `disable` or `verify-full`")]
     SslMode(String),
-    /// The certificates of `sslrootcert` could not be used.
-    #[error("the certificates in {path} could not be read")]
+    /// The certificates of `sslrootcert` or `sslcert`, or the key of `sslkey`, could not be read.
+    #[error("the certificates or the key in {path} could not be read")]
     Certificates {
         /// The file.
         path: PathBuf,
         /// Why.
         #[source]
-        source: rustls::pki_types::pem::Error,
+        source: pem::Error,
     },
+    /// Of `sslcert` and `sslkey` only one is given.
+    #[error("sslcert and sslkey belong together: name both")]
+    HalfACertificate,
     /// TLS could not be set up.
     #[error("TLS could not be set up")]
     Tls(#[source] rustls::Error),
@@ -71,16 +77,19 @@ pub(crate) struct Address {
 }
 
 impl Address {
-    /// Reads an address. Two parameters are ours: `sslmode` (`disable`, or `verify-full`; `require` and `verify-ca` are
-    /// taken as `verify-full`, for encryption to just anyone protects nobody), and `sslrootcert`, a PEM file that takes
-    /// the place of the system's certificates. Without `sslmode`, a server on another machine is spoken to with TLS.
+    /// Reads an address. Four parameters are ours: `sslmode` (`disable`, or `verify-full`; `require` and `verify-ca` are
+    /// taken as `verify-full`, for encryption to just anyone protects nobody), `sslrootcert`, a PEM file that takes
+    /// the place of the system's certificates, and `sslcert` with `sslkey`, PEM files of a certificate that we show and of its
+    /// key. Without `sslmode`, a server on another machine is spoken to with TLS.
     pub(crate) fn parse(text: &str) -> Result<Self, AddressError> {
         let (rest, query) = text.split_once('?').unwrap_or((text, ""));
-        let (mut mode, mut certificates, mut others) = (None, None, Vec::new());
+        let (mut mode, mut files, mut others) = (None, CertificateFiles::default(), Vec::new());
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             match pair.split_once('=') {
                 Some(("sslmode", value)) => mode = Some(value.to_owned()),
-                Some(("sslrootcert", value)) => certificates = Some(PathBuf::from(value)),
+                Some(("sslrootcert", value)) => files.authorities = Some(PathBuf::from(value)),
+                Some(("sslcert", value)) => files.own = Some(PathBuf::from(value)),
+                Some(("sslkey", value)) => files.own_key = Some(PathBuf::from(value)),
                 _ => others.push(pair),
             }
         }
@@ -107,30 +116,63 @@ impl Address {
             .keepalives_interval(Duration::from_secs(3))
             .keepalives_retries(3)
             .tcp_user_timeout(SILENCE_MAX);
-        let tls = encrypt.then(|| tls(certificates)).transpose()?;
+        let tls = encrypt.then(|| tls(files)).transpose()?;
         Ok(Self { config, tls })
     }
 }
 
-fn tls(certificates: Option<PathBuf>) -> Result<MakeRustlsConnect, AddressError> {
+/// The files that an address names for TLS, in PEM.
+#[derive(Default)]
+struct CertificateFiles {
+    /// Of whom the server's certificate must be; `None`: of whom the system trusts.
+    authorities: Option<PathBuf>,
+    /// What we show of ourselves, with what leads to its authority.
+    own: Option<PathBuf>,
+    own_key: Option<PathBuf>,
+}
+
+fn tls(files: CertificateFiles) -> Result<MakeRustlsConnect, AddressError> {
     let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(AddressError::Tls)?;
-    let config = match certificates {
+    let builder = match files.authorities {
         None => builder.with_platform_verifier().map_err(AddressError::Tls)?,
         Some(path) => {
-            let failed = |source| AddressError::Certificates {
-                path: path.clone(),
-                source,
-            };
-            let mut roots = rustls::RootCertStore::empty();
-            for certificate in CertificateDer::pem_file_iter(&path).map_err(failed)? {
-                roots.add(certificate.map_err(failed)?).map_err(AddressError::Tls)?;
+            let mut roots = RootCertStore::empty();
+            for certificate in read_certificates(&path)? {
+                roots.add(certificate).map_err(AddressError::Tls)?;
             }
             builder.with_root_certificates(roots)
         }
     };
-    Ok(MakeRustlsConnect::new(config.with_no_client_auth()))
+    let config = match (files.own, files.own_key) {
+        (None, None) => builder.with_no_client_auth(),
+        (Some(certificate), Some(key)) => {
+            let failed = |source| AddressError::Certificates {
+                path: key.clone(),
+                source,
+            };
+            let own_key = PrivateKeyDer::from_pem_file(&key).map_err(failed)?;
+            let own = read_certificates(&certificate)?;
+            builder.with_client_auth_cert(own, own_key).map_err(AddressError::Tls)?
+        }
+        _ => return Err(AddressError::HalfACertificate),
+    };
+    Ok(MakeRustlsConnect::new(config))
+}
+
+/// The certificates of a file, of which there is one at least.
+fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, AddressError> {
+    let failed = |source| AddressError::Certificates {
+        path: path.to_owned(),
+        source,
+    };
+    let read: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).map_err(failed)?.collect();
+    let certificates = read.map_err(failed)?;
+    if certificates.is_empty() {
+        return Err(failed(pem::Error::NoItemsFound));
+    }
+    Ok(certificates)
 }
 
 impl Server {

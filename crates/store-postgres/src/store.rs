@@ -24,6 +24,7 @@ use crate::failure::{Failure, corrupt};
 use crate::follow;
 use crate::read::{self, LIST_ROWS_MAX, ListStatements};
 use crate::server::Parameter;
+use crate::settings;
 use crate::text::{from_column, to_column};
 
 /// The most claims of one call.
@@ -569,14 +570,8 @@ impl Store for PostgresStore {
         if let Some(error) = self.queue.unwritable() {
             return Err(error);
         }
-        let rows = self
-            .ask(WHAT, "SELECT current_setting('transaction_read_only') = 'on'", &[])
-            .await?;
-        if rows.first().is_some_and(|row| row.get(0)) {
-            let cause = std::io::Error::other("the server takes no writes: it is a standby, or was set read-only");
-            return Err(StoreError::ReadOnly(std::sync::Arc::new(cause)));
-        }
-        Ok(())
+        let rows = self.ask(WHAT, settings::STATEMENT, &[]).await?;
+        rows.first().map_or(Ok(()), settings::check_row)
     }
 
     async fn close(&self) -> Result<(), StoreError> {

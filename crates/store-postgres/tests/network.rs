@@ -10,8 +10,6 @@
 
 mod support;
 
-use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,8 +17,9 @@ use comanda_store::conformance::sample::{Shop, done, key, plain};
 use comanda_store::conformance::{claims, commits, feed, hold, items, lanes, ledger, subscriptions};
 use comanda_store::{CommitError, FeedStart, Store, StoreError};
 use comanda_store_postgres::{Options, PostgresStore};
+use support::Cluster;
+use support::certificates::Certificates;
 use support::proxy::Proxy;
-use support::{Cluster, run};
 
 async fn shared() -> &'static Cluster {
     tokio::task::spawn_blocking(support::shared).await.unwrap()
@@ -74,8 +73,9 @@ async fn a_server_that_hangs_is_given_up_and_found_again() {
     let health = store.health().await.expect_err("and it is said");
     assert!(health.is_passing(), "{health:?}");
     proxy.go_on();
-    while store.health().await.is_err() {}
+    // Until a commit succeeds, or for a while, it says that none did.
     while shop.put(shop.accepting("{}")).await.is_err() {}
+    while store.health().await.is_err() {}
     assert_eq!(shop.order(id).await.head.version, 1);
     store.close().await.unwrap();
 }
@@ -264,40 +264,16 @@ async fn with_an_asynchronous_standby_a_failover_loses_what_it_had_not_yet_and_s
     assert!(report.is_clean(), "{report:#?}");
 }
 
-/// A certificate for `localhost` by an authority of this name, and that authority's own certificate.
-fn certificates(directory: &Path, authority: &str) {
-    let openssl = |args: &str| {
-        let mut command = Command::new("openssl");
-        run(command.current_dir(directory).args(args.split(' ')));
-    };
-    let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
-    openssl(&format!(
-        "req -x509 {key} -keyout {authority}.key -out {authority}.pem -subj /CN={authority} -days 2"
-    ));
-    openssl(&format!(
-        "req {key} -keyout {authority}-server.key -out {authority}-server.csr -subj /CN=localhost"
-    ));
-    std::fs::write(directory.join("names"), "subjectAltName=DNS:localhost").unwrap();
-    openssl(&format!(
-        "x509 -req -in {authority}-server.csr -CA {authority}.pem -CAkey {authority}.key -CAcreateserial -days 2 \
-         -extfile names -out {authority}-server.pem"
-    ));
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_must_show_a_certificate_of_its_name() {
     let cluster = tokio::task::spawn_blocking(|| Cluster::start(&[])).await.unwrap();
-    let directory = tempfile::tempdir().unwrap();
-    certificates(directory.path(), "ours");
-    certificates(directory.path(), "others");
-    cluster.give_certificate(
-        &directory.path().join("ours-server.pem"),
-        &directory.path().join("ours-server.key"),
-    );
+    let certificates = Certificates::of(&["ours", "others"]);
+    certificates.sign("ours", "server", "localhost", None);
+    cluster.give_certificate(&certificates.file("server.pem"), &certificates.file("server.key"));
     cluster.execute("postgres", "ALTER SYSTEM SET ssl = on").await;
     cluster.execute("postgres", "SELECT pg_reload_conf()").await;
     let address = |host: &str, authority: &str| {
-        let file = directory.path().join(format!("{authority}.pem"));
+        let file = certificates.file(&format!("{authority}.pem"));
         format!(
             "postgres://postgres@{host}:{}/postgres?sslmode=verify-full&sslrootcert={}",
             cluster.port,

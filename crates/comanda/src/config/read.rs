@@ -13,6 +13,7 @@ use comanda_builtin::HttpInventoryOptions;
 use comanda_builtin::payments::HttpPaymentsOptions;
 use comanda_builtin::shipments::HttpCarrierOptions;
 use comanda_model::order_type::HttpCall;
+use comanda_store_postgres::AddressError;
 
 use super::archives::{Archive, archive};
 use super::calls;
@@ -21,6 +22,7 @@ use super::layer::{Layer, Origin, merged, origin};
 use super::mail::{self, Mail, MailSettings};
 use super::subscriptions::{Subscription, subscription};
 use super::{Calls, Config, ConfigError, ConfigFault, Deliveries, Engine, Limits, Log, SecretSource, Shipments, units};
+use crate::failure::chain;
 
 /// What orders are kept in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -684,7 +686,9 @@ fn store(text: &str) -> Result<StoreKind, String> {
         other if other.starts_with("postgres://") || other.starts_with("postgresql://") => {
             match comanda_store_postgres::Options::new(other) {
                 Ok(_) => Ok(StoreKind::Postgres(DatabaseAddress(other.to_owned()))),
-                Err(error) => Err(error.to_string()),
+                // The cause quotes what may be a part of the password.
+                Err(error @ AddressError::Syntax(_)) => Err(error.to_string()),
+                Err(error) => Err(chain(&error)),
             }
         }
         other => Err(format!("`{other}` is no store; write sqlite, memory or postgres://…")),

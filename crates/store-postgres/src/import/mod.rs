@@ -21,7 +21,7 @@ use crate::export::Export;
 use crate::failure::{Failure, store_error};
 use crate::record::text;
 use crate::server::{Parameter, Server};
-use crate::{Options, migrate};
+use crate::{Options, migrate, settings};
 
 const WHAT: &str = "move orders into the database";
 /// The most orders, and about the most bytes, that one transaction takes.
@@ -104,7 +104,7 @@ impl Import {
     /// If the database already holds orders that are not of this store.
     pub async fn begin(options: &Options, source_epoch: u64) -> Result<(Self, Moved), StoreError> {
         let server = Server::new(&options.address, 2, options.answer_time_max.max(crate::VERIFY_TIME_MAX))?;
-        migrate::check_settings(&server).await?;
+        settings::check(&server).await?;
         migrate::up(&server).await?;
         let import = Self { server, source_epoch };
         let moved = import.state().await?;

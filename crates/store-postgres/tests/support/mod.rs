@@ -12,6 +12,8 @@
     reason = "a test's panic is its failure, and not every test needs all of it"
 )]
 
+pub mod bouncer;
+pub mod certificates;
 pub mod proxy;
 
 use std::net::TcpListener;
@@ -261,13 +263,23 @@ impl Cluster {
 
     /// Gives the server a certificate and its key, for `ssl = on`.
     pub fn give_certificate(&self, certificate: &Path, key: &Path) {
-        for (from, name) in [(certificate, "server.crt"), (key, "server.key")] {
-            let to = self.directory.join("data").join(name);
-            std::fs::copy(from, &to).expect("the file can be copied");
-            run(Command::new("chmod").arg("600").arg(&to));
-            if is_root() {
-                run(Command::new("chown").arg("postgres:postgres").arg(&to));
-            }
+        self.give_file(certificate, "server.crt");
+        self.give_file(key, "server.key");
+    }
+
+    /// Gives the server a file among its data.
+    pub fn give_file(&self, from: &Path, name: &str) {
+        let text = std::fs::read_to_string(from).expect("the file can be read");
+        self.give_text(&text, name);
+    }
+
+    /// Gives the server a file with this text among its data.
+    pub fn give_text(&self, text: &str, name: &str) {
+        let to = self.directory.join("data").join(name);
+        std::fs::write(&to, text).expect("the file can be written");
+        run(Command::new("chmod").arg("600").arg(&to));
+        if is_root() {
+            run(Command::new("chown").arg("postgres:postgres").arg(&to));
         }
     }
 
@@ -291,7 +303,13 @@ impl Cluster {
 
     /// Runs SQL, outside of any transaction.
     pub async fn execute(&self, database: &str, sql: &str) {
-        let (client, connection) = tokio_postgres::connect(&self.address(database), tokio_postgres::NoTls)
+        self.execute_as("postgres", database, sql).await;
+    }
+
+    /// As [`Self::execute`], by another role.
+    pub async fn execute_as(&self, role: &str, database: &str, sql: &str) {
+        let address = self.address(database).replace("postgres@", &format!("{role}@"));
+        let (client, connection) = tokio_postgres::connect(&address, tokio_postgres::NoTls)
             .await
             .expect("the server takes connections");
         let connection = tokio::spawn(connection);

@@ -15,6 +15,7 @@ pub struct Proxy {
     to: Arc<AtomicU16>,
     delay_ms: Arc<AtomicU64>,
     hangs: watch::Sender<bool>,
+    deaf: watch::Sender<bool>,
 }
 
 impl Proxy {
@@ -26,21 +27,33 @@ impl Proxy {
             to: Arc::new(AtomicU16::new(to)),
             delay_ms: Arc::default(),
             hangs: watch::Sender::new(false),
+            deaf: watch::Sender::new(false),
         };
-        let (to, delay, hangs) = (proxy.to.clone(), proxy.delay_ms.clone(), proxy.hangs.clone());
+        let (to, delay) = (proxy.to.clone(), proxy.delay_ms.clone());
+        let (hangs, deaf) = (proxy.hangs.clone(), proxy.deaf.clone());
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                let (to, delay, hangs) = (to.load(Ordering::SeqCst), delay.clone(), hangs.clone());
+                let (to, delay) = (to.load(Ordering::SeqCst), delay.clone());
+                let (hangs, mut deaf) = (hangs.clone(), deaf.subscribe());
                 tokio::spawn(async move {
                     let Ok(server) = TcpStream::connect(("127.0.0.1", to)).await else {
                         return;
                     };
                     let (client_read, client_write) = client.into_split();
                     let (server_read, server_write) = server.into_split();
-                    // A side that closes ends both.
+                    let answers = pass(server_read, client_write, delay.clone(), hangs.subscribe());
+                    tokio::pin!(answers);
+                    // A side that closes ends both; what was asked before goes on at the server.
                     tokio::select! {
-                        () = pass(client_read, server_write, delay.clone(), hangs.subscribe()) => {}
-                        () = pass(server_read, client_write, delay, hangs.subscribe()) => {}
+                        () = pass(client_read, server_write, delay, hangs.subscribe()) => {}
+                        () = async {
+                            tokio::select! {
+                                () = &mut answers => return,
+                                _ = deaf.wait_for(|deaf| *deaf) => {}
+                            }
+                            // Only if the proxy is gone is nobody there to tell.
+                            let _ = deaf.wait_for(|deaf| !deaf).await;
+                        } => {}
                     }
                 });
             }
@@ -67,6 +80,16 @@ impl Proxy {
     /// Everything passes again, also what was held.
     pub fn go_on(&self) {
         self.hangs.send_replace(false);
+    }
+
+    /// From now on what is asked passes and no answer does.
+    pub fn deafen(&self) {
+        self.deaf.send_replace(true);
+    }
+
+    /// Answers pass again; connections on which one was lost are cut.
+    pub fn hear(&self) {
+        self.deaf.send_replace(false);
     }
 
     /// New connections lead to another port.
