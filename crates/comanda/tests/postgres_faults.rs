@@ -217,7 +217,7 @@ async fn while_the_database_says_nothing_clients_are_told_to_come_again() {
             tokio::spawn(async { request.send().await.unwrap() })
         })
         .collect();
-    accepted.extend(refused(&server, "not ready"));
+    accepted.extend(refused(&server, "took too long"));
     for reader in readers {
         let answer = reader.await.unwrap();
         assert_eq!(answer.status(), 503);
