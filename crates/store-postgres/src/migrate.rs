@@ -258,7 +258,7 @@ mod tests {
         assert_eq!(usable_by(FORMAT - 1), OLDEST);
         const {
             assert!(
-                OLDEST + 1 <= FORMAT,
+                OLDEST < FORMAT,
                 "a format is widened first, and narrowed in a later version"
             );
         }
