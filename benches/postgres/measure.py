@@ -11,9 +11,12 @@ table, and writes the same as JSON. Each measurement takes S seconds and what it
 10 minutes, and the 5 million stored orders some minutes and 10 GB more.
 
 `accept`: orders that are accepted and wait, submitted in batches of 100. `life`: orders of two durable states, submitted one
-by one and worked to their end. The bare client is pgbench on 4 connections. It does nothing but insert and update the rows that
-such an order leaves, 100 orders in each transaction, in tables that are made like Comanda's with all their indexes. The rows are
-copied inside the server from those of a real order, so nothing has to be sent or parsed: this is what the server can do at most.
+by one and worked to their end. The bare client is pgbench on 4 connections, with prepared statements. It does nothing but insert
+and update the rows that such an order leaves, 100 orders in each transaction, in tables that are made like Comanda's with all their
+indexes; it keeps no counts and draws positions in the feed without a lock. Once it copies the rows inside the server from those of
+a real order (`bare copies`), so nothing has to be sent or parsed: this is what the server can do at most. And once it sends what
+differs from order to order, which is the data, the head, the commit's id, the trace and the times (`bare sends`): this is what a
+client that has these orders can do at most. Nodes are compared with the one that sends.
 
 Stored orders are made from one real finished order, which is copied in SQL with new ids, in all tables and indexes that it
 stands in; `comanda verify` then looks through all of them.
@@ -38,6 +41,9 @@ TICKS = os.sysconf("SC_CLK_TCK")
 SETTINGS = {"shared_buffers": "1GB", "max_wal_size": "8GB", "max_connections": "200", "listen_addresses": "127.0.0.1"}
 # What is submitted: an order that waits, and one that is worked to its end.
 ORDER_TYPES = {"accept": "note", "life": "sale"}
+# The bare client's statements are planned once, while its tables are empty: as Comanda's, so that rows are found by an index.
+BY_INDEX = " ".join(f"-c {name}" for name in ["plan_cache_mode=force_generic_plan", "jit=off", "enable_seqscan=off", "enable_hashjoin=off",
+                                              "enable_mergejoin=off"])
 # How long the orders of one measurement may take to end.
 SETTLE_S = 120
 
@@ -261,8 +267,12 @@ class Bench:
         if done.returncode != 0:
             sys.exit(f"comanda verify: {done.stdout}")
 
-    def bare_statements(self, kind):
+    def bare_statements(self, kind, sends):
         own = {"id": "m.id", "seq": "m.seq", "position": "nextval('bare.position')", "at": "now()"}
+        final = {"commit_id": "t.commit_id", "head": "t.head", "updated_at": "now()"}
+        if sends:
+            own |= {name: f"m.{name}" for name in ["data", "head", "commit_id", "traceparent", "at", "updated_at"]}
+            final = {name: f"m.{name}" for name in final}
         insert = lambda table, where="true", source="made m": (
             f"INSERT INTO bare.{table} " + self.copied(table, kind, own, where, source))
         parts = [insert("orders"), insert("heads")]
@@ -271,34 +281,59 @@ class Bench:
                 node) SELECT m.id, m.seq, now(), 1, 1, 1, 1, m.id, now() + interval '1 minute', m.id FROM made m""")
         accept = ", ".join(f"w{number} AS ({part})" for number, part in enumerate(parts))
         last = insert("events", "t.number = 1")
-        made = """made AS MATERIALIZED (SELECT nextval('bare.seq') AS seq, (lpad(to_hex(
+        made = f"""made AS MATERIALIZED (SELECT nextval('bare.seq') AS seq, (lpad(to_hex(
             (extract(epoch FROM clock_timestamp()) * 1000)::bigint), 12, '0') || '7' || substr(r, 1, 3) || '8'
-            || substr(r, 4, 15))::uuid AS id FROM (SELECT md5(n || random()::text) AS r FROM generate_series(1, 100) AS n) AS n)"""
+            || substr(r, 4, 15))::uuid AS id, n.* FROM (SELECT md5(n.n || random()::text) AS r, n.*
+            FROM {self.rows_sent("first") if sends else "generate_series(1, 100) AS n(n)"}) AS n)"""
         text = f"WITH {made}, {accept}, w AS ({last}) SELECT array_agg(id) AS ids FROM made \\gset\n"
         if kind == "life":
-            ids = "(SELECT unnest(':ids'::uuid[]) AS id) AS m"
-            parts = ["DELETE FROM bare.due WHERE id = ANY (':ids'::uuid[])",
-                     """UPDATE bare.heads h SET status = t.status, version = h.version + 1, commit_id = t.commit_id,
-                     events = t.events, attempts = t.attempts, updated_at = now(), due_at = NULL, head = t.head FROM comanda.heads t
-                     WHERE t.id = (SELECT id FROM bare.life) AND h.id = ANY (':ids'::uuid[])""",
+            ids = self.rows_sent("last", "unnest(:ids::uuid[]) AS id, ") if sends else "(SELECT unnest(:ids::uuid[]) AS id) AS m"
+            parts = ["DELETE FROM bare.due WHERE id = ANY (:ids::uuid[])",
+                     f"""UPDATE bare.heads h SET status = t.status, version = h.version + 1, commit_id = {final["commit_id"]},
+                     events = t.events, attempts = t.attempts, updated_at = {final["updated_at"]}, due_at = NULL,
+                     head = {final["head"]} FROM comanda.heads t, {ids}
+                     WHERE t.id = (SELECT id FROM bare.life) AND h.id = m.id""",
                      insert("attempts", source=ids)]
             finish = ", ".join(f"w{number} AS ({part})" for number, part in enumerate(parts))
             text += f"WITH {finish} {insert('events', 't.number > 1', ids)};\n"
         return text
 
-    def bare(self, kind):
+    # What differs from order to order, and where the rows to send have it from.
+    SENT = {"data": ("text", "o.data"), "head": ("text", "h.head"), "commit_id": ("uuid", "gen_random_uuid()"),
+            "traceparent": ("text", "o.traceparent"), "at": ("timestamptz", "clock_timestamp()"),
+            "updated_at": ("timestamptz", "clock_timestamp()")}
+
+    def rows_sent(self, which, more=""):
+        """The rows that are sent with a statement, from arrays, one of each column."""
+        # With an order's last commit, its data is not sent again.
+        names = [name for name in self.SENT if which == "first" or name not in ["data", "traceparent"]]
+        columns = ", ".join(f"unnest(:{which}_{name}::{self.SENT[name][0]}[]) AS {name}" for name in names)
+        return f"(SELECT {more}generate_series(1, 100) AS n, {columns}) AS " + ("n" if which == "first" else "m")
+
+    def values_sent(self, kind):
+        """The values of these arrays, as options of pgbench."""
+        options = []
+        for which in ["first", "last"]:
+            for name, (element, source) in self.SENT.items():
+                value = self.sql(f"""SELECT array_agg({source})::{element}[]::text FROM generate_series(1, 100), comanda.orders o
+                    JOIN comanda.heads h ON h.id = o.id WHERE o.id = (SELECT id FROM bare.{kind})""")
+                options += ["-D", f"{which}_{name}={value}"]
+        return options
+
+    def bare(self, kind, sends):
         tables = "".join(f"CREATE TABLE bare.{table} (LIKE comanda.{table} INCLUDING ALL);"
                          f"ALTER TABLE bare.{table} SET (autovacuum_vacuum_cost_delay = 0);"
                          for table in ["orders", "heads", "events", "attempts", "due"])
         self.sql(tables + "CREATE SEQUENCE bare.seq; CREATE SEQUENCE bare.position;")
         script = os.path.join(self.directory, "bare.sql")
         with open(script, "w") as file:
-            file.write(self.bare_statements(kind))
-        with self.measured("bare", kind) as found:
+            file.write(self.bare_statements(kind, sends))
+        values = self.values_sent(kind) if sends else []
+        with self.measured("bare sends" if sends else "bare copies", kind) as found:
             done = subprocess.run(
                 [self.postgres.program("pgbench"), "-n", "-h", "127.0.0.1", "-p", str(self.postgres.port), "-U", "postgres", "-f",
-                 script, "-c", "4", "-j", "2", "-T", str(self.options.seconds), self.name],
-                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+                 script, "-M", "prepared", *values, "-c", "4", "-j", "2", "-T", str(self.options.seconds), self.name],
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "PGOPTIONS": BY_INDEX})
             if done.returncode != 0:
                 sys.exit(f"pgbench failed: {done.stderr}")
             lines = dict(line.split(":", 1) for line in done.stdout.splitlines() if ":" in line)
@@ -363,7 +398,8 @@ class Bench:
             if self.held:
                 self.held = Held(self.postgres, self.name)
             for kind in ORDER_TYPES:
-                bare = self.bare(kind)
+                self.bare(kind, sends=False)
+                bare = self.bare(kind, sends=True)
                 for count in self.options.nodes.split():
                     self.comanda_nodes(int(count), kind, bare)
             if self.held:

@@ -192,9 +192,14 @@ impl Batch {
         // Of one that is erased, what is left of the acceptance is written again.
         let new = (is_new || commit.erases()).then_some(accepted);
         let (leave, enter) = (commit.lane.leave.as_deref(), commit.lane.enter.as_ref());
-        // Every lane that the order stands in or moves to is locked, in which the head decides whose turn it is.
+        // Every lane that the order stands in or moves to is locked, in which the head decides whose turn it is. Each is named
+        // once, so that the function sees which lanes several commits move in.
         let standing = head.lane.as_ref().map(|lane| lane.name.as_str());
-        let lanes = [leave, enter.map(|entry| entry.name.as_str()), standing];
+        let entered = enter
+            .map(|entry| entry.name.as_str())
+            .filter(|name| leave != Some(name));
+        let standing = standing.filter(|name| leave != Some(name) && entered != Some(name));
+        let lanes = [leave, entered, standing];
         for name in lanes.into_iter().flatten().map(text) {
             self.lanes.push(LaneRow { name });
         }

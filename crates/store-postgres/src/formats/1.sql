@@ -30,7 +30,8 @@ CREATE INDEX orders_by_group ON comanda.orders (group_key, seq) WHERE group_key 
 -- it. `due_at` is when the order is due at the head of its lane, `due_queued_at` when behind others; `queue` and `queued_at` are where and
 -- since when its work waits at the head of its lane for a worker from outside. `lane` is where it
 -- stands now; `lane_position` is kept when it leaves, for its return.
--- Free room in each page lets most updates stay in it (HOT), and vacuum comes early because every row is rewritten.
+-- Free room in each page lets most updates stay in it, and vacuum comes early because every row is rewritten. No update spares the
+-- indexes (HOT): `heads_final` has `updated_at`, which each commit moves.
 CREATE TABLE comanda.heads (
     id uuid PRIMARY KEY, seq bigint NOT NULL, order_type text NOT NULL, status text NOT NULL, phase smallint NOT NULL,
     type_hash bytea NOT NULL, version bigint NOT NULL, commit_id uuid NOT NULL, events bigint NOT NULL,

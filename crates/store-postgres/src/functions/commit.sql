@@ -41,8 +41,9 @@ END $$;
 
 -- Applies a batch of commits in the order given, each wholly or not at all, and answers for each.
 --
--- Nearly all commits are plain: what they expect is so, they are the batch's only one for their order, and they touch neither a
--- lane nor the ledger, so none of them depends on another of the batch. One statement looks which those are; each table then
+-- Nearly all commits are plain: what they expect is so, they are the batch's only one for their order, they touch no ledger, and
+-- their order stands in no lane, stays at the head of its lane, or is new and enters one that no other of the batch moves in. So none
+-- of them depends on another of the batch. One statement looks which those are; each table then
 -- gets the rows of all of them by one statement, which unfolds only the columns that it needs, and which is left out where there
 -- is nothing for it. That costs a fraction of what one by one costs. All others are then applied one by one, which also finds out
 -- why one cannot be.
@@ -108,7 +109,8 @@ DECLARE
     r_key_fingerprint bytea[] := array_fill(NULL::bytea, ARRAY[v_count]);
     r_short text[] := array_fill(NULL::text, ARRAY[v_count]);
     v_old uuid[]; v_seqs bigint[]; v_apart integer[] := '{}'; v_items boolean; v_plain_count integer := 0; v_plain boolean[];
-    -- Of each commit: whether it is plain, and what stands of its order and of its order's due work.
+    -- Of each commit: whether it is plain, where that leaves it, and what stands of its order and of its order's due work.
+    v_waits boolean[]; v_due_at timestamptz[]; v_work_queue text[];
     v_plain_taken boolean[]; v_there boolean[]; v_type text[]; v_status text[]; v_phase smallint[]; v_hash bytea[]; v_cause text[];
     v_due_there boolean[]; v_due_queue text[]; v_due_held boolean[];
     t_kind "char"[] := '{}'; t_a text[] := '{}'; t_b text[] := '{}'; t_c text[] := '{}'; t_n bigint[] := '{}';
@@ -168,26 +170,40 @@ BEGIN
                 ON true
             WHERE t.commit_id IS DISTINCT FROM p_commit[n.ord]);
     END IF;
+    -- So are those that enter a lane which another of the batch moves in too: who comes first has its place first.
+    IF cardinality(p_lanes) > (SELECT count(DISTINCT n.name) FROM unnest(p_lanes) AS n(name)) THEN
+        v_apart := v_apart || ARRAY(SELECT i FROM generate_series(1, v_count) AS i
+            WHERE p_enter[i] IN (SELECT n.name FROM unnest(p_lanes) AS n(name) GROUP BY n.name HAVING count(*) > 1));
+    END IF;
     SELECT array_agg(s.plain), array_agg(s.plain AND s.taken), count(*) FILTER (WHERE s.plain), sum(s.events) FILTER (WHERE s.plain),
             array_agg(s.there), array_agg(s.seq), array_agg(s.order_type), array_agg(s.status), array_agg(s.phase),
-            array_agg(s.type_hash), array_agg(s.cause), array_agg(s.due_there), array_agg(s.due_queue), array_agg(s.due_held)
+            array_agg(s.type_hash), array_agg(s.cause), array_agg(s.due_there), array_agg(s.due_queue), array_agg(s.due_held),
+            array_agg(s.plain AND s.waits), array_agg(s.due_at), array_agg(s.queue)
         INTO v_plain, v_plain_taken, v_plain_count, v_total,
             v_there, v_seqs, v_type, v_status, v_phase,
-            v_hash, v_cause, v_due_there, v_due_queue, v_due_held
+            v_hash, v_cause, v_due_there, v_due_queue, v_due_held,
+            v_waits, v_due_at, v_work_queue
         FROM (
-            SELECT p_enter[i] IS NULL AND h.lane IS NULL AND p_lines_from[i] > p_lines_to[i] AND NOT p_expect_queued[i] AND p_refuse[i] = 0
+            SELECT CASE WHEN h.id IS NULL THEN true WHEN p_enter[i] IS NOT NULL THEN false WHEN h.lane IS NULL THEN true
+                        ELSE p_leave[i] IS DISTINCT FROM h.lane AND l.active IS NOT DISTINCT FROM h.id END
+                    AND p_lines_from[i] > p_lines_to[i] AND NOT p_expect_queued[i] AND p_refuse[i] = 0
                     AND i <> ALL (v_apart) AND coalesce(h.version, 0) = p_expected[i]
                     AND coalesce(h.events, 0) = p_events_before[i] AND coalesce(h.attempts, 0) = p_attempts_before[i]
                     AND h.commit_id IS DISTINCT FROM p_commit[i]
                     AND (p_token_secret[i] IS NULL OR (d.secret, d.held_visit, d.held_attempt)
                         IS NOT DISTINCT FROM (p_token_secret[i], p_token_visit[i], p_token_attempt[i])) AS plain,
-                p_claim[i] = 2 AND coalesce(p_due_at[i] <= v_now, false) AS taken, p_events[i] - p_events_before[i] AS events,
+                -- Who waits behind others is due only at the deadline that it has there, and in no queue yet.
+                w.waits, CASE WHEN w.waits THEN p_due_queued_at[i] ELSE p_due_at[i] END AS due_at,
+                CASE WHEN NOT w.waits THEN p_queue[i] END AS queue,
+                p_claim[i] = 2 AND NOT w.waits AND coalesce(p_due_at[i] <= v_now, false) AS taken, p_events[i] - p_events_before[i] AS events,
                 h.id IS NOT NULL AS there, coalesce(h.seq, v_seqs[i]) AS seq, h.order_type, h.status, h.phase, h.type_hash, h.cause,
                 d.id IS NOT NULL AS due_there, d.queue AS due_queue, d.secret IS NOT NULL AS due_held
             FROM generate_series(1, v_count) AS i
             -- One by one, in their order (OFFSET 0 keeps it so).
             LEFT JOIN LATERAL (SELECT * FROM comanda.heads o WHERE o.id = p_id[i] OFFSET 0) AS h ON true
             LEFT JOIN LATERAL (SELECT * FROM comanda.due o WHERE o.id = h.id OFFSET 0) AS d ON true
+            LEFT JOIN LATERAL (SELECT * FROM comanda.lanes o WHERE o.name = coalesce(p_enter[i], h.lane) OFFSET 0) AS l ON true
+            CROSS JOIN LATERAL (SELECT h.id IS NULL AND l.active IS NOT NULL AS waits) AS w
             ORDER BY i) AS s;
     v_total := coalesce(v_total, 0);
     IF v_plain_count > 0 THEN
@@ -197,11 +213,21 @@ BEGIN
                 FROM generate_series(1, v_count) AS i
                 WHERE v_plain[i] AND NOT v_there[i];
             INSERT INTO comanda.heads (id, seq, order_type, status, phase, type_hash, version, commit_id, events, attempts,
-                    updated_at, due_at, due_queued_at, queue, queued_at, visit, attempt, cause, head)
+                    updated_at, due_at, due_queued_at, queue, queued_at, visit, attempt, cause, lane,
+                    lane_position, head)
                 SELECT p_id[i], v_seqs[i], p_type[i], p_status[i], p_phase[i], p_type_hash[i], p_version[i], p_commit[i], p_events[i], p_attempts[i],
-                    p_updated_at[i], p_due_at[i], p_due_queued_at[i], p_queue[i], p_queued_at[i], p_visit[i], p_attempt[i], p_cause[i], p_head[i]
+                    p_updated_at[i], p_due_at[i], p_due_queued_at[i], p_queue[i], p_queued_at[i], p_visit[i], p_attempt[i], p_cause[i],
+                    p_enter[i], CASE WHEN p_enter[i] IS NOT NULL THEN nextval('comanda.lane_position') END, p_head[i]
                 FROM generate_series(1, v_count) AS i
                 WHERE v_plain[i] AND NOT v_there[i];
+            IF cardinality(p_lanes) > 0 THEN
+                UPDATE comanda.lanes o SET active = p_id[i] FROM generate_series(1, v_count) AS i
+                    WHERE v_plain[i] AND NOT v_there[i] AND NOT v_waits[i] AND p_enter[i] IS NOT NULL AND o.name = p_enter[i];
+                INSERT INTO comanda.lane_waiting (lane, position, id)
+                    SELECT h.lane, h.lane_position, h.id FROM generate_series(1, v_count) AS i
+                    JOIN LATERAL (SELECT * FROM comanda.heads o WHERE o.id = p_id[i] OFFSET 0) AS h ON true
+                    WHERE v_plain[i] AND v_waits[i];
+            END IF;
         END IF;
         IF true = ANY (v_there) THEN
             UPDATE comanda.heads o SET status = p_status[i], phase = p_phase[i], type_hash = p_type_hash[i], version = p_version[i],
@@ -237,22 +263,22 @@ BEGIN
                 WHERE v_plain[i] AND v_due_there[i] AND o.id = p_id[i]
                     AND (p_due_at[i] IS NOT NULL OR p_queue[i] IS NOT NULL OR (p_claim[i] = 0 AND v_due_held[i]));
         END IF;
-        IF false = ANY (v_due_there) AND (cardinality(array_remove(p_due_at, NULL)) > 0
-                OR cardinality(array_remove(p_queue, NULL)) > 0) THEN
+        IF false = ANY (v_due_there) AND (cardinality(array_remove(v_due_at, NULL)) > 0
+                OR cardinality(array_remove(v_work_queue, NULL)) > 0) THEN
             INSERT INTO comanda.due (id, seq, due_at, queue, queued_at, visit, attempt, held_visit, held_attempt, secret,
                     lease_until, node, late_at)
-                SELECT p_id[i], v_seqs[i], p_due_at[i], p_queue[i], CASE WHEN p_queue[i] IS NOT NULL THEN p_queued_at[i] END, p_visit[i], p_attempt[i],
+                SELECT p_id[i], v_seqs[i], v_due_at[i], v_work_queue[i], CASE WHEN v_work_queue[i] IS NOT NULL THEN p_queued_at[i] END, p_visit[i], p_attempt[i],
                     CASE WHEN v_plain_taken[i] THEN p_take_visit[i] END, CASE WHEN v_plain_taken[i] THEN p_take_attempt[i] END,
                     CASE WHEN v_plain_taken[i] THEN p_take_secret[i] END,
                     CASE WHEN v_plain_taken[i] THEN v_now + p_lease[i] * interval '1 microsecond' END, CASE WHEN v_plain_taken[i] THEN p_node END,
-                    CASE WHEN least(p_due_at[i], p_queued_at[i]) < v_now - interval '1 second' THEN v_now END
+                    CASE WHEN least(v_due_at[i], p_queued_at[i]) < v_now - interval '1 second' THEN v_now END
                 FROM generate_series(1, v_count) AS i
-                WHERE v_plain[i] AND NOT v_due_there[i] AND (p_due_at[i] IS NOT NULL OR p_queue[i] IS NOT NULL);
+                WHERE v_plain[i] AND NOT v_due_there[i] AND (v_due_at[i] IS NOT NULL OR v_work_queue[i] IS NOT NULL);
         END IF;
         -- Added up first, so that what is written down of each is made once for all that are alike.
         INSERT INTO comanda.tally_changes (kind, a, b, c, n)
             SELECT n.kind, n.a, n.b, n.c, sum(n.n) FROM (
-                SELECT p_type[i], p_status[i], p_phase[i], p_type_hash[i], p_cause[i], p_queue[i], v_type[i], v_status[i], v_phase[i],
+                SELECT p_type[i], p_status[i], p_phase[i], p_type_hash[i], p_cause[i], v_work_queue[i], v_type[i], v_status[i], v_phase[i],
                     v_hash[i], v_cause[i], v_due_queue[i], count(*) AS n
                 FROM generate_series(1, v_count) AS i
                 WHERE v_plain[i] GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12) AS p(order_type, status, phase, type_hash, cause, queue,
@@ -274,6 +300,7 @@ BEGIN
             GROUP BY n.kind, n.a, n.b, n.c HAVING sum(n.n) <> 0 OR n.kind = 'q';
         r_applied := v_plain;
         r_claimed := v_plain_taken;
+        r_queued := v_waits;
     END IF;
 
     IF v_plain_count < v_count THEN
