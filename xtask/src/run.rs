@@ -29,6 +29,7 @@ pub fn newest_postgres() -> Result<(), String> {
         "postgres",
         "postgres_failover",
         "postgres_faults",
+        "postgres_start",
         "migrate",
     ];
     let mut arguments = vec!["test", "--workspace", "--locked"];

@@ -197,6 +197,13 @@ fn serve_to_the_end(home: &Path, address: &str, all: &[String], lanes: &BTreeMap
     }
     let (_, subscriptions) = server.get("/v1/subscriptions");
     let subscriptions = subscriptions["items"].as_array().unwrap();
+    let mut from = String::new();
+    wait_for("that one was paused is an event here too", || {
+        let (_, page) = server.get(&format!("/v1/events?event=comanda.subscription.paused{from}"));
+        // A page is a part of the feed, of which perhaps nothing is wanted.
+        from = format!("&cursor={}", page["nextCursor"].as_str().unwrap());
+        (!page["items"].as_array().unwrap().is_empty()).then_some(())
+    });
     let at_work = subscriptions
         .iter()
         .find(|one| one["state"] == "active" && one["url"] == "https://hooks.invalid/");

@@ -230,3 +230,51 @@ async fn nodes_count_a_keys_rate_together() {
         "{allowed:?}"
     );
 }
+
+/// The id of an order, and a cursor behind all events.
+fn sold(server: &Server) -> (String, String) {
+    let id = sell(server);
+    let (_, page) = server.get("/v1/events?limit=500");
+    (id, page["nextCursor"].as_str().unwrap().to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dump_is_restored_and_readers_of_events_are_told() {
+    let cluster = tokio::task::spawn_blocking(cluster::shared).await.unwrap();
+    let (from, to) = (cluster.database().await, cluster.empty_database().await);
+    let server = Server::start(&["--store", &cluster.address(&from)]);
+    let (id, cursor) = sold(&server);
+    let dump = cluster.directory.join("orders.dump");
+    let tool = |name: &str, database: &str| {
+        let mut command = cluster::as_server(name);
+        command.args(["-h", "127.0.0.1", "-U", "postgres", "-d", database, "-p"]);
+        command.arg(cluster.port.to_string());
+        command
+    };
+    // As in docs/postgresql.md, while the node is at work.
+    cluster::run(tool("pg_dump", &from).args(["--format=custom", "--file"]).arg(&dump));
+    let later = sell(&server);
+    let home = server.stop().1;
+    let again = Server::start_in(home.path(), &["--store", &cluster.address(&from)]);
+    let (status, _) = again.get(&format!("/v1/events?cursor={cursor}"));
+    assert_eq!(status, 200, "a restart changes nothing");
+    again.stop();
+
+    cluster::run(tool("pg_restore", &to).args(["--exit-on-error"]).arg(&dump));
+    let address = cluster.address(&to);
+    support::run(home.path(), &["verify", "--store", &address], "").ok();
+    let restored = Server::start(&["--store", &address]);
+    let (status, order) = restored.get(&format!("/v1/orders/{id}"));
+    assert_eq!((status, order["status"].as_str()), (200, Some("COMPLETED")));
+    assert_eq!(restored.get(&format!("/v1/orders/{later}")).0, 404);
+    // Its next events have the places of others that the reader has had.
+    let (_, cursor_here) = sold(&restored);
+    let (status, problem) = restored.get(&format!("/v1/events?cursor={cursor}"));
+    assert_eq!(
+        (status, problem["code"].as_str()),
+        (410, Some("cursor-reset")),
+        "{problem}"
+    );
+    assert_eq!(restored.get(&format!("/v1/events?cursor={cursor_here}")).0, 200);
+    restored.stop();
+}

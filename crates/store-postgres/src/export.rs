@@ -78,6 +78,7 @@ impl Export {
         self.ledger(to).await?;
         self.records(to).await?;
         self.subscriptions(to).await?;
+        self.notices(to).await?;
         self.counters(to).await
     }
 
@@ -311,6 +312,22 @@ impl Export {
             }
         }
         Ok(())
+    }
+
+    async fn notices(&self, to: &Sender<Piece>) -> Result<(), StoreError> {
+        let mut after = 0_i64;
+        loop {
+            let statement =
+                "SELECT position, notice FROM comanda.notices WHERE position > $1 ORDER BY position LIMIT $2";
+            let parameters: [Parameter<'_>; 2] = [(&after, Type::INT8), (&PAGE, Type::INT8)];
+            let rows = self.ask(statement, &parameters).await?;
+            let Some(last) = rows.last() else { return Ok(()) };
+            after = last.get("position");
+            for row in &rows {
+                let piece = Piece::Notice(number(row, "position"), parse("a notice", row.get("notice"))?);
+                to.send(piece).await.map_err(gone)?;
+            }
+        }
     }
 
     async fn counters(&self, to: &Sender<Piece>) -> Result<(), StoreError> {

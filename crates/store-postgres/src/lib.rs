@@ -14,6 +14,7 @@ mod committer;
 mod export;
 mod failure;
 mod follow;
+mod identity;
 mod import;
 mod item;
 mod ledger;
@@ -120,6 +121,7 @@ impl PostgresStore {
         }
         migrate::check(status)?;
         migrate::check_not_moving(&server).await?;
+        identity::recognise(&server).await?;
         let rows = server
             .ask("read the database's clock", follow::END, &[])
             .await

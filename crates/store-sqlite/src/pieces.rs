@@ -15,7 +15,7 @@ use crate::ledger::{balance, flow_sum, posting_sum, prove};
 use crate::lock::Lock;
 use crate::readers::Reader;
 use crate::row::{self, ORDER_COLUMNS_COUNT};
-use crate::{Options, SqliteStore, items, record, schema, subscription, work};
+use crate::{Options, SqliteStore, items, notice, record, schema, subscription, work};
 
 const ORDERS: &str = concat!(
     "SELECT ",
@@ -87,6 +87,7 @@ impl Pieces {
             Self::ledger,
             Self::records,
             Self::subscriptions,
+            Self::notices,
         ];
         let mut run = || -> Result<(), Failure> {
             let [types, rest @ ..] = parts;
@@ -321,6 +322,18 @@ impl Pieces {
         subscription::each_delivery(&self.reader.connection, |id, delivery| {
             Ok(each(Piece::Delivery(id, delivery))?)
         })
+    }
+
+    fn notices(&mut self, each: &mut Each<'_>) -> Result<(), Failure> {
+        let mut after = 0;
+        loop {
+            let read = notice::after(&self.reader.connection, self.epoch, after, CHUNK)?;
+            let Some(last) = read.last() else { return Ok(()) };
+            after = i64::try_from(last.cursor.position).unwrap_or(i64::MAX);
+            for found in read {
+                each(Piece::Notice(found.cursor.position, found.notice))?;
+            }
+        }
     }
 
     fn counters(&mut self, each: &mut Each<'_>) -> Result<(), Failure> {

@@ -10,7 +10,7 @@ use comanda_model::{Attempt, Event, LedgerLine, Order, Token};
 use jiff::Timestamp;
 
 use crate::subscription::{Delivery, Exception, Subscription};
-use crate::{KeyClaim, Record, TypeSource, Worker};
+use crate::{KeyClaim, Notice, Record, TypeSource, Worker};
 
 /// One thing that a store keeps. They come in the order of these kinds, and within one in that of their names or numbers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +56,8 @@ pub enum Piece {
     Subscription(Box<WholeSubscription>),
     /// One try of a subscription, by its id.
     Delivery(String, Delivery),
+    /// An event of the feed that belongs to no order, by its position.
+    Notice(u64, Notice),
     /// The highest numbers that were given. Always the last piece.
     Counters(Counters),
 }
@@ -73,6 +75,7 @@ impl Piece {
             Self::Record(record) => format!("the record `{}` of kind `{}`", record.key, record.kind),
             Self::Subscription(whole) => format!("the subscription {}", whole.subscription.id),
             Self::Delivery(id, delivery) => format!("delivery {} of the subscription {id}", delivery.number),
+            Self::Notice(_, notice) => format!("the notice {}", notice.id),
             Self::Counters(_) => "the store's counters".to_owned(),
         }
     }

@@ -1,4 +1,4 @@
-//! The pieces that are no orders: queues, the ledger, records, subscriptions, counters.
+//! The pieces that are no orders: queues, the ledger, records, subscriptions, notices, counters.
 
 use comanda_store::StoreError;
 use comanda_store::piece::{Counters, Piece};
@@ -107,6 +107,17 @@ pub(super) async fn write(transaction: &Transaction<'_>, piece: Piece, epoch: i6
             let (id, number, delivery) = (text(&id), signed(delivery.number), json(&delivery)?);
             let parameters: [Parameter<'_>; 3] = [(&id, Type::TEXT), (&number, Type::INT8), (&delivery, Type::TEXT)];
             ask("INSERT INTO comanda.deliveries VALUES ($1, $2, $3)", &parameters).await
+        }
+        Piece::Notice(position, notice) => {
+            let (position, id, notice_text) = (signed(position), text(&notice.id), json(&notice)?);
+            let parameters: [Parameter<'_>; 4] = [
+                (&position, Type::INT8),
+                (&id, Type::TEXT),
+                (&notice.at, Type::TIMESTAMPTZ),
+                (&notice_text, Type::TEXT),
+            ];
+            let statement = "INSERT INTO comanda.notices (position, id, at, notice) VALUES ($1, $2, $3, $4)";
+            ask(statement, &parameters).await
         }
         Piece::Counters(counters) => {
             let Counters {
