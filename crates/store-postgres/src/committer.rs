@@ -25,6 +25,9 @@ use crate::server::Server;
 const BATCH_MAX: usize = 256;
 /// The most bytes of data in one batch, so that no message grows past what is reasonable.
 const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// For how long more is waited for under load, and how many commits the batch before has to have had for that.
+const GATHER: Duration = Duration::from_millis(1);
+const GATHER_FROM: usize = 16;
 /// For how long a batch that could not be written tells that none can be. Only another batch can tell whether there is room
 /// again, and none comes while whoever sends them looks whether this node is ready. A smaller one proves nothing: it may
 /// have found room in a page that was there.
@@ -117,13 +120,24 @@ impl Queue {
         self.filled.notify_one();
     }
 
+    /// Whether more would fit into the next batch.
+    fn has_room(&self) -> bool {
+        let inner = self.inner.lock();
+        inner.staged.len() < BATCH_MAX && !inner.closing
+    }
+
     /// Whether commits are taken.
     pub(crate) fn is_open(&self) -> bool {
         !self.inner.lock().closing
     }
 
-    /// The next batch; `None` when nothing more will come.
-    async fn take(&self) -> Option<Vec<Staged>> {
+    /// The next batch; `None` when nothing more will come. `latest` is how many commits the one before had. Where those were
+    /// many, their answers are just bringing the next: taken together with what has gathered meanwhile, they make one batch of two,
+    /// each of which costs the server the same besides. A few clients never wait for others.
+    async fn take(&self, latest: usize) -> Option<Vec<Staged>> {
+        if latest >= GATHER_FROM && self.has_room() {
+            tokio::time::sleep(GATHER).await;
+        }
         loop {
             {
                 let mut inner = self.inner.lock();
@@ -159,7 +173,9 @@ impl Committer {
     /// Works until the queue is closed and empty.
     pub(crate) async fn run(self) {
         let statement = Batch::statement();
-        while let Some(staged) = self.queue.take().await {
+        let mut latest = 0;
+        while let Some(staged) = self.queue.take(latest).await {
+            latest = staged.len();
             self.apply(&statement, staged).await;
         }
     }
