@@ -14,6 +14,12 @@ use crate::cli::OutputFormat;
 #[error("the output could not be written")]
 pub struct OutputError(#[from] pub io::Error);
 
+/// Tells a person something on stderr. Whoever reads it may be gone (`comanda serve 2>&1 | head`): then nobody is told, and the
+/// program goes on.
+pub fn tell(text: impl std::fmt::Display) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
 /// Where a command prints its data.
 pub struct Output {
     format: OutputFormat,

@@ -151,6 +151,10 @@ async fn a_store_moves_whole_though_the_move_is_killed() {
 
     let moved = support::run(home.path(), &arguments, "").ok();
     assert!(moved.err.contains("Goes on after order"), "{moved:?}");
+    assert!(
+        moved.err.contains("comanda-data/secrets.key"),
+        "what opens the secrets there is named: {moved:?}"
+    );
     assert!(moved.out.contains(&format!("{} orders", all.len())), "{moved:?}");
     let again = support::run(home.path(), &arguments, "").ok();
     assert!(again.out.contains("nothing is to be done"), "{again:?}");
@@ -167,6 +171,8 @@ async fn a_store_moves_whole_though_the_move_is_killed() {
 
 /// On PostgreSQL everything goes on, and ends in its lanes' order.
 fn serve_to_the_end(home: &Path, address: &str, all: &[String], lanes: &BTreeMap<usize, Vec<String>>, token: &str) {
+    let key = "[encryption]\nkey_file = \"comanda-data/secrets.key\"\n";
+    std::fs::write(home.join("comanda.toml"), key).unwrap();
     let server = Server::start_in(home, &["--store", address]);
     let done = json!({"items": [{"token": token}]}).to_string();
     let (_, answer) = server.post("/v1/claims/complete", &done);
@@ -214,6 +220,7 @@ fn serve_to_the_end(home: &Path, address: &str, all: &[String], lanes: &BTreeMap
     let tried = wait_for("its subscription goes on", || {
         let (_, log) = server.get(&log);
         let first = log["items"].as_array().unwrap().last()?;
+        assert!(!log.to_string().contains("sealed"), "its secret opens here: {log}");
         Some(first["type"].as_str().unwrap_or_else(|| panic!("{log}")).to_owned())
     });
     assert!(tried.starts_with("comanda.order."), "it has missed nothing: {tried}");

@@ -409,3 +409,36 @@ fn a_secret_is_in_no_log() {
     let said = server.lines_until("stopped");
     assert!(said.iter().all(|line| !line.contains("hunter2")), "{said:?}");
 }
+
+#[test]
+fn a_server_stops_also_when_nobody_reads_what_it_says() {
+    let home = TempDir::new().unwrap();
+    let mut child = command(home.path())
+        .args(["serve", "--listen", "127.0.0.1:0"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
+    assert!(said.any(|line| line.unwrap().contains("is ready at")));
+    // As `| head` does.
+    drop(said);
+    let kill = format!("kill -TERM {}", child.id());
+    assert!(
+        std::process::Command::new("sh")
+            .args(["-c", &kill])
+            .status()
+            .unwrap()
+            .success()
+    );
+    let begun = std::time::Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        assert!(begun.elapsed() < support::PATIENCE, "it goes on");
+        std::thread::yield_now();
+    };
+    assert!(status.success(), "{status}");
+}

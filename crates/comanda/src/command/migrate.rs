@@ -12,8 +12,10 @@ use tokio::sync::mpsc;
 use crate::cli::{Migrate, MigrateFormat, MigratePlace, Serve};
 use crate::config::{Config, DatabaseAddress, StoreKind};
 use crate::failure::Failure;
-use crate::output::{Output, progress};
+use crate::output::{Output, progress, tell};
 
+/// Where an embedded store's key is that secrets are sealed with.
+const KEY: &str = "secrets.key";
 /// How many pieces are on their way at a time.
 const PIECES_MAX: usize = 256;
 
@@ -118,7 +120,7 @@ async fn move_orders(from: &Path, options: &Options, output: &mut Output) -> Res
     if let Moved::UpTo(after) = moved {
         let bar = progress(count, "moving");
         if after > 0 {
-            eprintln!("Goes on after order {after}");
+            tell(format_args!("Goes on after order {after}"));
         }
         let taking = async |pieces| import.take(pieces, &|| bar.inc(1)).await;
         pieces = read_to(pieces, after, taking).await?.0;
@@ -132,7 +134,7 @@ async fn move_orders(from: &Path, options: &Options, output: &mut Output) -> Res
     let (_, compared) = read_to(pieces, 0, comparing).await?;
     bar.finish_and_clear();
     import.finish().await?;
-    report(&compared, output)
+    report(&compared, &from.join(KEY), output)
 }
 
 /// Reads the store on a thread of its own, for whoever takes the pieces. The reader's reason goes before the taker's, who
@@ -162,13 +164,19 @@ async fn read_to<T>(
     Ok((pieces, taken?))
 }
 
-fn report(compared: &Compared, output: &mut Output) -> Result<(), Failure> {
+fn report(compared: &Compared, key: &Path, output: &mut Output) -> Result<(), Failure> {
     let Compared {
         orders,
         events,
         attempts,
         others,
     } = compared;
+    if key.exists() {
+        tell(format_args!(
+            "Secrets of subscriptions are sealed with {0}: give every node a copy of it, and set encryption.key_file to that",
+            key.display()
+        ));
+    }
     if output.is_json() {
         return Ok(output.json(
             &json!({"orders": orders, "events": events, "attempts": attempts, "others": others, "same": true}),
@@ -177,8 +185,6 @@ fn report(compared: &Compared, output: &mut Output) -> Result<(), Failure> {
     output.line(&format!(
         "{orders} orders, {events} events, {attempts} attempts and {others} other things are moved, each the same as before"
     ))?;
-    eprintln!(
-        "Keep the data directory until the nodes have served. Readers of events begin anew: the feed has a new epoch"
-    );
+    tell("Keep the data directory until the nodes have served. Readers of events begin anew: the feed has a new epoch");
     Ok(())
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use comanda_order_type::Definition;
 
 use crate::config::{Config, StoreKind};
+use crate::output::tell;
 
 /// Prints it to stderr. Where logs are for programs, it is one line of log instead.
 pub(super) fn print(config: &Config, address: SocketAddr, keyed: bool, types: &[Arc<Definition>]) {
@@ -15,7 +16,7 @@ pub(super) fn print(config: &Config, address: SocketAddr, keyed: bool, types: &[
         tracing::info!(url = url(address), "ready");
         return;
     }
-    eprint!("{}", text(config, address, keyed, types));
+    tell(text(config, address, keyed, types).trim_end_matches('\n'));
 }
 
 fn text(config: &Config, address: SocketAddr, keyed: bool, types: &[Arc<Definition>]) -> String {

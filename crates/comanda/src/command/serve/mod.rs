@@ -33,6 +33,7 @@ use crate::config::archives::with_credentials;
 use crate::config::intake::with_secrets;
 use crate::config::{Config, Shipments, StoreKind, calls, secrets};
 use crate::failure::{Failure, chain};
+use crate::output::tell;
 use crate::telemetry::metrics::Metrics;
 use crate::{telemetry, types};
 
@@ -65,7 +66,7 @@ async fn serve(config: &Config, own_steps: RustSteps, metrics: Metrics) -> Resul
     let known = types::known(config, true);
     let (definitions, warnings) = types::load(&config.order_types, &known)?;
     if !warnings.is_empty() {
-        eprintln!("{}", warnings.trim_end());
+        tell(warnings.trim_end());
     }
     check_mounts(config, &definitions)?;
     let store = open_store(config).await?;
@@ -398,11 +399,11 @@ fn stop_signal() -> Result<CancellationToken, Failure> {
             if round > 0 {
                 std::process::exit(1);
             }
-            eprintln!(
+            token.cancel();
+            tell(format_args!(
                 "Stopping: running steps have {} s. Once more stops at once.",
                 GRACE.as_secs()
-            );
-            token.cancel();
+            ));
         }
     });
     Ok(stop)

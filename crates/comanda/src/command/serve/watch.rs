@@ -12,6 +12,7 @@ use comanda_order_type::Known;
 use tokio_util::sync::CancellationToken;
 
 use crate::failure::chain;
+use crate::output::tell;
 use crate::types;
 
 /// How often the directory is looked at.
@@ -46,29 +47,34 @@ pub(super) async fn run(
         loaded = now;
         match types::load(&directory, &known) {
             Ok((definitions, warnings)) => {
-                eprint!("{warnings}");
+                if !warnings.is_empty() {
+                    tell(warnings.trim_end());
+                }
                 match service.registry().replace(definitions).await {
                     Ok(change) => {
-                        tell(&change);
+                        tell(told(&change));
                         if let Err(error) = deliveries.notices().await {
-                            eprintln!(
+                            tell(format_args!(
                                 "Customers are not told what the new types have them told: {}",
                                 chain(&error)
-                            );
+                            ));
                         }
                         if let Err(error) = deliveries.archive().await {
-                            eprintln!("Failed orders of the new types are not archived: {}", chain(&error));
+                            tell(format_args!(
+                                "Failed orders of the new types are not archived: {}",
+                                chain(&error)
+                            ));
                         }
                     }
-                    Err(error) => eprintln!("The order types stay as they were: {}", chain(&error)),
+                    Err(error) => tell(format_args!("The order types stay as they were: {}", chain(&error))),
                 }
             }
-            Err(error) => eprintln!("{}\nThe order types stay as they were.", chain(&error)),
+            Err(error) => tell(format_args!("{}\nThe order types stay as they were.", chain(&error))),
         }
     }
 }
 
-fn tell(change: &TypeChange) {
+fn told(change: &TypeChange) -> String {
     let lists = [
         ("added", &change.added),
         ("changed", &change.changed),
@@ -84,7 +90,7 @@ fn tell(change: &TypeChange) {
     } else {
         told.join("; ")
     };
-    eprintln!("Order types read again: {told}. Orders accepted before go on with the version they have.");
+    format!("Order types read again: {told}. Orders accepted before go on with the version they have.")
 }
 
 fn look(directory: &Path) -> Look {
