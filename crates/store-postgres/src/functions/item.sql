@@ -51,6 +51,7 @@ RETURNS TABLE ("position" bigint, id uuid, status text, version bigint, attempt 
 LANGUAGE plpgsql
 -- The index gives them in their order, however small the table was when this was planned: once for each connection.
 SET plan_cache_mode = 'force_generic_plan'
+SET jit = off
 SET enable_seqscan = off
 SET enable_bitmapscan = off
 AS $$

@@ -13,6 +13,7 @@ RETURNS TABLE (id uuid, visit integer, attempt integer, secret uuid, lease_until
 LANGUAGE plpgsql
 -- The indexes give them in their order, however small the table was when this was planned: once for each connection.
 SET plan_cache_mode = 'force_generic_plan'
+SET jit = off
 SET enable_seqscan = off
 SET enable_bitmapscan = off
 AS $$
@@ -55,6 +56,7 @@ RETURNS TABLE (id uuid, visit integer, attempt integer, secret uuid, lease_until
 LANGUAGE plpgsql
 -- The index gives them in their order, however small the table was when this was planned: once for each connection.
 SET plan_cache_mode = 'force_generic_plan'
+SET jit = off
 SET enable_seqscan = off
 SET enable_bitmapscan = off
 AS $$
