@@ -13,6 +13,8 @@
 
 mod support;
 
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use comanda_store::Store;
@@ -118,6 +120,148 @@ async fn a_write_that_fails_at_commit_is_said_and_loses_nothing() {
 #[tokio::test]
 async fn a_disk_that_became_read_only_is_said_and_loses_nothing() {
     survives(DiskFault::ReadOnly, Files::All).await;
+}
+
+/// Submits orders one after another, each until it is accepted, and notes them with where the disk's record stood then.
+async fn client(url: String, client: usize, disk: Arc<Disk>, told: Arc<Mutex<Vec<(String, u64)>>>, load: Arc<Load>) {
+    let http = reqwest::Client::builder().timeout(PATIENCE).build().unwrap();
+    let mut number = 0;
+    while !load.stop.load(Ordering::SeqCst) {
+        number += 1;
+        loop {
+            let sent = http
+                .post(format!("{url}/sale"))
+                .header("content-type", "application/json")
+                .header("idempotency-key", format!("k-{client}-{number}"))
+                .body(SALE);
+            let answer = sent.send().await.unwrap();
+            let status = answer.status().as_u16();
+            if status == 202 {
+                let answer: serde_json::Value = answer.json().await.unwrap();
+                let id = answer["orderId"].as_str().unwrap().to_owned();
+                told.lock().unwrap().push((id, disk.moment()));
+                load.accepted.fetch_add(1, Ordering::SeqCst);
+                break;
+            }
+            assert_eq!(status, 503);
+            load.refused.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+}
+
+/// Looks at the newest orders again and again, and notes what it is shown.
+async fn reader(url: String, disk: Arc<Disk>, told: Arc<Mutex<Vec<(String, u64)>>>, load: Arc<Load>) {
+    let http = reqwest::Client::builder().timeout(PATIENCE).build().unwrap();
+    while !load.stop.load(Ordering::SeqCst) {
+        let answer = http.get(format!("{url}/v1/orders?limit=20")).send().await.unwrap();
+        assert_eq!(answer.status().as_u16(), 200, "reading goes on");
+        let page: serde_json::Value = answer.json().await.unwrap();
+        load.read.fetch_add(1, Ordering::SeqCst);
+        let moment = disk.moment();
+        let ids = page["items"].as_array().unwrap().iter();
+        let seen = ids.map(|order| (order["id"].as_str().unwrap().to_owned(), moment));
+        told.lock().unwrap().extend(seen);
+    }
+}
+
+/// What clients have met.
+#[derive(Default)]
+struct Load {
+    accepted: AtomicUsize,
+    refused: AtomicUsize,
+    read: AtomicUsize,
+    stop: AtomicBool,
+}
+
+impl Load {
+    /// Waits until a count has grown by `more`.
+    async fn grows(&self, count: &AtomicUsize, more: usize) {
+        let (deadline, from) = (Instant::now() + PATIENCE, count.load(Ordering::SeqCst));
+        while count.load(Ordering::SeqCst) < from + more {
+            assert!(Instant::now() < deadline, "nothing happens any more");
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// Syncs fail while many orders are on their way. Whatever a client is told or shown is still there after a power cut, and
+/// reading goes on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn syncs_that_fail_under_load_lose_nothing_that_was_told_or_shown() {
+    let home = TempDir::new().unwrap();
+    let disk = Arc::new(Disk::new(home.path()));
+    let server = Server::start_with(Home::Lent(home.path().to_owned()), &[], &disk.environment());
+    let (told, load) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Load::default()));
+    let mut tasks: Vec<_> = (0..16)
+        .map(|number| {
+            tokio::spawn(client(
+                server.url.clone(),
+                number,
+                disk.clone(),
+                told.clone(),
+                load.clone(),
+            ))
+        })
+        .collect();
+    tasks.push(tokio::spawn(reader(
+        server.url.clone(),
+        disk.clone(),
+        told.clone(),
+        load.clone(),
+    )));
+    for _ in 0..8 {
+        load.grows(&load.accepted, 50).await;
+        disk.fail(DiskFault::SyncFails, Files::Log);
+        load.grows(&load.refused, 20).await;
+        load.grows(&load.read, 2).await;
+        disk.mend();
+    }
+    load.grows(&load.accepted, 50).await;
+    load.stop.store(true, Ordering::SeqCst);
+    for task in tasks {
+        task.await.unwrap();
+    }
+    let told = std::mem::take(&mut *told.lock().unwrap());
+    let accepted = load.accepted.load(Ordering::SeqCst);
+    let deadline = Instant::now() + PATIENCE;
+    while !server.get("/v1/orders?limit=1&status=received").1["items"]
+        .as_array()
+        .unwrap()
+        .is_empty()
+    {
+        assert!(Instant::now() < deadline, "not all become final");
+    }
+    let (status, _) = server.stop();
+    assert!(status.success());
+    let report = verify(&home.path().join("comanda-data"), &|_, _| {}).unwrap();
+    assert!(report.is_clean(), "{:#?}", report.faults);
+    assert_eq!(report.orders, accepted as u64, "each once, under its key");
+
+    let record = disk.record();
+    let moments = record.moments();
+    let mut random = Random(u64::from(std::process::id()));
+    for _ in 0..12 {
+        let directory = home.path().join("image");
+        let moment = moments[random.below(moments.len() as u64) as usize];
+        let before = random.clone();
+        record.cut(moment, Syncs::Kept, &mut random, &directory);
+        let store = SqliteStore::open(Options::new(&directory)).unwrap();
+        for (id, _) in told.iter().filter(|(_, by)| *by <= moment) {
+            let found = store.order(id.parse().unwrap()).await.unwrap();
+            assert!(
+                found.is_some(),
+                "{id} was told and is gone after a cut at {moment} with {before:?}"
+            );
+        }
+        store.close().await.unwrap();
+        let report = verify(&directory, &|_, _| {}).unwrap();
+        assert!(
+            report.is_clean(),
+            "cut at {moment} with {before:?}: {:#?}",
+            report.faults
+        );
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
 }
 
 /// The log cannot be copied into the database. Commits need only the log, so orders go on being taken; nothing that the

@@ -31,7 +31,7 @@ use support::random::Random;
 use support::{Home, PATIENCE, Server};
 use tempfile::TempDir;
 
-const CLIENTS: usize = 8;
+const CLIENTS: usize = 12;
 
 /// What a client was told about an order, and where the disk's record stood when it had been told.
 struct Told {
@@ -80,6 +80,24 @@ async fn client(url: String, number: usize, disk: Arc<Disk>, told: Arc<Mutex<Vec
     }
 }
 
+/// Looks at the newest orders again and again: what it is shown must survive like what a client is told.
+async fn reader(url: String, disk: Arc<Disk>, told: Arc<Mutex<Vec<Told>>>, stop: Arc<AtomicBool>) {
+    let http = reqwest::Client::builder().timeout(PATIENCE).build().unwrap();
+    while !stop.load(Ordering::SeqCst) {
+        let Ok(answer) = http.get(format!("{url}/v1/orders?limit=20")).send().await else {
+            return;
+        };
+        let Ok(page) = answer.json::<Value>().await else { return };
+        let by = disk.moment();
+        let Some(orders) = page["items"].as_array() else { return };
+        told.lock().unwrap().extend(orders.iter().map(|order| Told {
+            id: order["id"].as_str().unwrap().parse().unwrap(),
+            by,
+            is_final: order["final"] == true,
+        }));
+    }
+}
+
 /// Runs the server three times on one directory, under load: killed, stopped in order, and killed again.
 ///
 /// What a killed server's successor says of its orders is told, too: it found them in the memory of the kernel, which a
@@ -101,6 +119,8 @@ async fn record(home: &Path, seconds: u64) -> (Record, Vec<Told>, Vec<u64>) {
                 is_final: order["final"] == true,
             }));
         let stop = Arc::new(AtomicBool::new(false));
+        let reader = reader(server.url.clone(), disk.clone(), told.clone(), stop.clone());
+        let reader = tokio::spawn(reader);
         let clients: Vec<_> = (0..CLIENTS)
             .map(|number| {
                 tokio::spawn(client(
@@ -124,6 +144,7 @@ async fn record(home: &Path, seconds: u64) -> (Record, Vec<Told>, Vec<u64>) {
         for client in clients {
             client.await.unwrap();
         }
+        reader.await.unwrap();
     }
     let told = Arc::into_inner(told).unwrap().into_inner().unwrap();
     (disk.record(), told, starts)

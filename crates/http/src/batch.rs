@@ -1,6 +1,5 @@
 //! `POST /v1/orders/batch`: many submissions in one request, each accepted or refused alone.
 
-use axum::body::Bytes;
 use axum::extract::{Extension, Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -47,7 +46,7 @@ pub(crate) async fn submit(
     }
     let key = request::idempotency_key(&parts.headers)?;
     let bytes = body::read_batch(body, &app.options).await?;
-    let items = if lines { by_line(&bytes)? } else { body::parse(&bytes)? };
+    let items: Vec<&RawValue> = if lines { by_line(&bytes)? } else { body::parse(&bytes)? };
     if items.len() > BATCH_MAX {
         let detail = format!("a batch has at most {BATCH_MAX} items, not {}", items.len());
         return Err(Problem::new("too-large", detail));
@@ -69,6 +68,8 @@ pub(crate) async fn submit(
             Err(problem) => refused.push(Some(problem)),
         }
     }
+    // They refer to the connection's buffer. While anything does, the connection takes a new one for its next read.
+    drop((parts, bytes));
     let mut answers = app.service.submit_batch(submissions).await.into_iter();
     let now = app.service.now();
     let outcomes: Vec<Result<OrderView, Problem>> = refused
@@ -105,7 +106,7 @@ pub(crate) async fn submit(
 }
 
 /// The items of a batch that is lines of JSON. Empty lines are none.
-fn by_line(bytes: &Bytes) -> Result<Vec<Box<RawValue>>, Problem> {
+fn by_line(bytes: &[u8]) -> Result<Vec<&RawValue>, Problem> {
     let lines = bytes.split(|byte| *byte == b'\n').enumerate();
     lines
         .filter(|(_, line)| !line.trim_ascii().is_empty())

@@ -194,10 +194,13 @@ impl Mount<'_> {
         if self.app.options.bench_no_store {
             return self.answer_unstored(submission);
         }
+        let wait = request::prefer_wait(&headers);
+        // They refer to the connection's buffer. While anything does, the connection takes a new one for its next read.
+        drop((parts.uri, parts.extensions, headers, bytes));
         let accepted = self.app.service.submit(submission).await?;
         let repeated = accepted.repeated;
         about(accepted.found.stored.order.id());
-        let (status, found) = self.app.settled(accepted, &headers).await?;
+        let (status, found) = self.app.settled(accepted, wait).await?;
         let (declared, text) = found.definition.wire.accepted(&facts(&found));
         let status = match status {
             StatusCode::OK => status,
@@ -205,7 +208,7 @@ impl Mount<'_> {
         };
         let mut response = self.tagged(json_text(status, text), &found);
         self.located(&mut response, &found);
-        acceptance_headers(response.headers_mut(), repeated, &headers);
+        acceptance_headers(response.headers_mut(), repeated, wait);
         Ok(response)
     }
 

@@ -1,5 +1,7 @@
 //! `/v1/orders`: submit, batch, read, list, change.
 
+use std::time::Duration;
+
 use axum::extract::{Extension, Path, Request, State};
 use axum::http::header::{ETAG, LOCATION};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -75,30 +77,31 @@ pub(crate) async fn submit(
     let (parts, body) = request.into_parts();
     body::is_json(&parts.headers)?;
     let key = request::idempotency_key(&parts.headers)?;
+    let wait = request::prefer_wait(&parts.headers);
     let bytes = body::read(body, &app.options).await?;
-    let accepted = app
-        .service
-        .submit(submission(body::parse(&bytes)?, &caller, key))
-        .await?;
+    let submission = submission(body::parse(&bytes)?, &caller, key);
+    // Both refer to the connection's buffer. While anything does, the connection takes a new one for its next read.
+    drop((parts, bytes));
+    let accepted = app.service.submit(submission).await?;
     let repeated = accepted.repeated;
     about(accepted.found.stored.order.id());
-    let (status, found) = app.settled(accepted, &parts.headers).await?;
+    let (status, found) = app.settled(accepted, wait).await?;
     let mut response = app.order_response(status, &found);
     let location = format!("/v1/orders/{}", found.stored.order.id());
     insert(response.headers_mut(), LOCATION, &location);
-    acceptance_headers(response.headers_mut(), repeated, &parts.headers);
+    acceptance_headers(response.headers_mut(), repeated, wait);
     Ok(response)
 }
 
-/// What the answers to submissions say beside the order.
-pub(crate) fn acceptance_headers(headers: &mut HeaderMap, repeated: bool, asked: &HeaderMap) {
+/// What the answers to submissions say beside the order; `wait` is how long the client prefers to wait.
+pub(crate) fn acceptance_headers(headers: &mut HeaderMap, repeated: bool, wait: Option<Duration>) {
     if repeated {
         headers.insert(
             HeaderName::from_static("idempotency-replayed"),
             HeaderValue::from_static("true"),
         );
     }
-    if let Some(wait) = request::prefer_wait(asked) {
+    if let Some(wait) = wait {
         insert(
             headers,
             HeaderName::from_static("preference-applied"),
@@ -131,9 +134,9 @@ impl App {
     pub(crate) async fn settled(
         &self,
         accepted: Accepted,
-        headers: &HeaderMap,
+        wait: Option<Duration>,
     ) -> Result<(StatusCode, Found), Problem> {
-        let Some(wait) = request::prefer_wait(headers).filter(|wait| !wait.is_zero()) else {
+        let Some(wait) = wait.filter(|wait| !wait.is_zero()) else {
             return Ok((StatusCode::ACCEPTED, accepted.found));
         };
         let id = accepted.found.stored.order.id();
