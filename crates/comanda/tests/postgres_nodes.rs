@@ -26,7 +26,7 @@ const CLIENTS: usize = 9;
 /// How many connections to the database PgBouncer shares out: less than a third of what the nodes hold to it.
 const CONNECTIONS: u16 = 8;
 /// How many faults the random run has, one after the other.
-const FAULTS: usize = 8;
+const FAULTS: usize = 6;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_happens_to_nodes_and_database_nothing_acknowledged_is_lost() {
