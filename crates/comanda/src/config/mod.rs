@@ -5,11 +5,14 @@
 
 pub mod archives;
 pub mod calls;
+mod entries;
 pub mod intake;
 mod layer;
 pub mod mail;
 mod read;
+mod reader;
 pub mod secrets;
+mod services;
 mod show;
 mod subscriptions;
 pub mod units;

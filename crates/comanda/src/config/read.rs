@@ -1,27 +1,17 @@
 //! Reads the merged layers into [`Config`], setting by setting, and gathers every fault instead of stopping at the
 //! first.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use figment::Figment;
 use figment::value::{Dict, Value};
 
-use comanda_builtin::HttpInventoryOptions;
-use comanda_builtin::payments::HttpPaymentsOptions;
-use comanda_builtin::shipments::HttpCarrierOptions;
-use comanda_model::order_type::HttpCall;
 use comanda_store_postgres::AddressError;
 
-use super::archives::{Archive, archive};
-use super::calls;
-use super::intake::{Source, source};
-use super::layer::{Layer, Origin, merged, origin};
-use super::mail::{self, Mail, MailSettings};
-use super::subscriptions::{Subscription, subscription};
-use super::{Calls, Config, ConfigError, ConfigFault, Deliveries, Engine, Limits, Log, SecretSource, Shipments, units};
+use super::layer::{Layer, Origin, merged};
+use super::reader::Reader;
+use super::{Calls, Config, ConfigError, ConfigFault, Deliveries, Engine, Limits, Log, SecretSource, units};
 use crate::failure::chain;
 
 /// What orders are kept in.
@@ -135,12 +125,6 @@ fn unknown_settings(layers: &[Layer]) -> Vec<ConfigFault> {
         }
     }
     faults
-}
-
-struct Reader<'a> {
-    figment: Figment,
-    layers: &'a [Layer],
-    faults: Vec<ConfigFault>,
 }
 
 impl Reader<'_> {
@@ -319,339 +303,6 @@ impl Reader<'_> {
             allow_private: allow_private?,
         })
     }
-
-    /// `Some(None)`: Comanda keeps them itself.
-    fn customers(&mut self) -> Option<Option<HttpCall>> {
-        let find = self.parse("customers.find", calls::call);
-        let authorization = self.parse("customers.authorization", calls::shared);
-        let sign = self.parse("customers.sign", calls::shared);
-        let (find, authorization, sign) = (find?, authorization?, sign?);
-        Some(find.map(|call| calls::authorized(call, &authorization, &sign)))
-    }
-
-    /// `Some(None)`: Comanda keeps it itself.
-    fn inventory(&mut self) -> Option<Option<HttpInventoryOptions>> {
-        let names = ["reserve", "ship", "release", "release_by_key", "find"];
-        let [reserve, ship, release, release_by_key, find] = self.service_calls("inventory", names)?;
-        if [&reserve, &ship, &release, &release_by_key, &find]
-            .iter()
-            .all(|call| call.is_none())
-        {
-            return Some(None);
-        }
-        let options = || {
-            Some(HttpInventoryOptions {
-                reserve: reserve?,
-                ship: ship?,
-                release: release?,
-                release_by_key: release_by_key?,
-                find: find?,
-            })
-        };
-        self.all_or_none("inventory", &names, options()).map(Some)
-    }
-
-    /// The calls to a service, with what they share: the `Authorization` header and the secret that signs.
-    fn service_calls<const N: usize>(&mut self, service: &str, names: [&str; N]) -> Option<[Option<HttpCall>; N]> {
-        let read = names.map(|name| self.parse(&format!("{service}.{name}"), calls::call));
-        let authorization = self.parse(&format!("{service}.authorization"), calls::shared);
-        let sign = self.parse(&format!("{service}.sign"), calls::shared);
-        let (authorization, sign) = (authorization?, sign?);
-        if read.iter().any(Option::is_none) {
-            return None;
-        }
-        let with = |call: HttpCall| calls::authorized(call, &authorization, &sign);
-        Some(read.map(|call| call.flatten().map(with)))
-    }
-
-    /// The options, or a fault that says that the calls belong together.
-    fn all_or_none<T>(&mut self, service: &str, names: &[&str], options: Option<T>) -> Option<T> {
-        if options.is_none() {
-            let (last, others) = names.split_last()?;
-            let message = format!("{} and {last} are set together, or none of them", others.join(", "));
-            self.fault(&format!("{service}.{}", names.first()?), message);
-        }
-        options
-    }
-
-    /// `Some(None)`: the sandbox takes them.
-    fn payments(&mut self) -> Option<Option<HttpPaymentsOptions>> {
-        let names = ["authorize", "capture", "void", "void_by_key", "refund", "find"];
-        let [authorize, capture, void, void_by_key, refund, find] = self.service_calls("payments", names)?;
-        if [&authorize, &capture, &void, &void_by_key, &refund, &find]
-            .iter()
-            .all(|call| call.is_none())
-        {
-            return Some(None);
-        }
-        let options = || {
-            Some(HttpPaymentsOptions {
-                authorize: authorize?,
-                capture: capture?,
-                void: void?,
-                void_by_key: void_by_key?,
-                refund: refund?,
-                find: find?,
-            })
-        };
-        self.all_or_none("payments", &names, options()).map(Some)
-    }
-
-    fn shipments(&mut self) -> Option<Shipments> {
-        let names = ["create", "cancel", "cancel_by_key", "find"];
-        let by_hand = self.switch("shipments.by_hand");
-        let calls = self.service_calls("shipments", names);
-        let (by_hand, [create, cancel, cancel_by_key, find]) = (by_hand?, calls?);
-        if [&create, &cancel, &cancel_by_key, &find]
-            .iter()
-            .all(|call| call.is_none())
-        {
-            return Some(if by_hand { Shipments::ByHand } else { Shipments::Sandbox });
-        }
-        if by_hand {
-            let message = "a shop ships by hand or by a carrier: set by_hand or the calls";
-            self.fault("shipments.by_hand", message.to_owned());
-            return None;
-        }
-        let options = || {
-            Some(HttpCarrierOptions {
-                create: create?,
-                cancel: cancel?,
-                cancel_by_key: cancel_by_key?,
-                find: find?,
-            })
-        };
-        let options = self.all_or_none("shipments", &names, options())?;
-        Some(Shipments::Carrier(Box::new(options)))
-    }
-
-    /// `Some(None)`: there is no mail server.
-    fn mail(&mut self) -> Option<Option<Mail>> {
-        let server = self.parse("mail.server", mail::server);
-        let [from, user, password_env, password_file] =
-            ["from", "user", "password_env", "password_file"].map(|name| self.parse(&format!("mail.{name}"), text));
-        let tls = self.parse("mail.tls", mail::tls);
-        let insecure = self.switch("mail.insecure");
-        let [ca_file, templates] =
-            ["ca_file", "templates"].map(|name| self.parse(&format!("mail.{name}"), optional_path));
-        let connections_max = self.count("mail.connections_max", 1, 64);
-        let language = self.parse("mail.language", mail::language);
-        let settings = MailSettings {
-            server: server?,
-            from: from?,
-            tls: tls?,
-            insecure: insecure?,
-            ca_file: ca_file?,
-            user: user?,
-            password_env: password_env?,
-            password_file: password_file?,
-            connections_max: connections_max?,
-            templates: templates?,
-            language: language?,
-        };
-        let read = settings.read();
-        read.map_err(|(key, message)| self.fault(key, message)).ok()
-    }
-
-    fn fault(&mut self, key: &str, message: String) {
-        let origin = origin(self.layers, key).of(key);
-        self.faults.push(ConfigFault {
-            key: key.to_owned(),
-            origin,
-            message,
-        });
-    }
-
-    fn value(&mut self, key: &str) -> Option<Value> {
-        match self.figment.find_value(key) {
-            Ok(value) => Some(value),
-            Err(error) => {
-                self.fault(key, error.to_string());
-                None
-            }
-        }
-    }
-
-    fn parse<T>(&mut self, key: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
-        let value = self.value(key)?;
-        let parsed = match value.as_str() {
-            Some(text) => parse(text.trim()),
-            None => Err("must be text in quotes".to_owned()),
-        };
-        parsed.map_err(|message| self.fault(key, message)).ok()
-    }
-
-    fn switch(&mut self, key: &str) -> Option<bool> {
-        let value = self.value(key)?;
-        let switch = value.to_bool().or_else(|| match value.as_str()?.trim() {
-            "true" | "1" => Some(true),
-            "false" | "0" | "" => Some(false),
-            _ => None,
-        });
-        if switch.is_none() {
-            self.fault(key, "must be true or false".to_owned());
-        }
-        switch
-    }
-
-    fn count(&mut self, key: &str, min: usize, max: usize) -> Option<usize> {
-        let value = self.value(key)?;
-        let number = match &value {
-            Value::Num(_, number) => number
-                .to_u128()
-                .or_else(|| number.to_i128().and_then(|n| u128::try_from(n).ok())),
-            other => other.as_str().and_then(|text| text.trim().parse().ok()),
-        };
-        let number = number
-            .and_then(|number| usize::try_from(number).ok())
-            .filter(|number| (min..=max).contains(number));
-        if number.is_none() {
-            self.fault(key, format!("must be a whole number from {min} to {max}"));
-        }
-        number
-    }
-
-    fn size(&mut self, key: &str, min: usize, max: usize) -> Option<usize> {
-        self.parse(key, |text| {
-            let size = units::size(text).map_err(|error| error.to_string())?;
-            if (min..=max).contains(&size) {
-                return Ok(size);
-            }
-            Err(format!("must be from {min}B to {max}B"))
-        })
-    }
-
-    /// A list, or a text with commas, which is how the environment writes one.
-    fn list<T>(&mut self, key: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<Vec<T>> {
-        let value = self.value(key)?;
-        let texts: Option<Vec<String>> = match &value {
-            Value::Array(_, items) => items.iter().map(|item| item.as_str().map(str::to_owned)).collect(),
-            other => other.as_str().map(|text| {
-                text.split(',')
-                    .filter(|part| !part.trim().is_empty())
-                    .map(str::to_owned)
-                    .collect()
-            }),
-        };
-        let Some(texts) = texts else {
-            self.fault(key, "must be a list of texts".to_owned());
-            return None;
-        };
-        let mut items = Vec::with_capacity(texts.len());
-        let mut complete = true;
-        for text in texts {
-            match parse(text.trim()) {
-                Ok(item) => items.push(item),
-                Err(message) => {
-                    complete = false;
-                    self.fault(key, message);
-                }
-            }
-        }
-        complete.then_some(items)
-    }
-
-    fn section(&mut self, key: &str) -> Dict {
-        match self.value(key) {
-            Some(Value::Dict(_, values)) => values,
-            Some(_) => {
-                self.fault(key, "must be a section".to_owned());
-                Dict::new()
-            }
-            None => Dict::new(),
-        }
-    }
-
-    fn subscriptions(&mut self) -> Vec<Subscription> {
-        let Some(Value::Array(_, items)) = self.value("subscriptions") else {
-            self.fault(
-                "subscriptions",
-                "must be a list of tables: [[subscriptions]]".to_owned(),
-            );
-            return Vec::new();
-        };
-        let mut all: Vec<Subscription> = Vec::new();
-        for item in &items {
-            match subscription(item, secret) {
-                Ok(one) if all.iter().any(|other| other.name == one.name) => {
-                    self.fault("subscriptions", format!("`{}` stands there twice", one.name));
-                }
-                Ok(one) => all.push(one),
-                Err(message) => self.fault("subscriptions", message),
-            }
-        }
-        all
-    }
-
-    fn archives(&mut self) -> BTreeMap<String, Archive> {
-        let mut archives = BTreeMap::new();
-        for (name, value) in self.section("archives") {
-            match archive(&name, &value, secret) {
-                Ok(archive) => {
-                    archives.insert(name, archive);
-                }
-                Err(message) => self.fault(&format!("archives.{name}"), message),
-            }
-        }
-        archives
-    }
-
-    fn intake(&mut self) -> BTreeMap<String, Source> {
-        let mut sources = BTreeMap::new();
-        for (name, value) in self.section("intake") {
-            match source(&name, &value, secret) {
-                Ok(source) => {
-                    sources.insert(name, source);
-                }
-                Err(message) => self.fault(&format!("intake.{name}"), message),
-            }
-        }
-        sources
-    }
-
-    fn env(&mut self) -> BTreeMap<String, String> {
-        let mut env = BTreeMap::new();
-        for (name, value) in self.section("env") {
-            match value.as_str() {
-                Some(text) => {
-                    env.insert(name, text.to_owned());
-                }
-                None => self.fault(&format!("env.{name}"), "must be text in quotes".to_owned()),
-            }
-        }
-        env
-    }
-
-    fn secrets(&mut self) -> BTreeMap<String, SecretSource> {
-        let mut secrets = BTreeMap::new();
-        for (name, value) in self.section("secrets") {
-            match secret(&value) {
-                Some(source) => {
-                    secrets.insert(name, source);
-                }
-                // The value is left out: it may be the secret itself.
-                None => {
-                    let message = "a secret is named, not written here: { env = \"NAME\" } or { file = \"PATH\" }";
-                    self.fault(&format!("secrets.{name}"), message.to_owned());
-                }
-            }
-        }
-        secrets
-    }
-}
-
-fn secret(value: &Value) -> Option<SecretSource> {
-    let members = value.as_dict()?;
-    let mut members = members.iter();
-    let (Some((kind, place)), None) = (members.next(), members.next()) else {
-        return None;
-    };
-    let place = place.as_str().filter(|place| !place.is_empty())?;
-    match kind.as_str() {
-        "env" => Some(SecretSource::Variable(place.to_owned())),
-        "file" => Some(SecretSource::File(place.into())),
-        _ => None,
-    }
 }
 
 fn listen(text: &str) -> Result<SocketAddr, String> {
@@ -671,11 +322,11 @@ fn path(text: &str) -> Result<PathBuf, String> {
     }
 }
 
-fn text(text: &str) -> Result<String, String> {
+pub(super) fn text(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-fn optional_path(text: &str) -> Result<Option<PathBuf>, String> {
+pub(super) fn optional_path(text: &str) -> Result<Option<PathBuf>, String> {
     Ok((!text.is_empty()).then(|| PathBuf::from(text)))
 }
 
