@@ -19,7 +19,7 @@ use comanda_store::{CommitError, Expect, Place, StoreError, Ticket};
 use jiff::Timestamp;
 use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc};
 
-use crate::attempt::outcome_name;
+use crate::attempt::{is_about, outcome_name};
 use crate::chance::spread;
 use crate::commit::{Prepared, Taking, Written};
 use crate::release::release;
@@ -403,24 +403,41 @@ impl Core {
         let (Ok(Some(stored)), Some(permit)) = (self.reload(token.order).await, permit) else {
             return self.give_back(token).await;
         };
-        let now = self.store.now();
-        let ready = Ready {
-            order: stored.order,
-            token,
-            definition,
-            permit,
-            reclaimed,
-        };
+        let mut order = stored.order;
+        if !is_about(&order, &token) {
+            // A cancel was quicker, say: what was to be taken is no longer wanted.
+            return self.give_back(token).await;
+        }
+        if let Some(work) = order.head.work.as_mut().filter(|_| reclaimed) {
+            // The refusal is not the attempt's own answer: what a lost worker may have done is not forgotten with it.
+            work.uncertain = true;
+        }
+        let input = self.input();
         let report = Report {
-            started_at: now,
-            ended_at: now,
+            started_at: input.now,
+            ended_at: input.now,
             outcome: StepOutcome::Refused {
                 reason: shortages_text(short),
             },
         };
-        // A refusal takes nothing from the ledger, so that it is not short again.
-        if self.settle(ready, report, None).await.is_some() {
-            self.give_back(token).await;
+        let change = decision::report_with_hold(&order, &definition.order_type, report, None, &input);
+        let expect = Expect::At {
+            version: order.head.version,
+            token: Some(token),
+        };
+        let Prepared { commit, taking } = self.prepare(change, expect, Vec::new(), true, Some(permit));
+        let staged = Staged {
+            order: commit.order.clone(),
+            written: Written::of(&commit),
+            definition,
+            token,
+            taking,
+            reclaimed: false,
+        };
+        // A refusal takes nothing from the ledger, so that it is not short again. Should the order have moved on meanwhile, there is
+        // nothing to be written down: no call was made.
+        if let Some(ticket) = self.store.commit(vec![commit]).into_iter().next() {
+            self.land(ticket, staged).await;
         }
     }
 

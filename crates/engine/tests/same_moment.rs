@@ -15,10 +15,15 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use comanda_engine::{Answered, Callback, CallbackError, Chance, Options, Pull, SystemChance};
-use comanda_model::{Json, Token};
+use async_trait::async_trait;
+use comanda_engine::{
+    Answered, Callback, CallbackError, Chance, Effect, Options, Pull, StepCall, StepRunner, SystemChance,
+};
+use comanda_model::decision::StepOutcome;
+use comanda_model::ledger::{HoldLine, HoldMove, ON_HAND, OUTSIDE, stock_account};
+use comanda_model::{EventKind, Json, LedgerLine, Outcome, Token};
 use comanda_store::memory::MemoryStore;
-use comanda_store::{QueueClaim, Store};
+use comanda_store::{Posted, Posting, QueueClaim, Store};
 use jiff::{SignedDuration, Timestamp};
 use parking_lot::Mutex;
 use support::*;
@@ -60,6 +65,56 @@ callback = { within = "2h" }
 http = "POST http://127.0.0.1:1/tell"
 "#;
 
+const HOLDING: &str = r#"
+name = "holding"
+initial = "received"
+cancel = "canceled"
+schema = { type = "object" }
+[statuses.received]
+steps = ["reserve", "pack"]
+next = "done"
+refused = "canceled"
+to = ["canceled"]
+[statuses.done]
+final = true
+[statuses.canceled]
+final = true
+undo = true
+[steps.reserve]
+use = "inventory.reserve"
+with = { lines = "{{ data.lines }}", hold = "15m" }
+undo = { use = "inventory.release" }
+[steps.pack]
+http = "POST http://127.0.0.1:1/pack"
+retry = { attempts = 3, first = "20s" }
+undo = { http = "POST http://127.0.0.1:1/unpack" }
+"#;
+
+/// Reserves one of `A` for a moment; the test answers every other attempt.
+struct HoldsOne(Manual);
+
+#[async_trait]
+impl StepRunner for HoldsOne {
+    async fn run(&self, call: StepCall<'_>) -> StepOutcome {
+        self.0.run(call).await
+    }
+
+    async fn run_built_in(&self, _call: StepCall<'_>) -> Effect {
+        let line = HoldLine {
+            account: stock_account("A").into(),
+            quantity: 1,
+            short: 0,
+        };
+        Effect {
+            outcome: done(),
+            hold: Some(HoldMove::Take {
+                lines: vec![line],
+                lasts_ms: 1,
+            }),
+        }
+    }
+}
+
 type Meanwhile = Box<dyn FnOnce() + Send>;
 
 /// Randomness that lets something else happen first, once: a command draws after it has read the order, and before it
@@ -78,6 +133,19 @@ impl Chance for Interposed {
             meanwhile();
         }
         SystemChance.fraction()
+    }
+}
+
+/// Randomness by which each wait is as long as the next.
+struct Even;
+
+impl Chance for Even {
+    fn bits(&self) -> u128 {
+        SystemChance.bits()
+    }
+
+    fn fraction(&self) -> f64 {
+        0.5
     }
 }
 
@@ -178,4 +246,68 @@ async fn a_callback_is_not_told_that_it_counts_for_what_its_repeat_wrote_down() 
     assert!(one.await.unwrap().is_ok());
     let repeated = other.await.unwrap();
     assert!(matches!(repeated, Err(CallbackError::Over { order }) if order == id));
+}
+
+/// What an order holds has lapsed, and others have taken it. While its step is about to be refused for that, it is canceled: the
+/// refusal belongs to a step that is no longer due, and must not be taken for what came of its undo.
+#[tokio::test]
+async fn a_refusal_for_want_of_stock_is_not_taken_for_the_answer_of_an_undo() {
+    let (sender, calls) = mpsc::unbounded_channel();
+    let store = Arc::new(MemoryStore::default());
+    let post = async |once_id: &str, from: &str, to: &str| {
+        let line = LedgerLine {
+            account: stock_account("A").into(),
+            from: from.into(),
+            to: to.into(),
+            quantity: 1,
+            once_id: "".into(),
+        };
+        let posting = Posting {
+            once_id: once_id.to_owned(),
+            fingerprint: [7; 32],
+            lines: vec![line],
+            expect: None,
+        };
+        assert_eq!(store.post(&posting).await.unwrap(), Posted::Applied);
+    };
+    post("receive", OUTSIDE, ON_HAND).await;
+    let steps = Arc::new(HoldsOne(Manual(sender)));
+    let even = Options {
+        chance: Arc::new(Even),
+        ..options()
+    };
+    let bench = Bench::with(even, store.clone(), steps, &[HOLDING], calls).await;
+    let id = bench.submit("holding", r#"{"lines":[{"sku":"A","quantity":1}]}"#).await;
+    let id = id.found.stored.order.id();
+    let first = bench.call().await;
+    store.faults().stall();
+    first.answer.send(failed()).unwrap();
+    let staged = async || {
+        while store.faults().staged() == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    // The answer, and that the hold has lapsed.
+    while store.history(id, 0, 100).await.unwrap().last().unwrap().kind != EventKind::HoldLapsed {
+        staged().await;
+        assert!(store.faults().let_one_through());
+    }
+    // That it is taken again; and another is quicker.
+    staged().await;
+    post("other", ON_HAND, OUTSIDE).await;
+    store.faults().resume();
+    // The worker has had no turn since.
+    bench.service.transition(id, "canceled", None, change()).await.unwrap();
+
+    let undo = bench.call().await;
+    assert!(undo.undo, "the first call may have had an effect");
+    undo.answer.send(done()).unwrap();
+    assert_eq!(&*bench.rest(id).await.stored.order.head.status, "canceled");
+    let attempts = store.attempts(id, 0, 100).await.unwrap();
+    let late = attempts.iter().filter(|attempt| attempt.outcome == Outcome::Stale);
+    assert_eq!(
+        late.count(),
+        0,
+        "there was no second call, so none was late: {attempts:#?}"
+    );
 }
