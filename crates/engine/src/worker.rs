@@ -9,13 +9,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use comanda_model::decision::{self, Due, Input, Report, StepOutcome};
+use comanda_model::decision::{self, Change, Due, Input, Report, StepOutcome};
 use comanda_model::ledger::shortages_text;
 use comanda_model::order::WorkKind;
 use comanda_model::order_type::Action;
 use comanda_model::{Order, Shortage, Token};
 use comanda_order_type::Definition;
-use comanda_store::{CommitError, Expect, Place, StoreError, Ticket};
+use comanda_store::{Commit, CommitError, Expect, Place, StoreError, Ticket};
 use jiff::Timestamp;
 use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc};
 
@@ -238,20 +238,15 @@ impl Core {
                 permit,
                 reclaimed,
             } = ready;
-            let reclaimed = reclaimed && same_attempt(&order, &change.order);
-            let expect = Expect::At {
-                version: order.head.version,
-                token: Some(token),
-            };
-            let Prepared { commit, taking } = self.prepare(change, expect, Vec::new(), true, Some(permit));
-            staged.push(Staged {
-                order: commit.order.clone(),
-                written: Written::of(&commit),
-                definition,
+            let ready = Ready {
+                reclaimed: reclaimed && same_attempt(&order, &change.order),
+                order,
                 token,
-                taking,
-                reclaimed,
-            });
+                definition,
+                permit,
+            };
+            let (commit, one) = self.stage(change, ready);
+            staged.push(one);
             commits.push(commit);
         }
         if commits.is_empty() {
@@ -264,6 +259,32 @@ impl Core {
                 core.land(ticket, staged).await;
             }
         });
+    }
+
+    /// Makes a commit of what was decided of a claimed order, which asks for its next work.
+    fn stage(&self, change: Change, ready: Ready) -> (Commit, Staged) {
+        let expect = Expect::At {
+            version: ready.order.head.version,
+            token: Some(ready.token),
+        };
+        let Prepared { commit, taking } = self.prepare(change, expect, Vec::new(), true, Some(ready.permit));
+        let staged = Staged {
+            order: commit.order.clone(),
+            written: Written::of(&commit),
+            definition: ready.definition,
+            token: ready.token,
+            taking,
+            reclaimed: ready.reclaimed,
+        };
+        (commit, staged)
+    }
+
+    /// Commits what was decided of one claimed order, and goes on with its next work.
+    async fn commit_staged(self: &Arc<Self>, change: Change, ready: Ready) {
+        let (commit, staged) = self.stage(change, ready);
+        if let Some(ticket) = self.store.commit(vec![commit]).into_iter().next() {
+            self.land(ticket, staged).await;
+        }
     }
 
     /// The deadline of an order has passed that may queue behind others of its lane. If it does, its step cannot have
@@ -290,23 +311,11 @@ impl Core {
         let Some(change) = change else {
             return self.give_back(ready.token).await;
         };
-        let reclaimed = ready.reclaimed && same_attempt(&ready.order, &change.order);
-        let expect = Expect::At {
-            version: ready.order.head.version,
-            token: Some(ready.token),
+        let ready = Ready {
+            reclaimed: ready.reclaimed && same_attempt(&ready.order, &change.order),
+            ..ready
         };
-        let Prepared { commit, taking } = self.prepare(change, expect, Vec::new(), true, Some(ready.permit));
-        let staged = Staged {
-            order: commit.order.clone(),
-            written: Written::of(&commit),
-            definition: ready.definition,
-            token: ready.token,
-            taking,
-            reclaimed,
-        };
-        if let Some(ticket) = self.store.commit(vec![commit]).into_iter().next() {
-            self.land(ticket, staged).await;
-        }
+        self.commit_staged(change, ready).await;
     }
 
     /// The outcome of a step that needs nothing from outside, or that is to fail on purpose.
@@ -421,24 +430,16 @@ impl Core {
             },
         };
         let change = decision::report_with_hold(&order, &definition.order_type, report, None, &input);
-        let expect = Expect::At {
-            version: order.head.version,
-            token: Some(token),
-        };
-        let Prepared { commit, taking } = self.prepare(change, expect, Vec::new(), true, Some(permit));
-        let staged = Staged {
-            order: commit.order.clone(),
-            written: Written::of(&commit),
-            definition,
+        let ready = Ready {
+            order,
             token,
-            taking,
+            definition,
+            permit,
             reclaimed: false,
         };
         // A refusal takes nothing from the ledger, so that it is not short again. Should the order have moved on meanwhile, there is
         // nothing to be written down: no call was made.
-        if let Some(ticket) = self.store.commit(vec![commit]).into_iter().next() {
-            self.land(ticket, staged).await;
-        }
+        self.commit_staged(change, ready).await;
     }
 
     pub(crate) fn backoff(&self, failures: u32) -> Duration {

@@ -136,19 +136,6 @@ impl Chance for Interposed {
     }
 }
 
-/// Randomness by which each wait is as long as the next.
-struct Even;
-
-impl Chance for Even {
-    fn bits(&self) -> u128 {
-        SystemChance.bits()
-    }
-
-    fn fraction(&self) -> f64 {
-        0.5
-    }
-}
-
 /// What a store in memory answers: at once.
 fn at_once<T>(future: impl Future<Output = T>) -> T {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
@@ -272,11 +259,7 @@ async fn a_refusal_for_want_of_stock_is_not_taken_for_the_answer_of_an_undo() {
     };
     post("receive", OUTSIDE, ON_HAND).await;
     let steps = Arc::new(HoldsOne(Manual(sender)));
-    let even = Options {
-        chance: Arc::new(Even),
-        ..options()
-    };
-    let bench = Bench::with(even, store.clone(), steps, &[HOLDING], calls).await;
+    let bench = Bench::with(options(), store.clone(), steps, &[HOLDING], calls).await;
     let id = bench.submit("holding", r#"{"lines":[{"sku":"A","quantity":1}]}"#).await;
     let id = id.found.stored.order.id();
     let first = bench.call().await;
