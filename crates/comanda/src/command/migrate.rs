@@ -9,13 +9,12 @@ use comanda_store_sqlite::Pieces;
 use serde_json::json;
 use tokio::sync::mpsc;
 
+use super::serve::KEY_FILE;
 use crate::cli::{Migrate, MigrateFormat, MigratePlace, Serve};
 use crate::config::{Config, DatabaseAddress, StoreKind};
 use crate::failure::Failure;
 use crate::output::{Output, progress, tell};
 
-/// Where an embedded store's key is that secrets are sealed with.
-const KEY: &str = "secrets.key";
 /// How many pieces are on their way at a time.
 const PIECES_MAX: usize = 256;
 
@@ -134,7 +133,7 @@ async fn move_orders(from: &Path, options: &Options, output: &mut Output) -> Res
     let (_, compared) = read_to(pieces, 0, comparing).await?;
     bar.finish_and_clear();
     import.finish().await?;
-    report(&compared, &from.join(KEY), output)
+    report(&compared, &from.join(KEY_FILE), output)
 }
 
 /// Reads the store on a thread of its own, for whoever takes the pieces. The reader's reason goes before the taker's, who

@@ -7,6 +7,8 @@ mod retention;
 mod sealing;
 mod watch;
 
+pub(super) use sealing::KEY_FILE;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;

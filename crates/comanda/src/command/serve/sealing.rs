@@ -10,7 +10,7 @@ use crate::config::{Config, SecretSource, StoreKind, secrets};
 use crate::failure::Failure;
 
 /// The key's file in the data directory, where no other place is named.
-const FILE: &str = "secrets.key";
+pub(in crate::command) const KEY_FILE: &str = "secrets.key";
 
 /// Reads the key; makes it at the first start, where it stands in the data directory.
 pub(super) fn sealer(config: &Config) -> Result<Sealer, Failure> {
@@ -18,7 +18,7 @@ pub(super) fn sealer(config: &Config) -> Result<Sealer, Failure> {
     let source = match (&config.encryption, &config.store) {
         (Some(source), _) => source.clone(),
         (None, StoreKind::Sqlite) => {
-            let path = config.data.join(FILE);
+            let path = config.data.join(KEY_FILE);
             if !path.exists() {
                 make(&path, &Sealer::new_key().map_err(unusable)?)?;
             }
