@@ -12,10 +12,8 @@ use comanda_store::{Store, StoreError};
 use jiff::{SignedDuration, Timestamp};
 use tokio_util::sync::CancellationToken;
 
-/// How often old orders are looked for; and how often while some wait only for their events to be sent, which mostly is a
-/// matter of moments, as after a start.
+/// How often old orders are looked for.
 const EVERY: Duration = Duration::from_secs(60);
-const EVERY_WAITING: Duration = Duration::from_secs(5);
 /// How many orders go at once.
 const BITE: usize = 200;
 /// How much longer orders stay whose events are still to be sent.
@@ -28,54 +26,32 @@ pub(super) async fn run(store: Arc<dyn Store>, kept: Duration, end: Cancellation
         return;
     };
     loop {
-        let mut every = EVERY;
         match remove(store.as_ref(), kept, &end).await {
-            Ok(Removed { orders, waits }) => {
-                if orders > 0 {
-                    tracing::info!(
-                        removed = orders,
-                        "removed orders that were final for longer than they are kept"
-                    );
-                }
-                if waits {
-                    every = EVERY_WAITING;
-                }
-            }
+            Ok(0) => {}
+            Ok(removed) => tracing::info!(removed, "removed orders that were final for longer than they are kept"),
             Err(error) => tracing::warn!(%error, "old orders could not be removed; they are tried again"),
         }
         tokio::select! {
-            () = tokio::time::sleep(every) => {}
+            () = tokio::time::sleep(EVERY) => {}
             () = end.cancelled() => return,
         }
     }
 }
 
-/// What one look came to.
-#[derive(Default)]
-struct Removed {
-    /// How many orders are gone.
-    orders: usize,
-    /// Whether there may be more that only wait for their events to be sent.
-    waits: bool,
-}
-
-async fn remove(store: &dyn Store, kept: SignedDuration, end: &CancellationToken) -> Result<Removed, StoreError> {
+async fn remove(store: &dyn Store, kept: SignedDuration, end: &CancellationToken) -> Result<usize, StoreError> {
     let Ok(old) = store.now().checked_sub(kept) else {
-        return Ok(Removed::default());
+        return Ok(0);
     };
     let before = waited_for(old, unread_since(store).await?);
-    let mut orders = 0;
+    let mut removed = 0;
     while !end.is_cancelled() {
         match store.retain(before, BITE).await? {
             0 => break,
-            count => orders += count,
+            count => removed += count,
         }
         tokio::task::yield_now().await;
     }
-    Ok(Removed {
-        orders,
-        waits: before < old,
-    })
+    Ok(removed)
 }
 
 /// What is removed is from before this: what is old, unless an event of then is still to be sent.
