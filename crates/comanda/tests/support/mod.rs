@@ -213,7 +213,8 @@ impl Server {
         said
     }
 
-    /// Waits until the server says something that contains this, and answers the whole line.
+    /// Waits until the server says something that contains this, and answers the whole line. It may have said so already when it
+    /// was not yet ready.
     #[track_caller]
     pub fn wait_for_line(&mut self, part: &str) -> String {
         self.lines_until(part).pop().unwrap()
@@ -223,13 +224,18 @@ impl Server {
     #[track_caller]
     pub fn lines_until(&mut self, part: &str) -> Vec<String> {
         let deadline = Instant::now() + PATIENCE;
-        let mut said = Vec::new();
+        let mut said = self.first_lines.clone();
+        if let Some(at) = said.iter().position(|line| line.contains(part)) {
+            said.truncate(at + 1);
+            return said;
+        }
         while let Ok(line) = self
             .lines
             .recv_timeout(deadline.saturating_duration_since(Instant::now()))
         {
+            let is_it = line.contains(part);
             said.push(line);
-            if said.iter().any(|line| line.contains(part)) {
+            if is_it {
                 return said;
             }
         }
