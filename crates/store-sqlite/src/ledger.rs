@@ -12,6 +12,7 @@ use rusqlite::{OptionalExtension, Row, params};
 
 use crate::column::Sum;
 use crate::failure::{Failure, corrupt};
+use crate::ids;
 use crate::readers::Reader;
 use crate::writer::{Aborted, Writer};
 
@@ -364,12 +365,9 @@ impl Reader {
 
     /// What an order has moved.
     pub(crate) fn ledger_of(&self, id: OrderId) -> Result<Vec<LedgerLine>, Failure> {
-        let seq: Option<i64> = self
-            .connection
-            .prepare_cached("SELECT seq FROM ids WHERE id = ?1")?
-            .query_row([id.0.as_bytes()], |row| row.get(0))
-            .optional()?;
-        let Some(seq) = seq else { return Ok(Vec::new()) };
+        let Some(seq) = ids::seq_of(&self.connection, id)? else {
+            return Ok(Vec::new());
+        };
         let mut statement = self.connection.prepare_cached(ENTRIES_OF)?;
         let mut rows = statement.query([seq])?;
         let mut lines = Vec::new();

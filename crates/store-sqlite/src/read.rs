@@ -1,4 +1,4 @@
-//! What is read: orders with their places, histories, attempts, keys, the feed, due work.
+//! What is read: orders with their places, histories, attempts, the feed, due work.
 
 use std::sync::Arc;
 
@@ -8,6 +8,7 @@ use rusqlite::{OptionalExtension, params};
 use uuid::Uuid;
 
 use crate::failure::{Failure, corrupt};
+use crate::ids;
 use crate::notice;
 use crate::readers::Reader;
 use crate::row::{self, EVENT_COLUMNS_COUNT, ORDER_COLUMNS_COUNT, Results};
@@ -83,7 +84,11 @@ impl Reader {
         let (seq, accepted, data, found) = {
             let mut statement = self.connection.prepare_cached(sql)?;
             let mut rows = statement.query([by])?;
-            let Some(row) = rows.next()? else { return Ok(None) };
+            let Some(row) = rows.next()? else {
+                return id
+                    .map_or(Ok(()), |id| ids::prove_absent(&self.connection, id))
+                    .map(|()| None);
+            };
             let seq: i64 = row.get(SEQ_AT)?;
             let name = || id.map_or_else(|| seq.to_string(), |id| id.to_string());
             for (at, what) in [(SEQ_AT + 1, "the acceptance"), (SEQ_AT + 2, "the head")] {
@@ -150,14 +155,6 @@ impl Reader {
         Ok(results)
     }
 
-    fn seq_of(&self, id: OrderId) -> Result<Option<i64>, Failure> {
-        Ok(self
-            .connection
-            .prepare_cached("SELECT seq FROM ids WHERE id = ?1")?
-            .query_row([id.0.as_bytes()], |row| row.get(0))
-            .optional()?)
-    }
-
     /// The id of the order with this number.
     pub(crate) fn id_of(&self, seq: i64) -> Result<Option<OrderId>, Failure> {
         Ok(self
@@ -167,33 +164,9 @@ impl Reader {
             .optional()?)
     }
 
-    /// The order that a key belongs to, unless the key has expired.
-    pub(crate) fn key(&mut self, scope: &str, key: &str, now: i64) -> Result<Option<(OrderId, [u8; 32])>, Failure> {
-        let Some(scope_id) = self.dictionary.name_id(&self.connection, scope)? else {
-            return Ok(None);
-        };
-        let found = {
-            let mut statement = self
-                .connection
-                .prepare_cached("SELECT seq, fingerprint, expires_at, crc FROM keys WHERE scope = ?1 AND key = ?2")?;
-            let mut rows = statement.query(params![scope_id, key])?;
-            rows.next()?.map(|row| row::key(row, scope, key)).transpose()?
-        };
-        let Some(found) = found.filter(|found| !found.is_expired(now)) else {
-            return Ok(None);
-        };
-        let order = self.id_of(found.seq)?.ok_or_else(|| {
-            corrupt(
-                format!("the key `{key}` of `{scope}`"),
-                "the order that it leads to is missing",
-            )
-        })?;
-        Ok(Some((order, found.fingerprint)))
-    }
-
     /// A part of an order's events.
     pub(crate) fn history(&mut self, id: OrderId, after: u64, max: usize) -> Result<Vec<Event>, Failure> {
-        let Some(seq) = self.seq_of(id)? else {
+        let Some(seq) = ids::seq_of(&self.connection, id)? else {
             return Ok(Vec::new());
         };
         let mut statement = self.connection.prepare_cached(EVENTS_AFTER)?;
@@ -253,7 +226,7 @@ impl Reader {
 
     /// A part of an order's attempts.
     pub(crate) fn attempts(&mut self, id: OrderId, after: u64, max: usize) -> Result<Vec<Attempt>, Failure> {
-        let Some(seq) = self.seq_of(id)? else {
+        let Some(seq) = ids::seq_of(&self.connection, id)? else {
             return Ok(Vec::new());
         };
         let mut statement = self.connection.prepare_cached(ATTEMPTS_AFTER)?;
@@ -325,14 +298,16 @@ impl Reader {
         after: u64,
         max: usize,
     ) -> Result<Vec<FeedEvent>, Failure> {
-        let Some(seq) = self.seq_of(id)? else {
+        let Some(seq) = ids::seq_of(&self.connection, id)? else {
             return Ok(Vec::new());
         };
         let sql = concat!("SELECT ", row::order_columns!(), " FROM orders o WHERE o.seq = ?1");
         let accepted = {
             let mut statement = self.connection.prepare_cached(sql)?;
             let mut rows = statement.query([seq])?;
-            let Some(row) = rows.next()? else { return Ok(Vec::new()) };
+            let row = rows
+                .next()?
+                .ok_or_else(|| corrupt(row::of_order("the acceptance", id), "it is missing"))?;
             row::acceptance(&self.connection, &mut self.dictionary, row, 0, seq)?.0
         };
         let mut statement = self.connection.prepare_cached(EVENTS_AFTER)?;

@@ -21,7 +21,6 @@ macro_rules! statements {
 statements! {
     begin: "BEGIN IMMEDIATE";
     commit: "COMMIT";
-    seq_of_id: "SELECT seq FROM ids WHERE id = ?1";
     insert_order: "INSERT INTO orders (seq, id, type, status, at, key, customer, group_key, traceparent, keys, crc, \
         data_crc, data) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
     insert_id: "INSERT OR IGNORE INTO ids (id, seq) VALUES (?1, ?2)";

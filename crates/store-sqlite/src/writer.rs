@@ -302,7 +302,8 @@ impl<'c> Writer<'c> {
     }
 
     /// Leads an id to the order that comes next, unless it leads to one already. To look first and write afterwards would
-    /// take twice the time, and nearly every id is new.
+    /// take twice the time, and nearly every id is new. For the same reason it is not proved that a new id is new: beside
+    /// a damaged entry it stands where a search may miss it, and [`crate::ids`] says then that it is damaged.
     fn take_id(&mut self, id: OrderId) -> Result<bool, Failure> {
         let taken = self
             .statements

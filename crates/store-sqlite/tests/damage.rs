@@ -234,6 +234,44 @@ fn accepted_like(id: comanda_model::OrderId, now: jiff::Timestamp) -> comanda_mo
 }
 
 #[tokio::test]
+async fn an_id_that_leads_astray_is_damage_and_reaches_no_other_order() {
+    let directory = tempfile::tempdir().unwrap();
+    let ids = sample(directory.path()).await;
+    let store = open(directory.path());
+    let now = store.now();
+    let (one, other) = (accepted(now, now, None), accepted(now, now, None));
+    for new in [&one, &other] {
+        commit(&store, new.clone()).await.unwrap();
+    }
+    let unknown = accepted(now, now, None).order.id();
+    assert!(store.order(unknown).await.unwrap().is_none());
+    assert!(store.key("type:sale", "b").await.unwrap().is_none());
+    store.close().await.unwrap();
+    tamper(
+        directory.path(),
+        "UPDATE ids SET seq = 7 WHERE seq = 6;
+         DELETE FROM ids WHERE seq = 3;
+         UPDATE keys SET fingerprint = zeroblob(32) WHERE key = 'a';",
+    );
+    let store = open(directory.path());
+    let damaged = |error: StoreError| assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
+    for id in [one.order.id(), ids[2]] {
+        damaged(store.order(id).await.unwrap_err());
+        damaged(store.history(id, 0, 10).await.unwrap_err());
+    }
+    // Beside a damaged entry it cannot be told that there is none.
+    damaged(store.key("type:sale", "b").await.unwrap_err());
+    assert!(matches!(
+        commit(&store, finished(&one.order, now)).await,
+        Err(CommitError::Store(StoreError::Corrupt { .. }))
+    ));
+    let untouched = store.order(other.order.id()).await.unwrap().unwrap().order;
+    assert_eq!((untouched.head.version, untouched.head.phase), (1, Phase::Active));
+    let elsewhere = comanda_model::OrderId(uuid::Uuid::nil());
+    assert!(store.order(elsewhere).await.unwrap().is_none());
+}
+
+#[tokio::test]
 async fn a_damaged_neighbour_fails_only_those_who_need_it() {
     let directory = tempfile::tempdir().unwrap();
     let ids = sample(directory.path()).await;
