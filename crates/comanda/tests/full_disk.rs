@@ -31,7 +31,7 @@ fn limit_files(server: &Server, bytes: &str) {
 
 #[test]
 fn a_full_disk_is_said_and_loses_nothing() {
-    let server = Server::start(&[]);
+    let mut server = Server::start(&[]);
     let mut accepted = Vec::new();
     let mut submit = || {
         let (status, headers, body) = server.http("POST", "/sale", &[("content-type", "application/json")], SALE);
@@ -47,7 +47,9 @@ fn a_full_disk_is_said_and_loses_nothing() {
     let (status, headers, body) = submit();
     assert_eq!(status, 503, "{body}");
     assert!(headers.to_lowercase().contains("retry-after"), "{headers}");
-    assert_eq!(server.http("GET", "/readyz", &[], "").0, 503);
+    for _ in 0..3 {
+        assert_eq!(server.http("GET", "/readyz", &[], "").0, 503);
+    }
     assert_eq!(server.http("GET", "/v1/orders", &[], "").0, 200, "reading goes on");
     limit_files(&server, "unlimited:unlimited");
     let deadline = Instant::now() + PATIENCE;
@@ -61,6 +63,13 @@ fn a_full_disk_is_said_and_loses_nothing() {
         assert_eq!(status, 200, "{body}");
         assert!(body.contains("\"final\":true"), "{body}");
     }
+    assert_eq!(server.http("GET", "/readyz", &[], "").0, 200);
+    let said = server.lines_until("this node is ready again");
+    let unready = said
+        .iter()
+        .filter(|line| line.contains("this node is not ready"))
+        .count();
+    assert_eq!(unready, 1, "one reason, one line, however often it is asked: {said:#?}");
     let (status, home) = server.stop();
     assert!(status.success());
     support::run(home.path(), &["verify"], "").ok();

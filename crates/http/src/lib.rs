@@ -51,6 +51,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
+use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -178,6 +179,8 @@ pub(crate) struct Shared {
     pub(crate) stopping: CancellationToken,
     pub(crate) meters: Meters,
     pub(crate) rates: Rates,
+    /// Why the node was not ready when it was last asked, if it was not: the log is told when that changes.
+    pub(crate) unready: Mutex<Option<String>>,
 }
 
 impl std::ops::Deref for App {
@@ -315,6 +318,7 @@ impl App {
             stopping: CancellationToken::new(),
             meters: Meters::default(),
             rates: Rates::default(),
+            unready: Mutex::default(),
         }))
     }
 

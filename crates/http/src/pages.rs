@@ -7,6 +7,7 @@ use axum::extract::{Extension, Path, Request, State};
 use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use comanda_store::StoreError;
 use serde_json::Value;
 
 use crate::App;
@@ -57,15 +58,33 @@ pub(crate) async fn ready(State(app): State<App>) -> Response {
     if app.stopping.is_cancelled() {
         return (StatusCode::SERVICE_UNAVAILABLE, "stopping\n").into_response();
     }
-    match app.service.store().health().await {
+    let health = app.service.store().health().await;
+    tell_of_readiness(&app, health.as_ref().err());
+    match health {
         Ok(()) => "ready\n".into_response(),
-        Err(error) => {
-            // Anyone may ask: the causes, which can name hosts and roles, are for the log.
-            let cause: &(dyn std::error::Error + 'static) = &error;
-            tracing::warn!(error = cause, "this node is not ready");
-            (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {error}\n")).into_response()
-        }
+        // Anyone may ask: the causes, which can name hosts and roles, are for the log.
+        Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {error}\n")).into_response(),
     }
+}
+
+/// Writes to the log why this node is not ready, and when it is again: once for each change, however often probes ask.
+fn tell_of_readiness(app: &App, error: Option<&StoreError>) {
+    let reason = error.map(|error| {
+        let causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
+        causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    });
+    let mut told = app.unready.lock();
+    if *told == reason {
+        return;
+    }
+    match error {
+        Some(error) => {
+            let error: &(dyn std::error::Error + 'static) = error;
+            tracing::warn!(error, "this node is not ready");
+        }
+        None => tracing::info!("this node is ready again"),
+    }
+    *told = reason;
 }
 
 pub(crate) async fn metrics(State(app): State<App>, Extension(caller): Extension<Caller>) -> Result<Response, Problem> {
