@@ -27,6 +27,8 @@ const CLIENTS: usize = 9;
 const CONNECTIONS: u16 = 8;
 /// How many faults the random run has, one after the other.
 const FAULTS: usize = 8;
+/// What a node has claimed is given back or taken over long before this, so no order waits for it.
+const LONG_LEASE: &str = "[engine]\nlease = \"1h\"\n";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_happens_to_nodes_and_database_nothing_acknowledged_is_lost() {
@@ -39,6 +41,7 @@ async fn whatever_happens_to_nodes_and_database_nothing_acknowledged_is_lost() {
     for _ in 0..NODES {
         let home = tempfile::tempdir().unwrap();
         add_type(home.path());
+        std::fs::write(home.path().join("comanda.toml"), LONG_LEASE).unwrap();
         nodes.push(start(Home::Own(home)));
     }
     let ledger = Ledger::new();
@@ -123,7 +126,8 @@ async fn faults_at_random_lose_nothing_acknowledged() {
         let home = tempfile::tempdir().unwrap();
         add_type(home.path());
         // So that clients go on elsewhere soon when a node is cut off.
-        std::fs::write(home.path().join("comanda.toml"), "[limits]\nrequest_timeout = \"3s\"\n").unwrap();
+        let settings = format!("{LONG_LEASE}[limits]\nrequest_timeout = \"3s\"\n");
+        std::fs::write(home.path().join("comanda.toml"), settings).unwrap();
         nodes.push(start(Home::Own(home), place));
     }
     let ledger = Ledger::new();

@@ -132,7 +132,14 @@ impl Core {
     ) -> Result<Receipt, CommitError> {
         match settling.await {
             // Rare and large: on the heap, so that the future of every other commit is small.
-            Err(CommitError::Unknown) => Box::pin(self.look_up(order, written, taken)).await,
+            Err(CommitError::Unknown) => {
+                let found = Box::pin(self.look_up(order, written, taken)).await;
+                if let (Err(_), Some(token)) = (&found, taken) {
+                    // Nobody will use it, also if the commit comes to be applied after all.
+                    self.releases.release_in_doubt(token);
+                }
+                found
+            }
             answer => answer,
         }
     }

@@ -17,6 +17,7 @@ use crate::job::{self, Jobs};
 use crate::meter::Meters;
 use crate::pull::Waiters;
 use crate::registry::Registry;
+use crate::release::Releases;
 use crate::step::StepRunner;
 use crate::view::Found;
 use crate::watch::{WaitFor, Watchers};
@@ -92,6 +93,7 @@ pub(crate) struct Core {
     pub(crate) concurrency: Arc<Semaphore>,
     pub(crate) ready: mpsc::UnboundedSender<Ready>,
     pub(crate) wake: Arc<Wake>,
+    pub(crate) releases: Arc<Releases>,
     pub(crate) stopping: CancellationToken,
     pub(crate) aborting: CancellationToken,
     pub(crate) tasks: TaskTracker,
@@ -116,6 +118,7 @@ impl Service {
         let core = Arc::new(Core {
             outstanding: Arc::new(Semaphore::new(options.outstanding_max)),
             concurrency: Arc::new(Semaphore::new(options.concurrency)),
+            releases: Arc::new(Releases::new(store.clone())),
             store,
             registry,
             steps,

@@ -10,10 +10,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use comanda_model::Token;
-use comanda_store::{CommitError, Receipt, Store, Ticket};
+use comanda_store::{CommitError, Receipt, Ticket};
 use tokio_util::task::TaskTracker;
 
-use crate::release::release;
+use crate::release::Releases;
 use crate::service::Core;
 use crate::worker::Wake;
 
@@ -23,7 +23,7 @@ pub(crate) struct Settling {
     ticket: Option<Ticket>,
     /// The claim that the commit asked for.
     taken: Option<Token>,
-    store: Arc<dyn Store>,
+    releases: Arc<Releases>,
     wake: Arc<Wake>,
     tasks: TaskTracker,
 }
@@ -34,7 +34,7 @@ impl Core {
         Settling {
             ticket: Some(ticket),
             taken,
-            store: self.store.clone(),
+            releases: self.releases.clone(),
             wake: self.wake.clone(),
             tasks: self.tasks.clone(),
         }
@@ -63,16 +63,14 @@ impl Drop for Settling {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             return;
         };
-        let (store, wake, taken) = (self.store.clone(), self.wake.clone(), self.taken);
+        let (releases, wake, taken) = (self.releases.clone(), self.wake.clone(), self.taken);
         let left_behind = async move {
-            let claimed = match ticket.await {
-                Ok(receipt) => receipt.claimed,
-                // Whether it was applied is not known: then a claim that is not there is given back, which does nothing.
-                Err(CommitError::Unknown) => true,
-                Err(_) => return,
-            };
-            if let Some(token) = taken.filter(|_| claimed) {
-                release(&store, &[token]).await;
+            match (ticket.await, taken) {
+                (Ok(receipt), Some(token)) if receipt.claimed => releases.release(&[token]).await,
+                // Whether it was applied is not known: a claim that is not there is given back, which does nothing.
+                (Err(CommitError::Unknown), Some(token)) => releases.release_in_doubt(token),
+                (Ok(_), _) | (Err(CommitError::Unknown), None) => {}
+                (Err(_), _) => return,
             }
             wake.now();
         };

@@ -22,7 +22,6 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc};
 use crate::attempt::{is_about, outcome_name};
 use crate::chance::spread;
 use crate::commit::{Prepared, Taking, Written};
-use crate::release::release;
 use crate::service::Core;
 use crate::step::Effect;
 
@@ -69,6 +68,7 @@ pub(crate) async fn claim_loop(core: Arc<Core>) {
     while !core.stopping.is_cancelled() {
         // While this looks, whatever becomes due must wake it: it may have looked past that already.
         core.wake.planned.store(i64::MAX, Ordering::SeqCst);
+        core.releases.release_owed().await;
         let wait = match core.claim_due().await {
             Ok(next_due_at) => {
                 failures = 0;
@@ -120,7 +120,7 @@ pub(crate) async fn dispatch_loop(core: Arc<Core>, mut receiver: mpsc::Unbounded
     while let Ok(ready) = receiver.try_recv() {
         tokens.push(ready.token);
     }
-    release(&core.store, &tokens).await;
+    core.releases.release(&tokens).await;
 }
 
 /// A decided change whose commit is under way.

@@ -11,6 +11,7 @@ mod clock;
 mod column;
 mod columns;
 mod committer;
+mod due;
 mod export;
 mod failure;
 mod follow;
@@ -49,6 +50,7 @@ pub use verify::{Fault, Report};
 use crate::claiming::Claiming;
 use crate::clock::Clock;
 use crate::committer::{Committer, Queue};
+use crate::due::Answered;
 use crate::failure::Failure;
 use crate::follow::Follower;
 use crate::server::{Address, Server};
@@ -95,6 +97,7 @@ pub struct PostgresStore {
     clock: Arc<Clock>,
     position: watch::Sender<u64>,
     claiming: Claiming,
+    answered: tokio::sync::Mutex<Answered>,
     stop: CancellationToken,
     committer: Mutex<Option<JoinHandle<()>>>,
     follower: Mutex<Option<JoinHandle<()>>>,
@@ -160,6 +163,7 @@ impl PostgresStore {
             clock,
             position,
             claiming: Claiming::default(),
+            answered: tokio::sync::Mutex::default(),
             stop,
             committer: Mutex::new(Some(tokio::spawn(committer.run()))),
             follower: Mutex::new(Some(tokio::spawn(follower.run()))),

@@ -6,10 +6,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use comanda_model::{Attempt, Event, LedgerLine, OrderId, Phase, Token, TypeHash};
 use comanda_store::{
-    Account, Capabilities, Cause, Claim, Claims, Commit, CommitError, Counters, DeadItem, DeadItemMove, FeedPage,
-    FeedStart, ItemClaims, ItemOutcome, ItemToken, ListQuery, Numbered, OrderPage, PostError, Posted, Posting,
-    PutError, QueueClaim, QueueCount, RateStore, Record, StatusCount, Store, StoreError, Stored, SubscriptionStore,
-    Ticket, TypeSource, WorkClaim, WorkClaims, Worker,
+    Account, Capabilities, Cause, Claims, Commit, CommitError, Counters, DeadItem, DeadItemMove, FeedPage, FeedStart,
+    ItemClaims, ItemOutcome, ItemToken, ListQuery, Numbered, OrderPage, PostError, Posted, Posting, PutError,
+    QueueClaim, QueueCount, RateStore, Record, StatusCount, Store, StoreError, Stored, SubscriptionStore, Ticket,
+    TypeSource, WorkClaim, WorkClaims, Worker,
 };
 use jiff::Timestamp;
 use tokio::sync::watch;
@@ -44,7 +44,7 @@ pub(crate) fn is_full(count: usize, max: i32) -> bool {
 }
 
 /// The token of a row that claims an order.
-fn claimed(row: &Row, order: Uuid) -> Token {
+pub(crate) fn claimed(row: &Row, order: Uuid) -> Token {
     let count = |name| u32::try_from(row.get::<_, i32>(name)).unwrap_or(0);
     Token {
         order: OrderId(order),
@@ -112,55 +112,7 @@ impl Store for PostgresStore {
     }
 
     async fn claim(&self, max: usize, lease: Duration) -> Result<Claims, StoreError> {
-        const WHAT: &str = "claim due orders";
-        let max = i32::try_from(max.min(CLAIMS_MAX)).unwrap_or(i32::MAX);
-        let lease = micros(lease);
-        let from = self.claiming.from(&What::Due);
-        let from_text = claiming::from_column(from);
-        let rows = self
-            .ask_again(
-                WHAT,
-                "SELECT * FROM comanda.claim($1, $2, $3, $4::text::timestamptz)",
-                &[
-                    (&max, Type::INT4),
-                    (&lease, Type::INT8),
-                    (&self.node, Type::UUID),
-                    (&from_text, Type::TEXT),
-                ],
-            )
-            .await?;
-        let mut claims = Claims::default();
-        let mut held = Vec::new();
-        let mut last_due_at = None;
-        for row in rows {
-            let clock: Timestamp = row.get("clock");
-            self.clock.learn(clock);
-            if let Some(id) = row.get::<_, Option<Uuid>>("id") {
-                last_due_at = row.get("next_at");
-                held.push((id, claimed(&row, id), row.get::<_, Timestamp>("lease_until")));
-                continue;
-            }
-            claims.next_due_at = row.get("next_at");
-            let looked = self.looked(&row, from, last_due_at.filter(|_| is_full(held.len(), max)));
-            self.claiming.learn(What::Due, looked);
-        }
-        if held.is_empty() {
-            return Ok(claims);
-        }
-        // They are read after they were claimed, so each is as it now stands. If that fails, the leases end by
-        // themselves.
-        let ids: Vec<Uuid> = held.iter().map(|(id, ..)| *id).collect();
-        let mut orders = self.read(WHAT, &ids).await?.into_iter().peekable();
-        for (id, token, lease_until) in held {
-            if let Some(stored) = orders.next_if(|stored| stored.order.id().0 == id) {
-                claims.claims.push(Claim {
-                    order: stored.order,
-                    token,
-                    lease_until,
-                });
-            }
-        }
-        Ok(claims)
+        self.claim_due(max, lease).await
     }
 
     async fn claim_work(&self, asked: &QueueClaim) -> Result<WorkClaims, StoreError> {

@@ -207,6 +207,50 @@ async fn what_a_node_that_is_gone_held_is_claimed_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_claim_took_whose_answer_was_lost_is_given_back_and_nothing_else() {
+    let cluster = shared().await;
+    let database = cluster.database().await;
+    let (port, deaf) = proxy(cluster.port).await;
+    let store = open(&format!("postgres://postgres@127.0.0.1:{port}/{database}")).await;
+    let other = open(&cluster.address(&database)).await;
+    let shop = Shop::new(&store, plain());
+    let first = shop.accept("{}").await;
+    let held = store.claim(10, LONG).await.unwrap().claims;
+    assert_eq!(held.len(), 1);
+    let second = shop.accept("{}").await;
+    loop {
+        deaf.store(true, Ordering::SeqCst);
+        assert!(store.claim(10, LONG).await.is_err());
+        deaf.store(false, Ordering::SeqCst);
+        let left = other.claim(10, LONG).await.unwrap().claims;
+        if left.is_empty() {
+            break;
+        }
+        // It was cut off before it was asked: once more.
+        other.release(&[left[0].token]).await.unwrap();
+    }
+    let claim_until_there_is_one = async {
+        loop {
+            let claims = store.claim(10, LONG).await.unwrap().claims;
+            if !claims.is_empty() {
+                return claims;
+            }
+        }
+    };
+    let again = tokio::time::timeout(Duration::from_secs(60), claim_until_there_is_one)
+        .await
+        .expect("what was claimed unknowingly comes back");
+    let ids: Vec<_> = again.iter().map(|claim| claim.order.id()).collect();
+    assert_eq!(ids, [second]);
+    assert_eq!(held[0].order.id(), first);
+    for claim in held.iter().chain(&again) {
+        store.renew(&claim.token, LONG).await.expect("it is held");
+    }
+    store.close().await.unwrap();
+    other.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn texts_that_the_database_cannot_hold_come_back_whole() {
     let cluster = shared().await;
     let store = open(&cluster.address(&cluster.database().await)).await;

@@ -7,6 +7,8 @@
 -- at the beginning: only orders due from `p_from` on are looked at, and what is due next only as far as two seconds
 -- ahead. `-infinity` looks at everything. What was due before, and has only come to be claimable since, `late_at` tells: it
 -- comes first. (What is added to a column there keeps the other indexes out of it.) `passed` tells how many entries of the index that took.
+--
+-- `since` of what is claimed is the `clock` of the answer: a node whose answer is lost finds by it what it holds unknowingly.
 CREATE OR REPLACE FUNCTION comanda.claim(p_max integer, p_lease bigint, p_node uuid, p_from timestamptz)
 RETURNS TABLE (id uuid, visit integer, attempt integer, secret uuid, lease_until timestamptz, next_at timestamptz,
     clock timestamptz, passed bigint)
@@ -35,7 +37,7 @@ BEGIN
             SELECT * FROM late UNION ALL SELECT * FROM since
         ), taken AS (
             UPDATE comanda.due d SET held_visit = d.visit, held_attempt = d.attempt, secret = gen_random_uuid(),
-                lease_until = v_until, node = p_node, worker = NULL, worker_queue = NULL, since = NULL
+                lease_until = v_until, node = p_node, worker = NULL, worker_queue = NULL, since = v_now
             FROM picked p WHERE d.id = p.id
             RETURNING d.id, d.held_visit, d.held_attempt, d.secret, d.lease_until, p.wake_at, p.seq
         )
