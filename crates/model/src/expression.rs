@@ -6,6 +6,8 @@ use std::sync::{Arc, LazyLock};
 use minijinja::Environment;
 use minijinja::value::Value as Context;
 
+use crate::comparison::compare_exactly;
+
 /// How many instructions one expression or template may run: enough for any real one, and a bound on a loop.
 const FUEL: u64 = 100_000;
 
@@ -16,6 +18,7 @@ pub(crate) fn environment() -> Environment<'static> {
     environment.set_undefined_behavior(minijinja::UndefinedBehavior::Chainable);
     environment.set_fuel(Some(FUEL));
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+    compare_exactly(&mut environment);
     environment
 }
 
@@ -36,6 +39,16 @@ impl SyntaxError {
         Self {
             message: error.detail().unwrap_or("invalid syntax").to_owned(),
             range: error.range().map(|range| within(range.start)..within(range.end)),
+        }
+    }
+
+    /// Of a template whose comparisons cannot be made exact.
+    pub fn of_comparisons(text: &str) -> Self {
+        Self {
+            message: "its comparisons cannot be told apart: put each in parentheses, or write it as a test, such as \
+                `data.total is gt(1000)`"
+                .to_owned(),
+            range: Some(0..text.len()),
         }
     }
 }

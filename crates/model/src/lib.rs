@@ -5,6 +5,7 @@
 //! decision can be replayed. Everything else in the workspace is built around [`decision::decide`].
 
 pub mod changed;
+pub mod comparison;
 pub mod decision;
 pub mod event;
 pub mod expression;

@@ -3,15 +3,17 @@
 //! A string that is one `{{ … }}` keeps the JSON type of what it names, so `"{{ data.amount }}"` sends a number where
 //! the order has one, digit for digit.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::sync::{Arc, LazyLock};
 
 use indexmap::IndexMap;
-use minijinja::value::{Object, ObjectRepr, Value as Context, ValueKind};
+use minijinja::value::{DynObject, Object, ObjectRepr, Value as Context, ValueKind};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, Output, State};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Number, Value};
 
+use crate::comparison;
 use crate::expression::{ENVIRONMENT, EvaluationError, Expression, SyntaxError, environment};
 
 /// What is not encoded in a URL: the unreserved characters of RFC 3986, section 2.3.
@@ -45,6 +47,8 @@ fn write_url_part(output: &mut Output<'_>, _: &mut State<'_, '_>, value: &Contex
 #[derive(Clone)]
 pub struct Template {
     text: Arc<str>,
+    /// The text that is rendered: its comparisons are exact.
+    exact: Arc<str>,
     form: Form,
 }
 
@@ -61,22 +65,31 @@ enum Form {
 impl Template {
     /// Compiles a template.
     pub fn compile(text: &str) -> Result<Self, SyntaxError> {
-        let form = if !text.contains("{{") && !text.contains("{%") {
-            Form::Literal
-        } else if let Some(inner) = whole_expression(text) {
-            let compiled = ENVIRONMENT
+        if !text.contains("{{") && !text.contains("{%") {
+            return Ok(Self {
+                text: text.into(),
+                exact: text.into(),
+                form: Form::Literal,
+            });
+        }
+        // As it was written first: of that, errors name the places.
+        let inner = whole_expression(text);
+        match inner {
+            Some(inner) => ENVIRONMENT.compile_expression(inner).map(drop),
+            None => ENVIRONMENT.template_from_str(text).map(drop),
+        }
+        .map_err(|error| SyntaxError::new(text, &error))?;
+        let exact = comparison::rewritten(text).ok_or_else(|| SyntaxError::of_comparisons(text))?;
+        let form = match whole_expression(&exact).filter(|_| inner.is_some()) {
+            Some(inner) => ENVIRONMENT
                 .compile_expression_owned(inner.to_owned())
-                .map_err(|error| SyntaxError::new(text, &error))?;
-            Form::Whole(Arc::new(compiled))
-        } else {
-            ENVIRONMENT
-                .template_from_str(text)
-                .map_err(|error| SyntaxError::new(text, &error))?;
-            Form::Mixed
+                .map(|compiled| Form::Whole(Arc::new(compiled))),
+            None => ENVIRONMENT.template_from_str(&exact).map(|_| Form::Mixed),
         };
         Ok(Self {
             text: text.into(),
-            form,
+            exact: exact.into(),
+            form: form.map_err(|_| SyntaxError::of_comparisons(text))?,
         })
     }
 
@@ -110,7 +123,7 @@ impl Template {
             Form::Mixed => {
                 self.refuse_missing(context)?;
                 ENVIRONMENT
-                    .render_str(&self.text, context)
+                    .render_str(&self.exact, context)
                     .map_err(|error| EvaluationError::new(&self.text, &error))
             }
         }
@@ -138,7 +151,7 @@ impl Template {
     pub fn render_url(&self, context: &Context) -> Result<String, EvaluationError> {
         self.refuse_missing(context)?;
         URL_ENVIRONMENT
-            .render_str(&self.text, context)
+            .render_str(&self.exact, context)
             .map_err(|error| EvaluationError::new(&self.text, &error))
     }
 
@@ -326,6 +339,16 @@ impl Object for ExactNumber {
     fn render(self: &Arc<Self>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(&self.0, f)
     }
+
+    fn custom_cmp(self: &Arc<Self>, other: &DynObject) -> Option<Ordering> {
+        let other = other.downcast_ref::<Self>()?;
+        comparison::compare_digits(&self.0.to_string(), &other.0.to_string())
+    }
+}
+
+/// The digits of a number that templates see as an object.
+pub(crate) fn digits(value: &Context) -> Option<String> {
+    Some(value.downcast_object_ref::<ExactNumber>()?.0.to_string())
 }
 
 /// A JSON value as templates see it: numbers keep their digits.

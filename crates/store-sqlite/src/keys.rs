@@ -2,7 +2,7 @@
 //!
 //! A key's entry is proved by its checksum. That a key leads nowhere is proved to whoever reads, by the entries beside its
 //! place: a search that a damaged one leads astray ends there. The writer does not prove it: nearly every key that it
-//! looks for is new, and two more lookups would cost it a quarter of what an order does.
+//! looks for is new, and two more lookups would cost it at least half of what an order does.
 
 use comanda_model::OrderId;
 use rusqlite::{Row, params};

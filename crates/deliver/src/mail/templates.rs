@@ -4,6 +4,8 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use comanda_model::comparison::{compare_exactly, rewritten};
+use comanda_model::expression::SyntaxError;
 use minijinja::{AutoEscape, Environment, UndefinedBehavior};
 use serde_json::Value;
 
@@ -72,6 +74,7 @@ impl Templates {
         let mut environment = Environment::new();
         environment.set_undefined_behavior(UndefinedBehavior::Chainable);
         environment.set_fuel(Some(FUEL));
+        compare_exactly(&mut environment);
         environment.set_auto_escape_callback(|name| match name.ends_with(".html") {
             true => AutoEscape::Html,
             false => AutoEscape::None,
@@ -161,13 +164,19 @@ fn add(environment: &mut Environment<'static>, name: String, text: String) -> Re
         let subject = subject.trim_start_matches("Subject:").to_owned();
         parts = vec![(format!("{base}.subject"), subject), (name.clone(), rest.to_owned())];
     }
+    let refused = |message: String| MailError::Template {
+        name: name.clone(),
+        message,
+    };
     for (part, text) in parts {
+        // As it was written first: of that, errors name the places.
         environment
-            .add_template_owned(part, text)
-            .map_err(|error| MailError::Template {
-                name: name.clone(),
-                message: error.to_string(),
-            })?;
+            .template_from_named_str(&part, &text)
+            .map_err(|error| refused(error.to_string()))?;
+        let exact = rewritten(&text).ok_or_else(|| refused(SyntaxError::of_comparisons(&text).to_string()))?;
+        environment
+            .add_template_owned(part, exact)
+            .map_err(|error| refused(error.to_string()))?;
     }
     Ok(())
 }
