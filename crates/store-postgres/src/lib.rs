@@ -185,7 +185,7 @@ impl PostgresStore {
             let cause = std::io::Error::other("it holds no orders: there is no schema `comanda` in it");
             return Err(StoreError::failed("verify this database", cause));
         }
-        verify::verify(&server).await
+        verify::verify(&server, status.found).await
     }
 
     /// Brings a database up to date, and answers what it then is. Nodes of the version before go on working.

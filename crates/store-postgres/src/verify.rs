@@ -164,8 +164,19 @@ const CHECKS: [(&str, &str); 18] = [
     ),
 ];
 
-/// Runs every check.
-pub(crate) async fn verify(server: &Server) -> Result<Report, StoreError> {
+/// As [`CHECKS`], of what is kept from a format on.
+const SINCE: [(u32, &str, &str); 1] = [(
+    6,
+    "there are more or fewer of them than were counted",
+    "SELECT CASE kind WHEN 'p' THEN 'postings' ELSE 'movements of orders' END FROM (\
+         SELECT kind, n FROM comanda.ledger_counts \
+         UNION ALL SELECT 'p', -count(*) FROM comanda.postings WHERE counted \
+         UNION ALL SELECT 'e', -count(*) FROM comanda.ledger_entries WHERE counted\
+     ) AS t GROUP BY kind HAVING sum(n) <> 0",
+)];
+
+/// Runs every check on a database of a format.
+pub(crate) async fn verify(server: &Server, format: u32) -> Result<Report, StoreError> {
     const WHAT: &str = "verify the database";
     let counts = "SELECT (SELECT count(*) FROM comanda.orders), (SELECT count(*) FROM comanda.events), \
                   (SELECT count(*) FROM comanda.attempts), (SELECT count(*) FROM comanda.keys)";
@@ -181,7 +192,9 @@ pub(crate) async fn verify(server: &Server) -> Result<Report, StoreError> {
         keys: count(3),
         faults: Vec::new(),
     };
-    for (detail, statement) in CHECKS {
+    let since = SINCE.into_iter().filter(|(since, ..)| *since <= format);
+    let since = since.map(|(_, detail, statement)| (detail, statement));
+    for (detail, statement) in CHECKS.into_iter().chain(since) {
         let statement = format!("{statement} LIMIT {FAULTS_MAX}");
         let rows = server.ask(WHAT, &statement, &[]).await.map_err(Failure::into_error)?;
         report.faults.extend(rows.iter().map(|row| Fault {

@@ -377,7 +377,24 @@ async fn what_a_wrong_hand_has_done_to_the_ledger_is_found() {
         ),
         ("UPDATE comanda.ledger_entries SET quantity = 1", "a balance"),
         ("UPDATE comanda.ledger_entries SET target = 'shipped'", "a balance"),
-        ("DELETE FROM comanda.ledger_entries", "a balance"),
+        (
+            "SET session_replication_role = replica; DELETE FROM comanda.ledger_entries",
+            "a balance",
+        ),
+        // Lost as a whole, the books still balance.
+        (
+            "SET session_replication_role = replica; DELETE FROM comanda.postings",
+            "there are more or fewer",
+        ),
+        (
+            "SET session_replication_role = replica; DELETE FROM comanda.ledger_entries; \
+             DELETE FROM comanda.balances WHERE place = 'aside'; UPDATE comanda.balances SET quantity = 3 WHERE place = 'on-hand'",
+            "there are more or fewer",
+        ),
+        (
+            "INSERT INTO comanda.postings SELECT 'again', fingerprint, at, counted FROM comanda.postings",
+            "there are more or fewer",
+        ),
         (
             "INSERT INTO comanda.ledger_entries SELECT id, 'again', account, source, target, quantity \
              FROM comanda.ledger_entries",
@@ -469,8 +486,9 @@ async fn a_database_of_a_format_before_is_widened_and_its_nodes_go_on() {
         include_str!("../src/formats/2.sql"),
         include_str!("../src/formats/3.sql"),
         include_str!("../src/formats/4.sql"),
+        include_str!("../src/formats/5.sql"),
     ];
-    for format in [3, 4] {
+    for format in [3, 4, 5] {
         widen(cluster, format, &formats[..format]).await;
     }
     let made = Options::new(&cluster.address(&cluster.database().await)).unwrap();
@@ -489,6 +507,8 @@ async fn widen(cluster: &Cluster, format: usize, formats: &[&str]) {
     }
     let known = format!("INSERT INTO comanda.meta VALUES ('format', {format}), ('usable_by', {format})");
     cluster.execute(&database, &known).await;
+    let posting = "INSERT INTO comanda.postings (once, fingerprint, at) VALUES ('earlier', '', now())";
+    cluster.execute(&database, posting).await;
     let options = Options::new(&cluster.address(&database)).unwrap();
     let mut strict = options.clone();
     strict.migrate = false;
@@ -502,6 +522,20 @@ async fn widen(cluster: &Cluster, format: usize, formats: &[&str]) {
     let status = PostgresStore::migration_status(&options).await.unwrap();
     assert_eq!((status.found, status.usable_by), (status.newest, 3));
     store.close().await.unwrap();
+    // What the functions of the format before do that were under way when it was widened: neither makes the counts wrong.
+    let added = "INSERT INTO comanda.postings (once, fingerprint, at) VALUES ('under way', '', now())";
+    cluster.execute(&database, added).await;
+    let removed =
+        "DO $$ BEGIN DELETE FROM comanda.postings; ASSERT false; EXCEPTION WHEN serialization_failure THEN END $$";
+    cluster.execute(&database, removed).await;
+    let report = PostgresStore::verify(&options).await.unwrap();
+    assert!(report.is_clean(), "{report:#?}");
+    let lost = "SET session_replication_role = replica; DELETE FROM comanda.postings WHERE once = 'earlier'";
+    cluster.execute(&database, lost).await;
+    assert!(
+        !PostgresStore::verify(&options).await.unwrap().is_clean(),
+        "what was there before is counted too"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

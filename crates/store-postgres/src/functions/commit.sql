@@ -92,7 +92,7 @@ DECLARE
     v_now timestamptz; v_name text; v_found boolean; v_held boolean;
     v_lane text; v_lane_position bigint; v_active uuid; v_is_active boolean; v_due timestamptz;
     v_queue text;
-    v_seq bigint; v_taken boolean; v_key_found boolean; v_total bigint := 0; v_running bigint;
+    v_seq bigint; v_taken boolean; v_key_found boolean; v_total bigint := 0; v_running bigint; v_entries bigint := 0;
     v_places integer := coalesce(array_length(b_account, 1), 0); v_quantity bigint[]; v_touched boolean[];
     v_change bigint[]; v_wanted bigint[]; v_new boolean[] := array_fill(true, ARRAY[coalesce(array_length(l_from, 1), 0)]);
     v_short text[]; v_at integer;
@@ -421,9 +421,10 @@ BEGIN
 
         FOR i IN c.lines_from .. c.lines_to LOOP
             IF v_new[i] THEN
-                INSERT INTO comanda.ledger_entries (id, once, account, source, target, quantity)
-                    VALUES (c.id, l_once[i], b_account[l_from[i]], b_place[l_from[i]], b_place[l_to[i]], l_quantity[i])
+                INSERT INTO comanda.ledger_entries (id, once, account, source, target, quantity, counted)
+                    VALUES (c.id, l_once[i], b_account[l_from[i]], b_place[l_from[i]], b_place[l_to[i]], l_quantity[i], true)
                     ON CONFLICT DO NOTHING;
+                v_entries := v_entries + CASE WHEN FOUND THEN 1 ELSE 0 END;
             END IF;
         END LOOP;
 
@@ -562,6 +563,7 @@ BEGIN
             SELECT n.account, n.place, n.quantity
             FROM unnest(b_account, b_place, v_quantity, v_touched) AS n(account, place, quantity, touched) WHERE n.touched
             ON CONFLICT (account, place) DO UPDATE SET quantity = EXCLUDED.quantity;
+        INSERT INTO comanda.ledger_counts (kind, n) SELECT 'e', v_entries WHERE v_entries > 0;
     END IF;
     v_items := array_length(array_remove(p_item_queue, NULL), 1) > 0;
     IF v_items THEN

@@ -59,7 +59,8 @@ BEGIN
         SELECT b_account[l.f], b_place[l.f], b_place[l.t], sum(l.quantity)
         FROM unnest(l_from, l_to, l_quantity) AS l(f, t, quantity) GROUP BY 1, 2, 3
         ON CONFLICT (account, source, target) DO UPDATE SET quantity = f.quantity + EXCLUDED.quantity;
-    INSERT INTO comanda.postings (once, fingerprint, at) VALUES (p_once, p_fingerprint, clock_timestamp());
+    INSERT INTO comanda.postings (once, fingerprint, at, counted) VALUES (p_once, p_fingerprint, clock_timestamp(), true);
+    INSERT INTO comanda.ledger_counts (kind, n) VALUES ('p', 1);
     RETURN QUERY SELECT 0::smallint, 0::bigint, NULL::text;
 END $$;
 

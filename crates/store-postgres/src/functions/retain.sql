@@ -11,6 +11,7 @@ AS $$
 DECLARE
     v_now timestamptz := clock_timestamp(); v_ids uuid[]; v_keys integer; v_newest bigint;
 BEGIN
+    PERFORM set_config('comanda.counts_what_it_removes', 'yes', true);
     -- What a queue still hands out, or holds as a dead letter, must be there.
     v_ids := ARRAY(SELECT h.id FROM comanda.heads h WHERE h.phase = 4 AND h.updated_at < p_before AND h.lane IS NULL
         AND NOT EXISTS (SELECT 1 FROM comanda.items i WHERE i.id = h.id)
@@ -25,7 +26,9 @@ BEGIN
         -- What they moved stays, summed up.
         PERFORM comanda.lock_accounts(ARRAY(SELECT DISTINCT account FROM comanda.ledger_entries WHERE id = ANY (v_ids)));
         WITH gone AS (
-            DELETE FROM comanda.ledger_entries WHERE id = ANY (v_ids) RETURNING account, source, target, quantity
+            DELETE FROM comanda.ledger_entries WHERE id = ANY (v_ids) RETURNING account, source, target, quantity, counted
+        ), uncounted AS (
+            INSERT INTO comanda.ledger_counts (kind, n) SELECT 'e', -count(*) FROM gone WHERE counted HAVING count(*) > 0
         ) INSERT INTO comanda.ledger_flows AS f (account, source, target, quantity)
             SELECT account, source, target, sum(quantity) FROM gone GROUP BY 1, 2, 3
             ON CONFLICT (account, source, target) DO UPDATE SET quantity = f.quantity + EXCLUDED.quantity;
@@ -42,8 +45,11 @@ BEGIN
     ) SELECT max(position) INTO v_newest FROM gone;
     UPDATE comanda.meta SET value = v_newest WHERE name = 'retained' AND value < v_newest;
     -- The ids of old postings may be used again.
-    DELETE FROM comanda.postings WHERE once IN
-        (SELECT once FROM comanda.postings WHERE at < p_before ORDER BY at LIMIT p_keys_max FOR UPDATE SKIP LOCKED);
+    WITH gone AS (
+        DELETE FROM comanda.postings WHERE once IN
+            (SELECT once FROM comanda.postings WHERE at < p_before ORDER BY at LIMIT p_keys_max FOR UPDATE SKIP LOCKED)
+        RETURNING counted
+    ) INSERT INTO comanda.ledger_counts (kind, n) SELECT 'p', -count(*) FROM gone WHERE counted HAVING count(*) > 0;
     WITH expired AS (
         SELECT scope, key FROM comanda.keys WHERE expires_at <= v_now ORDER BY expires_at LIMIT p_keys_max
         FOR UPDATE SKIP LOCKED
@@ -70,5 +76,12 @@ BEGIN
         INSERT INTO comanda.tally AS t (kind, a, b, c, n) SELECT kind, a, b, c, n FROM sums
         ON CONFLICT (kind, a, b, c) DO UPDATE SET n = t.n + EXCLUDED.n
     ) SELECT coalesce(sum(changes), 0) INTO v_folded FROM sums;
+    -- Only `verify` reads these, so they need not be few.
+    IF (SELECT count(*) FROM (SELECT FROM comanda.ledger_counts LIMIT 1000) AS c) = 1000 THEN
+        WITH gone AS (
+            DELETE FROM comanda.ledger_counts WHERE id IN (SELECT id FROM comanda.ledger_counts ORDER BY id LIMIT 10000)
+            RETURNING kind, n
+        ) INSERT INTO comanda.ledger_counts (kind, n) SELECT kind, sum(n) FROM gone GROUP BY kind;
+    END IF;
     RETURN v_folded;
 END $$;

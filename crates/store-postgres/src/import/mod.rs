@@ -94,6 +94,8 @@ INSERT INTO comanda.tally AS t (kind, a, b, c, n)
     ) AS c GROUP BY kind, a, b, c
     ON CONFLICT (kind, a, b, c) DO UPDATE SET n = t.n + EXCLUDED.n;
 INSERT INTO comanda.accounts SELECT DISTINCT account FROM comanda.balances ON CONFLICT DO NOTHING;
+INSERT INTO comanda.ledger_counts (kind, n) SELECT 'e', count(*) FROM comanda.ledger_entries UNION ALL
+    SELECT 'p', count(*) FROM comanda.postings;
 ANALYZE comanda.orders, comanda.heads, comanda.due, comanda.events, comanda.items;
 ";
 

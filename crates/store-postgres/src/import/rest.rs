@@ -59,7 +59,11 @@ pub(super) async fn write(transaction: &Transaction<'_>, piece: Piece, epoch: i6
                 (&fingerprint, Type::BYTEA),
                 (&at, Type::TIMESTAMPTZ),
             ];
-            ask("INSERT INTO comanda.postings VALUES ($1, $2, $3)", &parameters).await
+            ask(
+                "INSERT INTO comanda.postings (once, fingerprint, at, counted) VALUES ($1, $2, $3, true)",
+                &parameters,
+            )
+            .await
         }
         Piece::Record(record) => {
             let (kind, key, version) = (text(&record.kind), text(&record.key), signed(record.version));

@@ -56,7 +56,7 @@ columns! { Waiting of WaitingRow:
 
 columns! { Lines of LineRow:
     id: Uuid = UUID_ARRAY, once: String = TEXT_ARRAY, account: String = TEXT_ARRAY, source: String = TEXT_ARRAY,
-    target: String = TEXT_ARRAY, quantity: i64 = INT8_ARRAY,
+    target: String = TEXT_ARRAY, quantity: i64 = INT8_ARRAY, counted: bool = BOOL_ARRAY,
 }
 
 columns! { Items of ItemRow:
@@ -264,6 +264,7 @@ impl Batch {
                 source: text(&line.from),
                 target: text(&line.to),
                 quantity: i64::from(line.quantity),
+                counted: true,
             });
         }
         for item in &whole.items {
