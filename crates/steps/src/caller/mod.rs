@@ -6,35 +6,29 @@
 //! body no more is read than may be kept, and no secret stands in what is said of it. What an answer *means* is the
 //! matter of who asked.
 
-use std::borrow::Cow;
+mod answer;
+mod request;
+
 use std::collections::BTreeMap;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use comanda_engine::{Admission, Postponed, StepCall};
 use comanda_model::Order;
 use comanda_model::bounds::RESULT_BYTES_MAX;
 use comanda_model::decision::context;
-use comanda_model::expression::EvaluationError;
-use comanda_model::order::bounded;
 use comanda_model::order_type::HttpCall;
-use comanda_outbound::{Guard, Refused, Secrets};
+use comanda_outbound::{Guard, Secrets};
 use minijinja::value::{Value as Context, merge_maps};
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER};
-use reqwest::{Client, Method, Request, Response, StatusCode, Url};
+use reqwest::{Client, Request, StatusCode, Url};
 use serde_json::Value;
 
-use crate::bearer::{Bearers, Given, TokenError};
-use crate::signature::{self, SignError};
+use crate::bearer::{Bearers, TokenError};
 use crate::target::{self, Health, Targets};
 use crate::{Options, SetUpError};
 
-/// How much of an answer's body a reason quotes, in bytes.
-const QUOTED_BYTES_MAX: usize = 300;
-/// The longest `Retry-After` that is believed.
-pub(crate) const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 60 * 60);
-/// The longest wait for a bearer token; half of the attempt's time, if that is less. So a token that does not come is told
-/// as such: the call itself was never made.
-const TOKEN_WAIT_MAX: Duration = Duration::from_secs(10);
+pub use answer::Answer;
+pub(crate) use answer::RETRY_AFTER_MAX;
+use request::{PrepareError, Prepared};
 
 /// Makes calls. Steps of all kinds share one, and with it the places and circuits of the services.
 pub struct Caller {
@@ -51,19 +45,6 @@ pub struct Caller {
     public_url: String,
     targets: Targets,
     bearers: Bearers,
-}
-
-/// What a service answered.
-#[derive(Clone, Debug)]
-pub struct Answer {
-    /// The HTTP status.
-    pub status: StatusCode,
-    /// The body, up to a little more than [`RESULT_BYTES_MAX`]: without secrets where it is JSON.
-    pub body: Vec<u8>,
-    /// When to come again, if the service said so (RFC 9110, 10.2.3).
-    pub retry_after: Option<Duration>,
-    /// What was asked and how it was answered, for people and histories: without secrets.
-    pub described: String,
 }
 
 /// Why there is no answer.
@@ -95,52 +76,6 @@ pub(crate) struct Exchange<'a> {
     pub(crate) hidden: Vec<String>,
     /// How much of the answer is read.
     pub(crate) body_bytes_max: usize,
-}
-
-/// A call that is ready to be sent.
-struct Prepared {
-    request: Request,
-    /// The token that it carries.
-    bearer: Option<Given>,
-    /// What it carries that may not be kept if it is quoted.
-    hidden: Secrets,
-}
-
-impl Answer {
-    /// Whether the body is larger than may be kept; then it is not whole.
-    pub fn is_too_large(&self) -> bool {
-        self.body.len() > RESULT_BYTES_MAX
-    }
-
-    /// Whether a service that answers like this may have done what it was asked.
-    pub fn may_have_happened(&self) -> bool {
-        matches!(
-            self.status,
-            StatusCode::INTERNAL_SERVER_ERROR | StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT
-        )
-    }
-}
-
-#[derive(Debug, thiserror::Error)]
-enum PrepareError {
-    #[error(transparent)]
-    Template(#[from] EvaluationError),
-    #[error("the order could not be read: {0}")]
-    Order(String),
-    #[error("`{url}` is no URL: {detail}")]
-    Url { url: String, detail: String },
-    #[error("{0}; or calls.allow_private is set")]
-    Refused(#[from] Refused),
-    #[error("header `{name}`: {detail}")]
-    Header { name: String, detail: String },
-    #[error("`{0}` is no HTTP method")]
-    Method(String),
-    #[error("`sign`: {0}")]
-    Secret(#[from] SignError),
-    #[error("no token for the call: {0}")]
-    Token(#[from] TokenError),
-    #[error("its body cannot be sent again")]
-    Body,
 }
 
 impl Caller {
@@ -361,207 +296,11 @@ impl Caller {
         self.answer(&hidden, &url, &asked, response, exchange.body_bytes_max)
             .await
     }
-
-    async fn answer(
-        &self,
-        hidden: &Secrets,
-        url: &Url,
-        asked: &str,
-        mut response: Response,
-        bytes_max: usize,
-    ) -> Result<Answer, CallError> {
-        let status = response.status();
-        let header = |name| response.headers().get(name);
-        let retry_after = header(RETRY_AFTER)
-            .and_then(|value| value.to_str().ok())
-            .and_then(retry_after);
-        let location = header(LOCATION).filter(|_| status.is_redirection());
-        let location = location.map(|to| match to.to_str().map(|to| url.join(to)) {
-            Ok(Ok(to)) => shown(&to),
-            _ => "what is no URL".to_owned(),
-        });
-        let body = read(&mut response, bytes_max).await.map_err(|error| {
-            let reason = format!("{asked}: the answer broke off: {}", chain(&error.without_url()));
-            CallError {
-                reason: self.hide(hidden, reason),
-                sent: true,
-                status: Some(status),
-                retry_after,
-                postponed: None,
-            }
-        })?;
-        let mut described = format!("{asked}: {status}");
-        if let Some(to) = location {
-            described.push_str(&format!(" to {to} (redirects are not followed)"));
-        } else {
-            // Without secrets before it is cut: half a secret would not be found.
-            let text = self.hide(hidden, String::from_utf8_lossy(&body).trim().to_owned());
-            if !text.is_empty() {
-                described.push_str(": ");
-                described.push_str(&bounded(text, QUOTED_BYTES_MAX));
-            }
-        }
-        Ok(Answer {
-            status,
-            body: self.hide_in_body(hidden, body),
-            retry_after,
-            described: self.hide(hidden, described),
-        })
-    }
-
-    async fn prepare(&self, exchange: &Exchange<'_>, mut request: Request) -> Result<Prepared, PrepareError> {
-        let http = exchange.http;
-        if let Some(secret) = &http.sign {
-            let secret = secret.render(&self.settings)?;
-            signature::sign(&mut request, exchange.sign_as, &secret, SystemTime::now())?;
-        }
-        let mut bearer = None;
-        if let Some(auth) = &http.auth {
-            let within = TOKEN_WAIT_MAX.min(exchange.timeout / 2);
-            let issued = self
-                .bearers
-                .token(&self.client, &self.targets, auth, &self.settings, within);
-            let given = issued.await?;
-            let value = header_value("authorization", &format!("Bearer {}", given.token))?;
-            request.headers_mut().insert(AUTHORIZATION, value);
-            bearer = Some(given);
-        }
-        if let Some(value) = request.headers_mut().get_mut(AUTHORIZATION) {
-            // Neither shown by a log nor kept in a table of compressed headers.
-            value.set_sensitive(true);
-        }
-        let hidden = carried(exchange, &request);
-        Ok(Prepared {
-            request,
-            bearer,
-            hidden,
-        })
-    }
-
-    fn render(
-        &self,
-        call: &StepCall<'_>,
-        http: &HttpCall,
-        with: Option<&Value>,
-        callback: Option<String>,
-    ) -> Result<Request, PrepareError> {
-        let order = context(call.order).map_err(PrepareError::Order)?;
-        let mut context = merge_maps([order, self.settings.clone()]);
-        if let Some(url) = &callback {
-            let callback = minijinja::context! { callback => minijinja::context! { url => url } };
-            context = merge_maps([context, callback]);
-        }
-        if let Some(with) = with {
-            let with = minijinja::context! { with => comanda_model::template::from_json(with) };
-            context = merge_maps([context, with]);
-        }
-        let foreign = http.url.foreign_host().is_some();
-        let url = if foreign {
-            http.url.render_foreign_url(&context)?
-        } else {
-            http.url.render_url(&context)?
-        };
-        let url = Url::parse(&url).map_err(|error| PrepareError::Url {
-            url,
-            detail: error.to_string(),
-        })?;
-        if foreign {
-            match Guard::check(&url) {
-                Err(Refused::Private { .. }) if self.allow_private => {}
-                checked => checked?,
-            }
-        }
-        let method =
-            Method::from_bytes(http.method.as_bytes()).map_err(|_| PrepareError::Method(http.method.clone()))?;
-        let mut headers = HeaderMap::new();
-        for (name, value) in [
-            ("idempotency-key", Some(&call.idempotency_key)),
-            ("traceparent", Some(&call.traceparent)),
-            ("comanda-undoes", call.undoes.as_ref()),
-            ("comanda-callback", callback.as_ref()),
-        ] {
-            if let Some(value) = value {
-                headers.insert(HeaderName::from_static(name), header_value(name, value)?);
-            }
-        }
-        headers.insert(
-            HeaderName::from_static("comanda-attempt"),
-            HeaderValue::from(call.attempt),
-        );
-        for (name, template) in &http.headers {
-            let value = header_value(name, &template.render(&context)?)?;
-            let key = HeaderName::from_bytes(name.as_bytes()).map_err(|error| PrepareError::Header {
-                name: name.clone(),
-                detail: error.to_string(),
-            })?;
-            headers.insert(key, value);
-        }
-        let mut request = self.client.request(method, url);
-        if let Some(body) = &http.body {
-            if !headers.contains_key(CONTENT_TYPE) {
-                headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-            }
-            request = request.body(body.render(&context)?.to_string());
-        }
-        request.headers(headers).build().map_err(|error| PrepareError::Url {
-            url: http.url.text().to_owned(),
-            detail: chain(&error),
-        })
-    }
-
-    /// One of the answers that came together: what was asked, and how this was answered.
-    pub(crate) fn part(&self, asked: &str, hidden: &Secrets, status: StatusCode, body: &str) -> Answer {
-        let mut described = format!("{asked}: {status}");
-        let text = self.hide(hidden, body.to_owned());
-        if !text.is_empty() {
-            described.push_str(": ");
-            described.push_str(&bounded(text, QUOTED_BYTES_MAX));
-        }
-        Answer {
-            status,
-            body: body.as_bytes().to_vec(),
-            retry_after: None,
-            described,
-        }
-    }
-
-    /// A text that may stand in a history: a receiver may have quoted what it was sent.
-    fn hide(&self, carried: &Secrets, text: String) -> String {
-        self.secrets.hide(carried.hide(text))
-    }
-
-    /// A body that may become a result.
-    fn hide_in_body(&self, carried: &Secrets, body: Vec<u8>) -> Vec<u8> {
-        let hidden = str::from_utf8(&body).ok().and_then(|text| {
-            let once = carried.hide_in_json(text);
-            let twice = self.secrets.hide_in_json(&once);
-            match (&once, &twice) {
-                (Cow::Borrowed(_), Cow::Borrowed(_)) => None,
-                _ => Some(twice.into_owned()),
-            }
-        });
-        hidden.map_or(body, String::into_bytes)
-    }
 }
 
 /// What of an attempt may not be kept if its receiver quotes it: the callback's token.
 pub(crate) fn hidden_of(call: &StepCall<'_>) -> Option<String> {
     call.callback.map(|token| token.secret.simple().to_string())
-}
-
-/// What a call carries that may not be kept if its receiver quotes it: tokens of callbacks, and headers made of secrets, as
-/// they were sent.
-fn carried(exchange: &Exchange<'_>, request: &Request) -> Secrets {
-    let headers = exchange.http.headers.iter();
-    let of_secrets = headers.filter(|(_, template)| template.text().contains("secret"));
-    let names = of_secrets
-        .map(|(name, _)| name.as_str())
-        .chain([AUTHORIZATION.as_str()]);
-    let values = names.filter_map(|name| request.headers().get(name)?.to_str().ok());
-    // Of `Bearer abc` both: what stands behind the scheme is quoted without it too.
-    let parts = values.flat_map(|value| [Some(value), value.split_once(' ').map(|(_, rest)| rest)]);
-    let parts = parts.flatten().map(str::to_owned);
-    Secrets::new(exchange.hidden.iter().cloned().chain(parts))
 }
 
 /// What an answer says of the target, not of the one call.
@@ -570,25 +309,6 @@ pub(crate) fn health(status: StatusCode) -> Health {
         StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => Health::Bad,
         _ => Health::Good,
     }
-}
-
-fn header_value(name: &str, value: &str) -> Result<HeaderValue, PrepareError> {
-    HeaderValue::from_str(value).map_err(|error| PrepareError::Header {
-        name: name.to_owned(),
-        detail: error.to_string(),
-    })
-}
-
-/// Reads a body up to just over what may be kept.
-async fn read(response: &mut Response, bytes_max: usize) -> Result<Vec<u8>, reqwest::Error> {
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await? {
-        body.extend_from_slice(&chunk);
-        if body.len() > bytes_max {
-            break;
-        }
-    }
-    Ok(body)
 }
 
 /// A URL for people: without its query, fragment and credentials, which may hold what is not for logs.
@@ -616,41 +336,9 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// `Retry-After`: seconds, or an HTTP date.
-fn retry_after(value: &str) -> Option<Duration> {
-    let value = value.trim();
-    let wait = match value.parse::<u64>() {
-        Ok(seconds) => Duration::from_secs(seconds),
-        // More seconds than can be counted.
-        Err(_) if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) => RETRY_AFTER_MAX,
-        Err(_) => httpdate::parse_http_date(value)
-            .ok()?
-            .duration_since(SystemTime::now())
-            .unwrap_or_default(),
-    };
-    Some(wait.min(RETRY_AFTER_MAX))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn retry_after_takes_both_forms() {
-        assert_eq!(retry_after("120"), Some(Duration::from_secs(120)));
-        assert_eq!(retry_after("Sun, 06 Nov 1994 08:49:37 GMT"), Some(Duration::ZERO));
-        assert_eq!(retry_after("soon"), None);
-        for absurd in [
-            "99999999999",
-            "99999999999999999999999999",
-            "Fri, 31 Dec 9999 23:59:59 GMT",
-        ] {
-            assert_eq!(retry_after(absurd), Some(RETRY_AFTER_MAX), "{absurd}");
-        }
-        for nothing in ["", "-5", "1.5", "Fri, 99 Dec 9999 23:59:59 GMT"] {
-            assert_eq!(retry_after(nothing), None, "{nothing}");
-        }
-    }
 
     #[test]
     fn what_is_shown_of_a_url_holds_no_secret() {
