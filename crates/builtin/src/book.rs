@@ -9,6 +9,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
+use crate::Unanswered;
+
 /// How often a change that others make at the same moment is decided again.
 const TRIES_MAX: u32 = 16;
 
@@ -21,6 +23,22 @@ pub enum SandboxError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl SandboxError {
+    /// What it means for a request that a write has failed: it may have been made.
+    pub(crate) fn unwritten(self) -> Unanswered {
+        Unanswered::perhaps_done(self.to_string())
+    }
+}
+
+/// An entry of a sandbox's book.
+pub trait SandboxEntry {
+    /// Its id, which begins with its order's: the key of the request that made it.
+    fn id(&self) -> &str;
+
+    /// The order that it is for.
+    fn order_id(&self) -> &str;
 }
 
 /// A book of entries of one kind.

@@ -9,7 +9,9 @@ mod book;
 pub mod customers;
 pub mod inventory;
 mod mood;
+mod once;
 pub mod payments;
+mod said;
 pub mod shipments;
 mod stock_service;
 mod unanswered;
@@ -26,7 +28,7 @@ use comanda_store::{Store, StoreError};
 use minijinja::value::{Value as Context, merge_maps};
 use serde_json::Value;
 
-pub use book::SandboxError;
+pub use book::{SandboxEntry, SandboxError};
 pub(crate) use mood::Mood;
 pub use stock_service::{HttpInventory, HttpInventoryOptions};
 pub use unanswered::Unanswered;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use comanda_engine::StepCall;
 
-use crate::Unanswered;
+use crate::{SandboxError, Unanswered};
 
 /// How long the answer to a `delay` takes.
 const DELAY: Duration = Duration::from_secs(2);
@@ -41,17 +41,25 @@ impl Mood {
         })
     }
 
-    /// What happens before the request is looked at.
-    pub async fn before(self, call: &StepCall<'_>) -> Result<(), Unanswered> {
+    /// Takes a request in this mood. `carry_out` has one effect however often it is called.
+    pub async fn take<A, F>(self, call: &StepCall<'_>, carry_out: impl Fn() -> F + Send + Sync) -> Result<A, Unanswered>
+    where
+        A: Send,
+        F: Future<Output = Result<A, SandboxError>> + Send,
+    {
         match self {
             Self::Down if call.attempt <= DOWN_ATTEMPTS => {
-                Err(Unanswered::not_done("the sandbox is down, as it was told to be"))
+                return Err(Unanswered::not_done("the sandbox is down, as it was told to be"));
             }
-            Self::Delay => {
-                tokio::time::sleep(DELAY).await;
-                Ok(())
-            }
-            _ => Ok(()),
+            Self::Delay => tokio::time::sleep(DELAY).await,
+            _ => {}
+        }
+        let answer = carry_out().await.map_err(SandboxError::unwritten)?;
+        match self {
+            // It has happened, and nobody is told; the step's timeout ends this.
+            Self::Timeout => std::future::pending().await,
+            Self::Twice => carry_out().await.map_err(SandboxError::unwritten),
+            _ => Ok(answer),
         }
     }
 }

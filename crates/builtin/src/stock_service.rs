@@ -12,9 +12,10 @@ use comanda_model::decision::StepOutcome;
 use comanda_model::json::scalar_text;
 use comanda_model::order_type::{BuiltIn, BuiltInKind, HttpCall};
 use comanda_steps::{Answer, Caller};
-use reqwest::StatusCode;
 use serde_json::{Map, Value, json};
 
+use crate::once::once;
+use crate::said::{Said, about, is_unknown, member};
 use crate::{Unanswered, refused};
 
 /// The requests of a service that keeps stock. Their templates see what is asked for as `with`: `order`, `key`, `lines`,
@@ -53,12 +54,6 @@ pub struct HttpInventory {
     options: HttpInventoryOptions,
 }
 
-/// What a service said to a request.
-enum Said {
-    Yes(Value),
-    No(String),
-}
-
 impl HttpInventory {
     /// A service.
     pub fn new(caller: Arc<Caller>, options: HttpInventoryOptions) -> Self {
@@ -85,31 +80,26 @@ impl HttpInventory {
     }
 
     async fn reserve(&self, call: &StepCall<'_>, built_in: &BuiltIn, told: &Value) -> Result<StepOutcome, Unanswered> {
-        if call.attempt > 1 || call.uncertain {
-            // Whoever cannot say what has happened is not asked to do it again.
-            match self.find(call).await {
-                Ok(Some(outcome)) => return Ok(outcome),
-                Ok(None) => {}
-                Err(unanswered) => return Ok(unanswered.unknown()),
-            }
-        }
-        let mut with = about(call);
-        with.insert("lines".to_owned(), told["lines"].clone());
-        with.insert("backorder".to_owned(), told["backorder"].clone());
-        with.insert(
-            "holdSeconds".to_owned(),
-            json!(built_in.hold.map(|hold| hold.as_secs())),
-        );
-        held(self.send(call, &self.options.reserve, with).await?)
+        let request = async {
+            let mut with = about(call);
+            with.insert("lines".to_owned(), told["lines"].clone());
+            with.insert("backorder".to_owned(), told["backorder"].clone());
+            with.insert(
+                "holdSeconds".to_owned(),
+                json!(built_in.hold.map(|hold| hold.as_secs())),
+            );
+            held(self.send(call, &self.options.reserve, with).await?)
+        };
+        once(call, self.find(call), request).await
     }
 
     async fn find(&self, call: &StepCall<'_>) -> Result<Option<StepOutcome>, Unanswered> {
         let with = Value::Object(about(call));
         let answer = self.caller.send(call, &self.options.find, Some(&with)).await?;
-        match answer.status {
-            StatusCode::NOT_FOUND | StatusCode::GONE => Ok(None),
-            _ => held(said(answer)?).map(Some),
+        if is_unknown(&answer) {
+            return Ok(None);
         }
+        held(said(answer)?).map(Some)
     }
 
     async fn ship(&self, call: &StepCall<'_>) -> Result<StepOutcome, Unanswered> {
@@ -139,34 +129,21 @@ impl HttpInventory {
     }
 }
 
-fn about(call: &StepCall<'_>) -> Map<String, Value> {
-    let order = ("order".to_owned(), json!(call.order.id()));
-    let key = ("key".to_owned(), json!(call.idempotency_key));
-    [order, key].into_iter().collect()
-}
-
+/// An answer that is larger than may be kept is not whole, and so is none.
 fn said(answer: Answer) -> Result<Said, Unanswered> {
-    match answer.status {
-        StatusCode::CONFLICT | StatusCode::UNPROCESSABLE_ENTITY => Ok(Said::No(answer.described)),
-        status if status.is_success() && !answer.is_too_large() => {
-            let mut body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-            if !body.is_object() {
-                body = json!({});
-            }
-            Ok(Said::Yes(body))
-        }
-        _ => Err(Unanswered::by(answer)),
+    if answer.status.is_success() && answer.is_too_large() {
+        return Err(Unanswered::by(answer));
     }
+    Said::by(answer, None)
 }
 
 /// How a reservation ends: its answer must name the hold, or nobody can ever give it back.
 fn held(said: Said) -> Result<StepOutcome, Unanswered> {
-    let mut body = match said {
-        Said::Yes(body) => body,
+    let mut body = match said.naming("hold")? {
+        Said::Yes { body, .. } => body,
         Said::No(reason) => return Ok(refused(reason)),
     };
-    let hold = ["hold", "id"].into_iter().find_map(|name| scalar_text(&body[name]));
-    let hold = hold.ok_or_else(|| Unanswered::perhaps_done("the answer names no hold (`id`)"))?;
+    let hold = member(&body, &["hold", "id"]);
     body["hold"] = json!(hold);
     Ok(StepOutcome::Done {
         result: Some(Json::from(&body)),
@@ -175,7 +152,7 @@ fn held(said: Said) -> Result<StepOutcome, Unanswered> {
 
 fn done(said: Said) -> StepOutcome {
     match said {
-        Said::Yes(_) => StepOutcome::Done { result: None },
+        Said::Yes { .. } => StepOutcome::Done { result: None },
         Said::No(reason) => refused(reason),
     }
 }

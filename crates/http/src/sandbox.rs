@@ -4,10 +4,9 @@ use std::sync::Arc;
 
 use axum::extract::{Extension, Request, State};
 use axum::response::Response;
-use comanda_builtin::SandboxError;
 use comanda_builtin::payments::Sandbox;
 use comanda_builtin::shipments::CarrierSandbox;
-use serde::Serialize;
+use comanda_builtin::{SandboxEntry, SandboxError};
 
 use crate::App;
 use crate::access::Caller;
@@ -31,16 +30,10 @@ pub(crate) async fn payments(
     Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<Response, Problem> {
-    caller.needs(Scope::Read)?;
-    let wanted = Wanted::of(&request)?;
+    let wanted = Wanted::by(&caller, &request)?;
     let book = Sandbox::new(Arc::clone(app.service.store()));
     let read = book.book(wanted.after(), wanted.limit).await?;
-    let entries = read.into_iter().map(|entry| Entry {
-        id: entry.id.clone(),
-        order_id: entry.order_id.clone(),
-        entry,
-    });
-    Ok(wanted.page(entries.collect()).respond(request.uri()))
+    Ok(wanted.page(read).respond(request.uri()))
 }
 
 pub(crate) async fn shipments(
@@ -48,16 +41,10 @@ pub(crate) async fn shipments(
     Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<Response, Problem> {
-    caller.needs(Scope::Read)?;
-    let wanted = Wanted::of(&request)?;
+    let wanted = Wanted::by(&caller, &request)?;
     let book = CarrierSandbox::new(Arc::clone(app.service.store()));
     let read = book.book(wanted.after(), wanted.limit).await?;
-    let entries = read.into_iter().map(|entry| Entry {
-        id: entry.id.clone(),
-        order_id: entry.order_id.clone(),
-        entry,
-    });
-    Ok(wanted.page(entries.collect()).respond(request.uri()))
+    Ok(wanted.page(read).respond(request.uri()))
 }
 
 /// Which entries of a book: all of it in pages, or those of one order.
@@ -67,15 +54,10 @@ struct Wanted {
     order: Option<String>,
 }
 
-/// An entry of a book, with what pages are made by.
-struct Entry<T> {
-    id: String,
-    order_id: String,
-    entry: T,
-}
-
 impl Wanted {
-    fn of(request: &Request) -> Result<Self, Problem> {
+    /// What a caller asks for, who must be allowed to read.
+    fn by(caller: &Caller, request: &Request) -> Result<Self, Problem> {
+        caller.needs(Scope::Read)?;
         let mut query = Query::parse(request.uri().query());
         let (limit, cursor) = (query.take_limit()?, query.take("cursor"));
         let order = query.take("order").map(|id| order_id(&id)).transpose()?;
@@ -92,14 +74,14 @@ impl Wanted {
         self.cursor.as_deref().or(self.order.as_deref())
     }
 
-    fn page<T: Serialize>(&self, read: Vec<Entry<T>>) -> Page<T> {
+    fn page<T: SandboxEntry>(&self, mut read: Vec<T>) -> Page<T> {
         let full = read.len() == self.limit;
-        let is_of = |entry: &Entry<T>| self.order.as_ref().is_none_or(|order| entry.order_id == *order);
+        let is_of = |entry: &T| self.order.as_ref().is_none_or(|order| entry.order_id() == order);
         let last = read.last().filter(|last| full && is_of(last));
-        let next_cursor = last.map(|last| last.id.clone());
-        let of_order = read.into_iter().filter(|entry| is_of(entry));
+        let next_cursor = last.map(|last| last.id().to_owned());
+        read.retain(is_of);
         Page {
-            items: of_order.map(|entry| entry.entry).collect(),
+            items: read,
             next_cursor,
         }
     }

@@ -7,14 +7,14 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use comanda_engine::{Admission, Postponed, StepCall};
-use comanda_model::json::scalar_text;
 use comanda_model::order_type::{BuiltInKind, HttpCall};
 use comanda_steps::Caller;
 use reqwest::StatusCode;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::{Answer, Provider, Request};
 use crate::Unanswered;
+use crate::said::{Said, about, is_unknown, member};
 
 /// The requests of a provider. Their templates see what is asked for as `with`: `order`, `key`, `amount`, `currency`,
 /// `source`, `payment`, and `undoes`, the key of what is taken back.
@@ -62,25 +62,22 @@ impl HttpPayments {
     }
 }
 
-fn answer(reply: comanda_steps::Answer) -> Result<Answer, Unanswered> {
-    if matches!(
-        reply.status,
-        StatusCode::PAYMENT_REQUIRED | StatusCode::CONFLICT | StatusCode::UNPROCESSABLE_ENTITY
-    ) {
-        return Ok(Answer::Refused(reply.described));
-    }
-    if !reply.status.is_success() {
-        return Err(Unanswered::by(reply));
-    }
-    let body: Value = serde_json::from_slice(&reply.body).unwrap_or_default();
-    let payment = ["payment", "id"].into_iter().find_map(|name| scalar_text(&body[name]));
-    Ok(match payment {
+fn said(reply: comanda_steps::Answer) -> Result<Said, Unanswered> {
+    Said::by(reply, Some(StatusCode::PAYMENT_REQUIRED))
+}
+
+fn answer(said: Said) -> Answer {
+    let body = match said {
+        Said::Yes { body, .. } => body,
+        Said::No(reason) => return Answer::Refused(reason),
+    };
+    match member(&body, &["payment", "id"]) {
         Some(payment) => Answer::Done {
             payment,
             state: body["state"].as_str().unwrap_or("done").to_owned(),
         },
         None => Answer::Nothing,
-    })
+    }
 }
 
 #[async_trait]
@@ -90,25 +87,17 @@ impl Provider for HttpPayments {
             // The provider makes these happen once by their key.
             return Ok(None);
         }
-        let with = json!({"order": call.order.id(), "key": call.idempotency_key});
+        let with = Value::Object(about(call));
         let reply = self.caller.send(call, &self.options.find, Some(&with)).await?;
-        let described = reply.described.clone();
-        match reply.status {
-            StatusCode::NOT_FOUND | StatusCode::GONE => Ok(None),
-            _ => match answer(reply)? {
-                Answer::Nothing => Err(Unanswered::perhaps_done(format!(
-                    "{described}: the answer names no payment (`id`)"
-                ))),
-                found => Ok(Some(found)),
-            },
+        if is_unknown(&reply) {
+            return Ok(None);
         }
+        Ok(Some(answer(said(reply)?.naming("payment")?)))
     }
 
     async fn request(&self, call: &StepCall<'_>, request: &Request) -> Result<Answer, Unanswered> {
-        let mut with = Map::new();
+        let mut with = about(call);
         let mut tell = |name: &str, value: Value| with.insert(name.to_owned(), value);
-        tell("order", json!(call.order.id()));
-        tell("key", json!(call.idempotency_key));
         let http = match request {
             Request::Authorize {
                 amount,
@@ -140,13 +129,11 @@ impl Provider for HttpPayments {
             }
         };
         let reply = self.caller.send(call, http, Some(&Value::Object(with))).await?;
-        let described = reply.described.clone();
-        match answer(reply)? {
-            Answer::Nothing if matches!(request, Request::Authorize { .. }) => Err(Unanswered::perhaps_done(format!(
-                "{described}: the answer names no payment (`id`)"
-            ))),
-            answer => Ok(answer),
-        }
+        let said = said(reply)?;
+        Ok(answer(match request {
+            Request::Authorize { .. } => said.naming("payment")?,
+            _ => said,
+        }))
     }
 
     async fn admit(&self, kind: BuiltInKind) -> Result<Admission, Postponed> {

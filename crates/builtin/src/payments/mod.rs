@@ -17,6 +17,7 @@ use comanda_model::order_type::BuiltInKind;
 use rust_decimal::Decimal;
 use serde_json::{Value, json};
 
+use crate::once::once;
 use crate::{Unanswered, refused};
 
 pub use http::{HttpPayments, HttpPaymentsOptions};
@@ -94,15 +95,7 @@ pub(crate) async fn run(provider: &dyn Provider, call: &StepCall<'_>, kind: Buil
         Ok(request) => request,
         Err(reason) => return refused(reason),
     };
-    if call.attempt > 1 || call.uncertain {
-        match provider.ask(call, &request).await {
-            Ok(Some(answer)) => return outcome(&request, answer),
-            Ok(None) => {}
-            // Whoever cannot say what has happened is not asked to do it again.
-            Err(unanswered) => return unanswered.unknown(),
-        }
-    }
-    match provider.request(call, &request).await {
+    match once(call, provider.ask(call, &request), provider.request(call, &request)).await {
         Ok(answer) => outcome(&request, answer),
         Err(unanswered) => unanswered.outcome(),
     }

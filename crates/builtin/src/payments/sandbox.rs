@@ -19,7 +19,7 @@ use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 
 use super::{Answer, Provider, Request};
-use crate::book::{Book, SandboxError};
+use crate::book::{Book, SandboxEntry, SandboxError};
 use crate::{Mood, Unanswered};
 
 /// The kind of the book's records.
@@ -41,6 +41,16 @@ pub struct SandboxPayment {
     pub state: SandboxState,
     /// How many requests to authorise it have come.
     pub requests: u32,
+}
+
+impl SandboxEntry for SandboxPayment {
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn order_id(&self) -> &str {
+        &self.order_id
+    }
 }
 
 /// How a payment stands.
@@ -193,11 +203,6 @@ impl Sandbox {
     }
 }
 
-/// A write that failed may have been made.
-fn unwritten(error: SandboxError) -> Unanswered {
-    Unanswered::perhaps_done(error.to_string())
-}
-
 fn done(payment: &SandboxPayment) -> Answer {
     Answer::Done {
         payment: payment.id.clone(),
@@ -231,20 +236,7 @@ impl Provider for Sandbox {
         let answer = match request {
             Request::Authorize { amount, source, .. } => {
                 let mood = mood(*amount, source.as_deref());
-                mood.before(call).await?;
-                let answer = self.authorize(call, request, mood).await;
-                if mood == Mood::Timeout {
-                    // The payment stands, and nobody is told; the step's timeout ends this.
-                    answer.map_err(unwritten)?;
-                    std::future::pending::<()>().await;
-                    return Err(Unanswered::perhaps_done("never answered"));
-                }
-                if mood == Mood::Twice {
-                    answer.map_err(unwritten)?;
-                    self.authorize(call, request, mood).await
-                } else {
-                    answer
-                }
+                return mood.take(call, || self.authorize(call, request, mood)).await;
             }
             Request::Void {
                 key: Some(key),
@@ -258,6 +250,6 @@ impl Provider for Sandbox {
                 payment: None,
             } => Ok(Answer::Nothing),
         };
-        answer.map_err(unwritten)
+        answer.map_err(SandboxError::unwritten)
     }
 }

@@ -7,14 +7,13 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use comanda_engine::{Admission, Postponed, StepCall};
-use comanda_model::json::scalar_text;
 use comanda_model::order_type::{BuiltInKind, HttpCall};
 use comanda_steps::Caller;
-use reqwest::StatusCode;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::{Answer, Carrier, Request, Shipment};
 use crate::Unanswered;
+use crate::said::{Said, about, is_unknown, member};
 
 /// The requests of a carrier. Their templates see what is asked for as `with`: `order`, `key`, `to`, `lines`, `service`,
 /// `shipment`, and `undoes`, the key of what is taken back.
@@ -51,33 +50,18 @@ impl HttpCarrier {
     }
 }
 
-fn answer(reply: comanda_steps::Answer) -> Result<Answer, Unanswered> {
-    if matches!(reply.status, StatusCode::CONFLICT | StatusCode::UNPROCESSABLE_ENTITY) {
-        return Ok(Answer::Refused(reply.described));
-    }
-    if !reply.status.is_success() {
-        return Err(Unanswered::by(reply));
-    }
-    let body: Value = serde_json::from_slice(&reply.body).unwrap_or_default();
-    let named = |names: &[&str]| names.iter().find_map(|name| scalar_text(&body[*name]));
-    Ok(match named(&["shipment", "id"]) {
+fn answer(said: Said) -> Answer {
+    let body = match said {
+        Said::Yes { body, .. } => body,
+        Said::No(reason) => return Answer::Refused(reason),
+    };
+    match member(&body, &["shipment", "id"]) {
         Some(id) => Answer::Done(Shipment {
             id,
-            carrier: named(&["carrier"]),
-            tracking_number: named(&["trackingNumber", "tracking_number"]),
+            carrier: member(&body, &["carrier"]),
+            tracking_number: member(&body, &["trackingNumber", "tracking_number"]),
         }),
         None => Answer::Nothing,
-    })
-}
-
-/// An answer to a request that must name a shipment: a carrier that says yes and does not say to what may have made one.
-fn named(reply: comanda_steps::Answer) -> Result<Answer, Unanswered> {
-    let described = reply.described.clone();
-    match answer(reply)? {
-        Answer::Nothing => Err(Unanswered::perhaps_done(format!(
-            "{described}: the answer names no shipment (`id`)"
-        ))),
-        found => Ok(found),
     }
 }
 
@@ -88,19 +72,17 @@ impl Carrier for HttpCarrier {
             // The carrier makes this happen once by its key.
             return Ok(None);
         }
-        let with = json!({"order": call.order.id(), "key": call.idempotency_key});
+        let with = Value::Object(about(call));
         let reply = self.caller.send(call, &self.options.find, Some(&with)).await?;
-        match reply.status {
-            StatusCode::NOT_FOUND | StatusCode::GONE => Ok(None),
-            _ => named(reply).map(Some),
+        if is_unknown(&reply) {
+            return Ok(None);
         }
+        Ok(Some(answer(Said::by(reply, None)?.naming("shipment")?)))
     }
 
     async fn request(&self, call: &StepCall<'_>, request: &Request) -> Result<Answer, Unanswered> {
-        let mut with = Map::new();
+        let mut with = about(call);
         let mut tell = |name: &str, value: Value| with.insert(name.to_owned(), value);
-        tell("order", json!(call.order.id()));
-        tell("key", json!(call.idempotency_key));
         let http = match request {
             Request::Create { to, lines, service } => {
                 tell("to", to.clone());
@@ -119,10 +101,11 @@ impl Carrier for HttpCarrier {
             }
         };
         let reply = self.caller.send(call, http, Some(&Value::Object(with))).await?;
-        match request {
-            Request::Create { .. } => named(reply),
-            Request::Cancel { .. } => answer(reply),
-        }
+        let said = Said::by(reply, None)?;
+        Ok(answer(match request {
+            Request::Create { .. } => said.naming("shipment")?,
+            Request::Cancel { .. } => said,
+        }))
     }
 
     async fn admit(&self, kind: BuiltInKind) -> Result<Admission, Postponed> {

@@ -16,6 +16,7 @@ use comanda_model::json::scalar_text;
 use comanda_model::order_type::BuiltInKind;
 use serde_json::{Map, Value, json};
 
+use crate::once::once;
 use crate::{Unanswered, refused};
 
 pub use http::{HttpCarrier, HttpCarrierOptions};
@@ -87,15 +88,7 @@ pub(crate) async fn run(carrier: &dyn Carrier, call: &StepCall<'_>, kind: BuiltI
         Ok(request) => request,
         Err(reason) => return refused(reason),
     };
-    if call.attempt > 1 || call.uncertain {
-        match carrier.ask(call, &request).await {
-            Ok(Some(answer)) => return outcome(answer),
-            Ok(None) => {}
-            // Whoever cannot say what has happened is not asked to do it again.
-            Err(unanswered) => return unanswered.unknown(),
-        }
-    }
-    match carrier.request(call, &request).await {
+    match once(call, carrier.ask(call, &request), carrier.request(call, &request)).await {
         Ok(answer) => outcome(answer),
         Err(unanswered) => unanswered.outcome(),
     }

@@ -17,7 +17,7 @@ use comanda_store::Store;
 use serde::{Deserialize, Serialize};
 
 use super::{Answer, Carrier, Request, Shipment};
-use crate::book::{Book, SandboxError};
+use crate::book::{Book, SandboxEntry, SandboxError};
 use crate::{Mood, Unanswered};
 
 /// The kind of the book's records.
@@ -39,6 +39,16 @@ pub struct SandboxShipment {
     pub state: ShipmentState,
     /// How many requests to make it have come.
     pub requests: u32,
+}
+
+impl SandboxEntry for SandboxShipment {
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn order_id(&self) -> &str {
+        &self.order_id
+    }
 }
 
 /// How a shipment stands.
@@ -148,11 +158,6 @@ fn created(shipment: SandboxShipment) -> Answer {
     }
 }
 
-/// A write that failed may have been made.
-fn unwritten(error: SandboxError) -> Unanswered {
-    Unanswered::perhaps_done(error.to_string())
-}
-
 #[async_trait]
 impl Carrier for CarrierSandbox {
     async fn ask(&self, call: &StepCall<'_>, request: &Request) -> Result<Option<Answer>, Unanswered> {
@@ -169,20 +174,10 @@ impl Carrier for CarrierSandbox {
         match request {
             Request::Create { service, .. } => {
                 let mood = service.as_deref().and_then(Mood::named).unwrap_or(Mood::Well);
-                mood.before(call).await?;
-                let answer = self.create(call, mood).await.map_err(unwritten)?;
-                match mood {
-                    Mood::Timeout => {
-                        // The label is made, and nobody is told; the step's timeout ends this.
-                        std::future::pending::<()>().await;
-                        Err(Unanswered::perhaps_done("never answered"))
-                    }
-                    Mood::Twice => self.create(call, mood).await.map_err(unwritten),
-                    _ => Ok(answer),
-                }
+                mood.take(call, || self.create(call, mood)).await
             }
             Request::Cancel { shipment, key } => match shipment.as_deref().or(key.as_deref()) {
-                Some(id) => self.cancel(call, id).await.map_err(unwritten),
+                Some(id) => self.cancel(call, id).await.map_err(SandboxError::unwritten),
                 None => Ok(Answer::Nothing),
             },
         }
