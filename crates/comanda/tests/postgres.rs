@@ -126,18 +126,22 @@ async fn a_key_is_one_order_on_whatever_node_it_comes_to() {
     assert_eq!(submit(&nodes[0]), first);
 }
 
+/// A configuration that has every event delivered to a receiver.
+fn delivering_to(hook: &Hook) -> String {
+    format!(
+        "[[subscriptions]]\nname = \"hook\"\nurl = \"http://127.0.0.1:{}/\"\n\
+         secret = {{ env = \"HOOK_SECRET\" }}\nfrom = \"oldest\"\n",
+        hook.port
+    )
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn one_node_at_a_time_delivers_and_another_takes_over() {
     let address = database().await;
     let hook = Hook::start();
     let node = || {
         let home = tempfile::tempdir().unwrap();
-        let configuration = format!(
-            "[[subscriptions]]\nname = \"hook\"\nurl = \"http://127.0.0.1:{}/\"\n\
-             secret = {{ env = \"HOOK_SECRET\" }}\nfrom = \"oldest\"\n",
-            hook.port
-        );
-        std::fs::write(home.path().join("comanda.toml"), configuration).unwrap();
+        std::fs::write(home.path().join("comanda.toml"), delivering_to(&hook)).unwrap();
         Server::start_with(Home::Own(home), &["--store", &address], &[("HOOK_SECRET", SECRET)])
     };
     let (first, second) = (node(), node());
@@ -165,6 +169,47 @@ async fn one_node_at_a_time_delivers_and_another_takes_over() {
         .run(&["subscriptions", "deliveries", "hook", "--output", "json"], "")
         .ok();
     assert!(!log.json()["items"].as_array().unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deliveries_go_on_when_their_node_is_heard_of_again() {
+    let cluster = tokio::task::spawn_blocking(cluster::shared).await.unwrap();
+    let database = cluster.database().await;
+    let hook = Hook::start();
+    let home = tempfile::tempdir().unwrap();
+    std::fs::write(home.path().join("comanda.toml"), delivering_to(&hook)).unwrap();
+    let arguments = [
+        "--store",
+        &cluster.address(&database),
+        "--log-level",
+        "debug,hyper=warn",
+    ];
+    let mut node = Server::start_with(Home::Own(home), &arguments, &[("HOOK_SECRET", SECRET)]);
+    let mut orders = vec![sell(&node)];
+    // As when the database was away for longer than a heartbeat counts, and deliveries are written before the next heartbeat is: whose
+    // they are was not asked meanwhile.
+    let silenced = "ALTER FUNCTION comanda.beat(uuid, bigint) RENAME TO beat_of_later; \
+         CREATE FUNCTION comanda.beat(p_node uuid, p_span bigint) RETURNS void LANGUAGE sql AS 'SELECT'; \
+         ALTER FUNCTION comanda.hold_subscriptions(uuid) RENAME TO hold_of_later; \
+         UPDATE comanda.nodes SET alive_until = now() - interval '1 s'";
+    cluster.execute(&database, silenced).await;
+    orders.push(sell(&node));
+    node.wait_for_line("deliveries stop, for this process does not hold them");
+    let heard = "DROP FUNCTION comanda.beat(uuid, bigint); \
+         ALTER FUNCTION comanda.beat_of_later(uuid, bigint) RENAME TO beat";
+    cluster.execute(&database, heard).await;
+    let lives = "SELECT alive_until > now() FROM comanda.nodes";
+    cluster.until(&database, lives, "t").await;
+    let asked = "ALTER FUNCTION comanda.hold_of_later(uuid) RENAME TO hold_subscriptions";
+    cluster.execute(&database, asked).await;
+    orders.push(sell(&node));
+    let expected: BTreeSet<String> = orders
+        .iter()
+        .flat_map(|id| [format!("{id}:1"), format!("{id}:2")])
+        .collect();
+    tokio::task::spawn_blocking(move || hook.wait_for(&expected))
+        .await
+        .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

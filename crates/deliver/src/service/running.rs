@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Deliveries, Entry, Pause};
 use crate::error::DeliverError;
-use crate::worker::Worker;
+use crate::worker::{End, Worker};
 
 /// How often a process that shares its store looks which subscriptions are its own.
 const FOLLOW: Duration = Duration::from_secs(1);
@@ -115,7 +115,12 @@ impl Deliveries {
         let task = self.0.tasks.spawn(async move {
             loop {
                 match Worker::new(shared.clone(), subscription.clone(), hold, token.clone()).await {
-                    Ok(worker) => return worker.run().await,
+                    // Whose it is now is found by whoever looks; that ends this task if it is another's. Else this process was
+                    // taken for dead and was heard of again before anyone looked, under the same hold: it goes on.
+                    Ok(worker) => match worker.run().await {
+                        End::Over => {}
+                        End::Stopped => return,
+                    },
                     Err(error) => {
                         tracing::warn!(%error, subscription = subscription.id, "deliveries wait for the store");
                     }

@@ -64,6 +64,14 @@ pub(crate) struct Worker {
     heard: Option<Heard>,
 }
 
+/// Why a worker has ended.
+pub(crate) enum End {
+    /// It was told to, or told that the subscription is to pause.
+    Stopped,
+    /// What it wrote did not count: the subscription is another process's now, was changed, or this process was not known to live.
+    Over,
+}
+
 enum Step {
     /// Something was done: there may be more.
     Moved,
@@ -128,20 +136,26 @@ impl Worker {
         })
     }
 
-    /// Works until it is stopped or pauses.
-    pub(crate) async fn run(mut self) {
+    /// Works until it is stopped, pauses, or is no more the one that is to do it.
+    pub(crate) async fn run(mut self) -> End {
         let stop = self.stop.clone();
         loop {
             // What is under way when it is stopped is given up, and sent again by whoever comes next.
             let step = tokio::select! {
                 biased;
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => return End::Stopped,
                 step = self.step() => step,
             };
             let rest = match step {
                 Ok(Step::Moved) => continue,
                 Ok(Step::Rest(until)) => until,
-                Ok(Step::Over) => return,
+                Ok(Step::Over) => {
+                    tracing::debug!(
+                        subscription = self.sender.subscription.id,
+                        "deliveries stop, for this process does not hold them"
+                    );
+                    return End::Over;
+                }
                 Ok(Step::Pause(reason)) => {
                     let pause = Pause {
                         id: self.sender.subscription.id.clone(),
@@ -149,7 +163,7 @@ impl Worker {
                     };
                     // Only a service that has ended no longer listens.
                     let _ = self.sender.shared.pauses.send(pause);
-                    return;
+                    return End::Stopped;
                 }
                 Err(error) => {
                     tracing::warn!(%error, subscription = self.sender.subscription.id, "deliveries wait for the store");
@@ -158,7 +172,7 @@ impl Worker {
             };
             tokio::select! {
                 biased;
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => return End::Stopped,
                 () = self.rest(rest) => {}
             }
         }
