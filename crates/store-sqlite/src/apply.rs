@@ -10,6 +10,7 @@ use crate::claims::Moved;
 use crate::column::{Time, due_micros};
 use crate::current::Current;
 use crate::failure::{Failure, corrupt};
+use crate::pending::{EventRow, HeadRow, OrderRow, StateRow};
 use crate::row;
 use crate::writer::Writer;
 
@@ -87,6 +88,7 @@ impl Writer<'_> {
         if !commit.keys.is_empty() {
             self.write_keys(commit, seq, is_new)?;
         }
+        self.write_pending_if_full()?;
         let claimed = self.move_claim(commit, &current, now);
         let receipt = Receipt {
             claimed,
@@ -109,23 +111,17 @@ impl Writer<'_> {
         let seq = self.counters.seq + 1;
         self.counters.seq = seq;
         let keys = key_list(None, &commit.keys)?;
-        let data = commit.order.data.as_str();
-        let id = accepted.id.0.as_bytes();
-        self.statements.insert_order.execute(params![
+        let data = &commit.order.data;
+        self.pending.orders.push(OrderRow {
             seq,
-            id,
             order_type,
             status,
-            Time(accepted.at),
-            accepted.key,
-            accepted.customer,
-            accepted.group,
-            accepted.traceparent,
+            accepted: accepted.clone(),
+            sum: row::acceptance_sum(seq, accepted, keys.as_deref()),
             keys,
-            row::acceptance_sum(seq, accepted, keys.as_deref()),
-            row::data_sum(seq, data),
-            data,
-        ])?;
+            data_sum: row::data_sum(seq, data.as_str()),
+            data: data.clone(),
+        });
         if let Some(customer) = &accepted.customer {
             self.statements.insert_customer.execute(params![customer, seq])?;
         }
@@ -169,7 +165,10 @@ impl Writer<'_> {
                 self.statements.delete_state.execute((state, seq))?;
                 self.tally.count(state, -1);
             }
-            self.statements.insert_state.execute((current.state, seq))?;
+            self.pending.states.push(StateRow {
+                state: current.state,
+                seq,
+            });
             self.tally.count(current.state, 1);
         }
         let live = |current: &Current| (current.phase != Phase::Final).then_some(current.type_row);
@@ -283,22 +282,23 @@ impl Writer<'_> {
             let text = serde_json::to_string(&current.results);
             Some(text.map_err(|error| StoreError::failed("write the order's results as JSON", error))?)
         };
-        self.statements.write_head.execute(params![
-            current.seq,
-            current.state,
-            current.type_row,
-            head.version as i64,
-            head.etag_version as i64,
-            head.commit_id.0.as_bytes(),
-            Time(head.updated_at),
-            head.events as i64,
-            head.attempts as i64,
-            head.visits,
-            current.lane_position,
-            row::head_sum(current.seq, head, current.lane_position, results.as_deref(), rest),
+        self.pending.heads.push(HeadRow {
+            id: commit.order.id(),
+            seq: current.seq,
+            state: current.state,
+            type_row: current.type_row,
+            version: head.version as i64,
+            etag_version: head.etag_version as i64,
+            commit_id: head.commit_id.0.into_bytes(),
+            updated_at: Time(head.updated_at),
+            events: head.events as i64,
+            attempts: head.attempts as i64,
+            visits: head.visits,
+            lane_position: current.lane_position,
+            sum: row::head_sum(current.seq, head, current.lane_position, results.as_deref(), rest),
             results,
-            rest,
-        ])?;
+            rest: rest.map(str::to_owned),
+        });
         Ok(())
     }
 
@@ -314,19 +314,19 @@ impl Writer<'_> {
             let (from, to) = (name(&event.from)?, name(&event.to)?);
             let by = self.dictionary.intern_name(self.connection, &event.by)?;
             let changed = row::changed_text(event)?;
-            self.statements.insert_event.execute(params![
+            self.pending.events.push(EventRow {
                 position,
                 seq,
-                event.number as i64,
-                Time(event.at),
-                i64::from(event.kind.number()),
+                number: event.number as i64,
+                at: Time(event.at),
+                kind: event.kind.number(),
                 from,
                 to,
                 by,
-                row::event_sum(position, seq, event, changed.as_deref()),
-                event.reason,
+                sum: row::event_sum(position, seq, event, changed.as_deref()),
+                reason: event.reason.clone(),
                 changed,
-            ])?;
+            });
         }
         Ok(())
     }
@@ -368,6 +368,7 @@ impl Writer<'_> {
 
     /// What was accepted under a number, and the list of its keys.
     pub(crate) fn acceptance(&mut self, seq: i64) -> Result<(comanda_model::Acceptance, Option<String>), Failure> {
+        self.write_pending_of_seq(seq)?;
         let mut statement = self.connection.prepare_cached(ACCEPTANCE_OF_SEQ)?;
         let mut rows = statement.query([seq])?;
         let row = rows

@@ -40,6 +40,7 @@ impl Writer<'_> {
     }
 
     pub(crate) fn current_by_seq(&mut self, seq: i64, id: OrderId) -> Result<Current, Failure> {
+        self.write_pending_of_seq(seq)?;
         let found = {
             let mut statement = self.connection.prepare_cached(HEAD_OF_SEQ)?;
             let mut rows = statement.query([seq])?;

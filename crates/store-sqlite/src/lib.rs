@@ -28,6 +28,7 @@ mod lock;
 mod log;
 mod log_check;
 mod notice;
+mod pending;
 mod pieces;
 mod queue;
 mod read;

@@ -1,4 +1,5 @@
-//! The statements of the commit path, prepared once and kept for the writer's life.
+//! The statements of the commit path, prepared once and kept for the writer's life. Those that write several rows at once
+//! are in `pending`.
 
 use rusqlite::{Connection, Statement};
 
@@ -21,17 +22,11 @@ macro_rules! statements {
 statements! {
     begin: "BEGIN IMMEDIATE";
     commit: "COMMIT";
-    insert_order: "INSERT INTO orders (seq, id, type, status, at, key, customer, group_key, traceparent, keys, crc, \
-        data_crc, data) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
     insert_id: "INSERT OR IGNORE INTO ids (id, seq) VALUES (?1, ?2)";
     delete_id: "DELETE FROM ids WHERE id = ?1";
     update_data: "UPDATE orders SET data_crc = ?2, data = ?3 WHERE seq = ?1";
     insert_customer: "INSERT INTO by_customer (customer, seq) VALUES (?1, ?2)";
     insert_group: "INSERT INTO by_group (group_key, seq) VALUES (?1, ?2)";
-    write_head: "REPLACE INTO heads (seq, state, type_hash, version, etag_version, commit_id, updated_at, events, \
-        attempts, visits, lane_position, crc, results, rest) \
-        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)";
-    insert_state: "INSERT INTO by_state (state, seq) VALUES (?1, ?2)";
     delete_state: "DELETE FROM by_state WHERE state = ?1 AND seq = ?2";
     insert_due: "INSERT INTO due (at, seq) VALUES (?1, ?2)";
     delete_due: "DELETE FROM due WHERE at = ?1 AND seq = ?2";
@@ -43,8 +38,6 @@ statements! {
     write_queue: "UPDATE queues SET depth = ?2, dead = ?3 WHERE id = ?1";
     insert_final: "INSERT INTO final (updated_at, seq) VALUES (?1, ?2)";
     delete_final: "DELETE FROM final WHERE updated_at = ?1 AND seq = ?2";
-    insert_event: "INSERT INTO events (position, seq, number, at, kind, from_status, to_status, by, crc, reason, \
-        changed) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
     insert_attempt: "INSERT INTO attempts (seq, number, visit, attempt, step, undo, started_at, ended_at, outcome, \
         crc, reason, result) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
     key: "SELECT seq, fingerprint, expires_at, crc FROM keys WHERE scope = ?1 AND key = ?2";

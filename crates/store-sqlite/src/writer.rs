@@ -23,6 +23,7 @@ use crate::current::Recent;
 use crate::dictionary::Dictionary;
 use crate::failure::{Context, Failure};
 use crate::log::Log;
+use crate::pending::Pending;
 use crate::queue::{Operation, Queue, Staged};
 use crate::statements::Statements;
 use crate::tally::Tally;
@@ -77,6 +78,7 @@ impl CommitCounters {
 pub(crate) struct Writer<'c> {
     pub(crate) connection: &'c Connection,
     pub(crate) statements: Statements<'c>,
+    pub(crate) pending: Pending<'c>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) dictionary: Dictionary,
     pub(crate) recent: Recent,
@@ -146,6 +148,7 @@ impl<'c> Writer<'c> {
         let mut writer = Self {
             connection,
             statements: Statements::prepare(connection)?,
+            pending: Pending::prepare(connection)?,
             shared,
             dictionary: Dictionary::default(),
             recent: Recent::default(),
@@ -240,6 +243,9 @@ impl<'c> Writer<'c> {
                 applied |= matches!(outcome, Ok((_, true)));
                 outcomes.push(outcome.map(|(receipt, _)| receipt));
             }
+            if !operations.is_empty() {
+                writer.write_pending()?;
+            }
             for operation in operations {
                 applied |= operation.apply(writer, now)?;
             }
@@ -254,6 +260,7 @@ impl<'c> Writer<'c> {
     fn one(&mut self, staged: &Staged, now: i64) -> Result<Result<(Receipt, bool), CommitError>, Failure> {
         let commit = &staged.commit;
         let id = commit.order.id();
+        self.write_pending_of(id)?;
         let is_new = commit.expect == Expect::Absent && self.take_id(id)?;
         let current = match if is_new { Ok(None) } else { self.current(id) } {
             Ok(current) => current,
@@ -322,6 +329,7 @@ impl<'c> Writer<'c> {
             self.reload()?;
         }
         self.moves.clear();
+        self.pending.clear();
         if !self.connection.is_autocommit() {
             // The last rollback failed. Until one succeeds, nothing can be written.
             self.connection.execute_batch("ROLLBACK")?;
@@ -329,6 +337,7 @@ impl<'c> Writer<'c> {
         self.statements.begin.execute([])?;
         let answer = change(self).and_then(|(answer, wrote)| {
             if wrote {
+                self.write_pending()?;
                 self.write_counters()?;
             }
             Ok((answer, wrote))
