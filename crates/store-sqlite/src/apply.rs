@@ -10,7 +10,7 @@ use crate::claims::Moved;
 use crate::column::{Time, due_micros};
 use crate::current::Current;
 use crate::failure::{Failure, corrupt};
-use crate::pending::{EventRow, HeadRow, OrderRow, StateRow};
+use crate::pending::{EventRow, HeadRow, IdRow, OrderRow, StateRow};
 use crate::row;
 use crate::writer::Writer;
 
@@ -104,7 +104,7 @@ impl Writer<'_> {
         Ok(receipt)
     }
 
-    /// Writes what was accepted. The order's id leads to it already.
+    /// Writes what was accepted.
     fn insert_order(&mut self, commit: &Commit, order_type: i64) -> Result<Current, Failure> {
         let (accepted, head) = (&commit.order.accepted, &commit.order.head);
         let status = self.dictionary.intern_name(self.connection, &accepted.status)?;
@@ -112,6 +112,7 @@ impl Writer<'_> {
         self.counters.seq = seq;
         let keys = key_list(None, &commit.keys)?;
         let data = &commit.order.data;
+        self.pending.ids.push(IdRow { id: accepted.id, seq });
         self.pending.orders.push(OrderRow {
             seq,
             order_type,

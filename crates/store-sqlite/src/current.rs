@@ -104,6 +104,11 @@ pub(crate) struct Recent {
 const GENERATION_MAX: usize = 32 * 1024;
 
 impl Recent {
+    /// Whether an order is there.
+    pub(crate) fn contains(&self, id: OrderId) -> bool {
+        self.young.contains_key(&id) || self.old.contains_key(&id)
+    }
+
     /// Takes an order out; whoever takes it puts it back.
     pub(crate) fn take(&mut self, id: OrderId) -> Option<Current> {
         self.young.remove(&id).or_else(|| self.old.remove(&id))

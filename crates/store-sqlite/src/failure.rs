@@ -70,6 +70,11 @@ impl Failure {
         }
     }
 
+    /// Whether something was to be written that is there already.
+    pub(crate) fn is_of_a_unique_key(&self) -> bool {
+        matches!(self, Self::Sqlite(rusqlite::Error::SqliteFailure(cause, _)) if cause.code == ErrorCode::ConstraintViolation)
+    }
+
     /// Whether a failed COMMIT may have left its frames, whole, in the log.
     pub(crate) fn leaves_the_outcome_open(&self) -> bool {
         match self {

@@ -237,6 +237,22 @@ impl Row for EventRow {
     }
 }
 
+/// That an id leads to an order.
+pub(crate) struct IdRow {
+    pub(crate) id: OrderId,
+    pub(crate) seq: i64,
+}
+
+impl Row for IdRow {
+    const INSERT: &'static str = "INSERT INTO ids (id, seq)";
+    const COLUMNS: usize = 2;
+
+    fn values(&self, columns: &mut Columns<'_, '_>) -> rusqlite::Result<()> {
+        columns.value(self.id.0.as_bytes())?;
+        columns.value(self.seq)
+    }
+}
+
 /// That an order stands in a state.
 pub(crate) struct StateRow {
     pub(crate) state: i64,
@@ -255,6 +271,7 @@ impl Row for StateRow {
 
 /// All rows that wait. Each order that has any has its head here.
 pub(crate) struct Pending<'c> {
+    pub(crate) ids: Rows<'c, IdRow>,
     pub(crate) orders: Rows<'c, OrderRow>,
     pub(crate) heads: Rows<'c, HeadRow>,
     pub(crate) events: Rows<'c, EventRow>,
@@ -267,6 +284,7 @@ impl<'c> Pending<'c> {
     /// Nothing waits.
     pub(crate) fn prepare(connection: &'c Connection) -> rusqlite::Result<Self> {
         Ok(Self {
+            ids: Rows::prepare(connection)?,
             orders: Rows::prepare(connection)?,
             heads: Rows::prepare(connection)?,
             events: Rows::prepare(connection)?,
@@ -277,6 +295,7 @@ impl<'c> Pending<'c> {
 
     /// Forgets what belonged to a transaction that is over.
     pub(crate) fn clear(&mut self) {
+        self.ids.waiting.clear();
         self.orders.waiting.clear();
         self.heads.waiting.clear();
         self.events.waiting.clear();
@@ -285,6 +304,7 @@ impl<'c> Pending<'c> {
     }
 
     fn write(&mut self) -> rusqlite::Result<()> {
+        self.ids.write()?;
         self.orders.write()?;
         self.heads.write()?;
         self.states.write()?;

@@ -22,8 +22,6 @@ macro_rules! statements {
 statements! {
     begin: "BEGIN IMMEDIATE";
     commit: "COMMIT";
-    insert_id: "INSERT OR IGNORE INTO ids (id, seq) VALUES (?1, ?2)";
-    delete_id: "DELETE FROM ids WHERE id = ?1";
     update_data: "UPDATE orders SET data_crc = ?2, data = ?3 WHERE seq = ?1";
     insert_customer: "INSERT INTO by_customer (customer, seq) VALUES (?1, ?2)";
     insert_group: "INSERT INTO by_group (group_key, seq) VALUES (?1, ?2)";

@@ -10,7 +10,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use comanda_model::{OrderId, Token};
+use comanda_model::Token;
 use comanda_store::{CommitError, Expect, Receipt, StatusCount, StoreError};
 use parking_lot::Mutex;
 use rusqlite::Connection;
@@ -88,6 +88,11 @@ pub(crate) struct Writer<'c> {
     pub(crate) moves: Moves,
     /// Memory is ahead of the tables: a transaction was not committed.
     stale: bool,
+    /// Whether an order that is to be new is looked for first. Nearly every id is new, and to look takes longer than to
+    /// write; so this is done only once writing the batch has failed because something was there already. For the same
+    /// reason it is not proved that a new id is new: beside a damaged entry it stands where a search may miss it, and
+    /// [`crate::ids`] says then that it is damaged.
+    looks_for_ids: bool,
 }
 
 /// Why a batch was not applied.
@@ -156,6 +161,7 @@ impl<'c> Writer<'c> {
             counters,
             moves: Moves::default(),
             stale: false,
+            looks_for_ids: false,
         };
         let all: Vec<_> = writer.tally.all().collect();
         writer.publish_counts(all);
@@ -234,6 +240,17 @@ impl<'c> Writer<'c> {
     /// One transaction: all that can be applied of the given commits, then the operations. Publishes it when it is
     /// durable.
     fn transact(&mut self, staged: &[Staged], operations: &mut [Box<dyn Operation>]) -> Result<Outcomes, Aborted> {
+        let outcome = self.transact_once(staged, operations);
+        if !matches!(&outcome, Err(Aborted::Failed(failure)) if failure.is_of_a_unique_key()) {
+            return outcome;
+        }
+        self.looks_for_ids = true;
+        let outcome = self.transact_once(staged, operations);
+        self.looks_for_ids = false;
+        outcome
+    }
+
+    fn transact_once(&mut self, staged: &[Staged], operations: &mut [Box<dyn Operation>]) -> Result<Outcomes, Aborted> {
         let outcome = self.within_transaction(|writer| {
             let now = writer.shared.clock.micros();
             let mut applied = false;
@@ -261,7 +278,7 @@ impl<'c> Writer<'c> {
         let commit = &staged.commit;
         let id = commit.order.id();
         self.write_pending_of(id)?;
-        let is_new = commit.expect == Expect::Absent && self.take_id(id)?;
+        let is_new = commit.expect == Expect::Absent && !self.looks_for_ids && !self.recent.contains(id);
         let current = match if is_new { Ok(None) } else { self.current(id) } {
             Ok(current) => current,
             // Reading one order's rows failed; that is nobody else's matter.
@@ -302,21 +319,7 @@ impl<'c> Writer<'c> {
                 error
             }
         };
-        if is_new {
-            self.statements.delete_id.execute([id.0.as_bytes()])?;
-        }
         Ok(Err(refused))
-    }
-
-    /// Leads an id to the order that comes next, unless it leads to one already. To look first and write afterwards would
-    /// take twice the time, and nearly every id is new. For the same reason it is not proved that a new id is new: beside
-    /// a damaged entry it stands where a search may miss it, and [`crate::ids`] says then that it is damaged.
-    fn take_id(&mut self, id: OrderId) -> Result<bool, Failure> {
-        let taken = self
-            .statements
-            .insert_id
-            .execute((id.0.as_bytes(), self.counters.seq + 1))?;
-        Ok(taken == 1)
     }
 
     /// Runs `change` in a transaction. What it answers is kept if it answers that it wrote anything; then everything
