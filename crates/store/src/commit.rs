@@ -116,7 +116,8 @@ pub struct Receipt {
     /// The order that was promoted to the head of the lane that was left, if its work is due at once, or can be claimed
     /// from its queue.
     pub promoted: Option<OrderId>,
-    /// The feed position of the commit's last event (of the last one before it, if it has none).
+    /// The feed position of the commit's last event (of the last one before it, if it has none). Of a commit that stands
+    /// in one batch twice, the second answer may say 0.
     pub position: u64,
 }
 
