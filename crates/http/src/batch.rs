@@ -1,15 +1,18 @@
 //! `POST /v1/orders/batch`: many submissions in one request, each accepted or refused alone.
 
+use std::sync::Arc;
+
 use axum::extract::{Extension, Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use comanda_engine::OrderView;
+use comanda_engine::Found;
+use comanda_model::OrderId;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::access::Caller;
 use crate::keys::Scope;
-use crate::orders::submission;
+use crate::orders::{applied_minimal, submission};
 use crate::problem::{Document, Problem};
 use crate::respond::json_response;
 use crate::{App, body, request};
@@ -18,19 +21,26 @@ use crate::{App, body, request};
 const BATCH_MAX: usize = 1000;
 
 #[derive(Serialize)]
-struct Answer<'a> {
-    items: Vec<Item<'a>>,
+struct Answer<'a, O> {
+    items: Vec<Item<'a, O>>,
 }
 
 /// What became of one submission.
 #[derive(Serialize)]
-struct Item<'a> {
+struct Item<'a, O> {
     index: usize,
     status: u16,
     #[serde(skip_serializing_if = "Option::is_none")]
-    order: Option<&'a OrderView>,
+    order: Option<&'a O>,
     #[serde(skip_serializing_if = "Option::is_none")]
     problem: Option<Document<'a>>,
+}
+
+/// No more of an order than where to find it, and where it stands.
+#[derive(Serialize)]
+struct Reference {
+    id: OrderId,
+    status: Arc<str>,
 }
 
 pub(crate) async fn submit(
@@ -45,6 +55,7 @@ pub(crate) async fn submit(
         body::is_json(&parts.headers)?;
     }
     let key = request::idempotency_key(&parts.headers)?;
+    let minimal = request::prefer_minimal(&parts.headers);
     let bytes = body::read_batch(body, &app.options).await?;
     let items: Vec<&RawValue> = if lines { by_line(&bytes)? } else { body::parse(&bytes)? };
     if items.len() > BATCH_MAX {
@@ -71,17 +82,32 @@ pub(crate) async fn submit(
     // They refer to the connection's buffer. While anything does, the connection takes a new one for its next read.
     drop((parts, bytes));
     let mut answers = app.service.submit_batch(submissions).await.into_iter();
-    let now = app.service.now();
-    let outcomes: Vec<Result<OrderView, Problem>> = refused
-        .into_iter()
-        .map(|refused| match refused {
-            Some(problem) => Err(problem),
-            None => match answers.next() {
-                Some(answer) => Ok(answer?.found.view(now)),
-                None => Err(Problem::new("internal", "the item was not answered")),
-            },
-        })
-        .collect();
+    let found = refused.into_iter().map(|refused| match refused {
+        Some(problem) => Err(problem),
+        None => match answers.next() {
+            Some(answer) => Ok(answer?.found),
+            None => Err(Problem::new("internal", "the item was not answered")),
+        },
+    });
+    let mut response = if minimal {
+        let reference = |found: Found| Reference {
+            id: found.stored.order.id(),
+            status: found.stored.order.head.status,
+        };
+        let mut response = answer(found.map(|found| found.map(reference)).collect(), &caller);
+        applied_minimal(response.headers_mut());
+        response
+    } else {
+        let now = app.service.now();
+        answer(found.map(|found| found.map(|found| found.view(now))).collect(), &caller)
+    };
+    if let Some(standing) = standing {
+        standing.tell(response.headers_mut());
+    }
+    Ok(response)
+}
+
+fn answer<O: Serialize>(outcomes: Vec<Result<O, Problem>>, caller: &Caller) -> Response {
     let items = outcomes
         .iter()
         .enumerate()
@@ -98,11 +124,7 @@ pub(crate) async fn submit(
                 .map(|problem| problem.document(&caller.request_id)),
         })
         .collect();
-    let mut response = json_response(StatusCode::OK, &Answer { items });
-    if let Some(standing) = standing {
-        standing.tell(response.headers_mut());
-    }
-    Ok(response)
+    json_response(StatusCode::OK, &Answer { items })
 }
 
 /// The items of a batch that is lines of JSON. Empty lines are none.

@@ -78,6 +78,7 @@ pub(crate) async fn submit(
     body::is_json(&parts.headers)?;
     let key = request::idempotency_key(&parts.headers)?;
     let wait = request::prefer_wait(&parts.headers);
+    let minimal = request::prefer_minimal(&parts.headers);
     let bytes = body::read(body, &app.options).await?;
     let submission = submission(body::parse(&bytes)?, &caller, key);
     // Both refer to the connection's buffer. While anything does, the connection takes a new one for its next read.
@@ -86,11 +87,24 @@ pub(crate) async fn submit(
     let repeated = accepted.repeated;
     about(accepted.found.stored.order.id());
     let (status, found) = app.settled(accepted, wait).await?;
-    let mut response = app.order_response(status, &found);
+    let mut response = match minimal {
+        true => app.tagged(status.into_response(), &found),
+        false => app.order_response(status, &found),
+    };
     let location = format!("/v1/orders/{}", found.stored.order.id());
     insert(response.headers_mut(), LOCATION, &location);
     acceptance_headers(response.headers_mut(), repeated, wait);
+    if minimal {
+        applied_minimal(response.headers_mut());
+    }
     Ok(response)
+}
+
+const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+
+/// Tells that no more was answered than the client prefers.
+pub(crate) fn applied_minimal(headers: &mut HeaderMap) {
+    headers.append(PREFERENCE_APPLIED, HeaderValue::from_static("return=minimal"));
 }
 
 /// What the answers to submissions say beside the order; `wait` is how long the client prefers to wait.
@@ -102,11 +116,7 @@ pub(crate) fn acceptance_headers(headers: &mut HeaderMap, repeated: bool, wait: 
         );
     }
     if let Some(wait) = wait {
-        insert(
-            headers,
-            HeaderName::from_static("preference-applied"),
-            &format!("wait={}", wait.as_secs()),
-        );
+        insert(headers, PREFERENCE_APPLIED, &format!("wait={}", wait.as_secs()));
     }
 }
 
@@ -148,12 +158,12 @@ impl App {
     }
 
     pub(crate) fn order_response(&self, status: StatusCode, found: &Found) -> Response {
-        let mut response = json_response(status, &found.view(self.service.now()));
-        insert(
-            response.headers_mut(),
-            ETAG,
-            &etag(found.stored.order.head.etag_version),
-        );
+        self.tagged(json_response(status, &found.view(self.service.now())), found)
+    }
+
+    fn tagged(&self, mut response: Response, found: &Found) -> Response {
+        let tag = etag(found.stored.order.head.etag_version);
+        insert(response.headers_mut(), ETAG, &tag);
         response
     }
 }

@@ -16,23 +16,30 @@ fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name).and_then(|value| value.to_str().ok())
 }
 
-/// `Prefer: wait=N` (RFC 7240). Preferences that are not understood are passed over, as the standard asks.
-pub(crate) fn prefer_wait(headers: &HeaderMap) -> Option<Duration> {
+/// The values that `Prefer` (RFC 7240) gives to a preference. Those that are not understood are passed over, as the
+/// standard asks.
+fn preferred<'a>(headers: &'a HeaderMap, name: &'a str) -> impl Iterator<Item = &'a str> {
     headers
         .get_all("prefer")
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
-        .find_map(|preference| {
-            let (name, value) = preference.split(';').next()?.split_once('=')?;
-            let seconds = value
-                .trim()
-                .trim_matches('"')
-                .parse()
-                .ok()
-                .filter(|_| name.trim().eq_ignore_ascii_case("wait"))?;
-            Some(Duration::from_secs(seconds).min(WAIT_MAX))
+        .filter_map(move |preference| {
+            let (found, value) = preference.split(';').next()?.split_once('=')?;
+            let value = value.trim().trim_matches('"');
+            found.trim().eq_ignore_ascii_case(name).then_some(value)
         })
+}
+
+/// `Prefer: wait=N`.
+pub(crate) fn prefer_wait(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = preferred(headers, "wait").find_map(|value| value.parse().ok())?;
+    Some(Duration::from_secs(seconds).min(WAIT_MAX))
+}
+
+/// `Prefer: return=minimal`: the client needs no more of an order than where to find it.
+pub(crate) fn prefer_minimal(headers: &HeaderMap) -> bool {
+    preferred(headers, "return").next() == Some("minimal")
 }
 
 /// `Idempotency-Key`: 1 to 255 visible characters, in quotes (as the draft has it) or not.
@@ -219,6 +226,13 @@ mod tests {
         assert_eq!(wait("respond-async, Wait=\"7\"; x=1"), Some(Duration::from_secs(7)));
         assert_eq!(wait("wait=9999"), Some(WAIT_MAX));
         assert_eq!(wait("wait=soon"), None);
+        assert_eq!(wait("return=minimal"), None);
+        let minimal = |value| prefer_minimal(&headers("prefer", value));
+        assert!(minimal("wait=5, return=minimal"));
+        assert!(minimal("Return=\"minimal\"; x=1"));
+        // Of two, the first counts.
+        assert!(!minimal("return=representation, return=minimal"));
+        assert!(!minimal("return"));
     }
 
     #[test]

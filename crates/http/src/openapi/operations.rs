@@ -116,7 +116,8 @@ const OPERATIONS: &[Operation] = &[
             ),
             (
                 "Prefer",
-                "`wait=N`: wait up to N seconds, at most 60, until nothing more happens by itself (RFC 7240).",
+                "`wait=N`: wait up to N seconds, at most 60, until nothing more happens by itself. `return=minimal`: answer \
+                 without a body (RFC 7240).",
             ),
             ("traceparent", "W3C trace context, carried to every outbound call."),
         ],
@@ -138,7 +139,13 @@ const OPERATIONS: &[Operation] = &[
         body: Body::Batch,
         answer: Answer::Json("BatchAnswer"),
         refusals: &["400", "413", "415", "503"],
-        headers: &[("Idempotency-Key", "Taken together with each item's index.")],
+        headers: &[
+            ("Idempotency-Key", "Taken together with each item's index."),
+            (
+                "Prefer",
+                "`return=minimal`: of each order, answer only its `id` and `status` (RFC 7240).",
+            ),
+        ],
         ..BASE
     },
     Operation {

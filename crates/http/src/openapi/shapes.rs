@@ -169,6 +169,23 @@ struct BatchAnswer {
     items: Vec<BatchItem>,
 }
 
+/// An order of a batch: whole, or with `Prefer: return=minimal` where to find it.
+#[derive(ToSchema)]
+#[serde(untagged)]
+enum BatchOrder {
+    Whole(Box<Order>),
+    Reference(OrderReference),
+}
+
+/// No more of an order than where to find it, and where it stands.
+#[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
+struct OrderReference {
+    #[schema(format = "uuid")]
+    id: String,
+    status: String,
+}
+
 /// What became of one submission.
 #[derive(ToSchema)]
 struct BatchItem {
@@ -177,7 +194,7 @@ struct BatchItem {
     status: u16,
     /// The order, if it was accepted.
     #[schema(required = false)]
-    order: Option<Order>,
+    order: Option<BatchOrder>,
     /// Why not, if it was refused.
     #[schema(required = false)]
     problem: Option<Problem>,
@@ -367,6 +384,8 @@ struct Fault {
         CallbackTaken,
         BatchAnswer,
         BatchItem,
+        BatchOrder,
+        OrderReference,
         CloudEvent,
         FeedItem,
         NoticeData,

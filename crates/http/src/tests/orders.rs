@@ -108,6 +108,30 @@ async fn the_same_key_gets_the_same_answer() {
 }
 
 #[tokio::test]
+async fn a_client_may_hear_no_more_than_where_its_orders_are() {
+    let api = Api::new().await;
+    let minimal = [("prefer", "wait=30, return=minimal")];
+    let answer = api.ask("POST", "/v1/orders", &minimal, SALE).await;
+    assert_eq!((answer.status, answer.text.as_str()), (200, ""));
+    let order = api.get(answer.header("location")).await;
+    assert_eq!(order.json()["status"], "COMPLETED");
+    assert_eq!(answer.header("etag"), order.header("etag"));
+    let applied: Vec<_> = answer.headers.get_all("preference-applied").iter().collect();
+    assert_eq!(applied, ["wait=30", "return=minimal"]);
+
+    let bad = r#"{"type":"sale","data":{"amount":-1,"currency":"EUR"}}"#;
+    let body = format!("[{SALE},{bad}]");
+    let answer = api.ask("POST", "/v1/orders/batch", &minimal, &body).await;
+    assert_eq!(answer.header("preference-applied"), "return=minimal");
+    let items = &answer.json()["items"];
+    assert_eq!(items[0]["order"].as_object().unwrap().len(), 2, "{answer:?}");
+    assert!(items[0]["order"]["status"].is_string());
+    let id = items[0]["order"]["id"].as_str().unwrap();
+    assert_eq!(api.get(&format!("/v1/orders/{id}")).await.status, 200);
+    assert_eq!(items[1]["problem"]["errors"][0]["pointer"], "/amount");
+}
+
+#[tokio::test]
 async fn a_batch_answers_for_each_item() {
     let api = Api::new().await;
     let bad = r#"{"type":"sale","data":{"amount":-1,"currency":"EUR"}}"#;

@@ -89,6 +89,10 @@ impl Target {
         if let Some(key) = &self.key {
             request = request.header(AUTHORIZATION, key.clone());
         }
+        if self.batch {
+            // As one who sends many does: what the orders say, the client knows.
+            request = request.header("prefer", HeaderValue::from_static("return=minimal"));
+        }
         if self.idempotency_keys {
             request = request.header("idempotency-key", format!("\"{}\"", Uuid::now_v7()));
         }
