@@ -3,6 +3,8 @@
 //! The attempt's token is the right to answer: it names the order, the visit and the attempt, and has a secret that
 //! only the receiver of the call was told. A callback is one commit, on the same terms as any other outcome.
 
+use std::sync::Arc;
+
 use comanda_model::decision::{self, Command, Input, Report, StepOutcome};
 use comanda_model::{OrderId, Token};
 use comanda_store::{CommitError, Expect, Stored};
@@ -152,7 +154,7 @@ impl Core {
         let mut prepared = self.prepare(change, expect, Vec::new(), stored.claim.is_some(), None);
         if matches!(expect, Expect::At { token: Some(_), .. }) {
             // A token is no sign of its sender here: a callback can be sent twice in the same moment, or be made up.
-            prepared.commit.order.head.remember_command();
+            Arc::make_mut(&mut prepared.commit.order).head.remember_command();
         }
         match self.commit_one(prepared.commit).await {
             Ok((receipt, order)) => {

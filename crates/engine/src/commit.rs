@@ -1,5 +1,6 @@
 //! How a decided change becomes a commit, and how a commit whose answer was lost is resolved.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use comanda_model::decision::Change;
@@ -87,7 +88,7 @@ impl Core {
         };
         let commit = Commit {
             expect,
-            order: change.order,
+            order: Arc::new(change.order),
             data_changed: change.data_changed,
             events: change.events,
             attempts: change.attempts,
@@ -106,7 +107,7 @@ impl Core {
     pub(crate) fn commit_one(
         &self,
         commit: Commit,
-    ) -> impl Future<Output = Result<(Receipt, Order), CommitError>> + Send + '_ {
+    ) -> impl Future<Output = Result<(Receipt, Arc<Order>), CommitError>> + Send + '_ {
         let (order, written) = (commit.order.clone(), Written::of(&commit));
         let taken = match commit.claim {
             ClaimMove::Take { token, .. } => Some(token),

@@ -260,7 +260,7 @@ impl Core {
     /// The commit is durable: hands the order's first work on, and answers.
     fn accepted(
         &self,
-        order: Order,
+        order: Arc<Order>,
         definition: Arc<Definition>,
         receipt: &Receipt,
         taking: Option<Taking>,
@@ -351,8 +351,8 @@ impl Core {
         };
         let as_accepted: Result<_, Rejection> = decision::accept(&definition.order_type, submission, &input);
         if let Ok(change) = as_accepted {
-            stored.order.head = change.order.head;
-            stored.order.results.clear();
+            Arc::make_mut(&mut stored.order).head = change.order.head;
+            Arc::make_mut(&mut stored.order).results.clear();
         }
         stored.claim = None;
         stored.place = Place::Alone;

@@ -457,7 +457,7 @@ impl Core {
     }
 
     /// Goes on with the next work that a commit has taken.
-    fn take_over(&self, order: Order, taking: Option<Taking>, definition: Arc<Definition>) {
+    fn take_over(&self, order: Arc<Order>, taking: Option<Taking>, definition: Arc<Definition>) {
         if let Some(Taking { token, permit }) = taking {
             self.hand_on(Ready {
                 order,

@@ -32,7 +32,7 @@ const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
 /// A claimed order on its way to the dispatcher.
 pub(crate) struct Ready {
-    pub(crate) order: Order,
+    pub(crate) order: Arc<Order>,
     pub(crate) token: Token,
     pub(crate) definition: Arc<Definition>,
     pub(crate) permit: OwnedSemaphorePermit,
@@ -125,7 +125,7 @@ pub(crate) async fn dispatch_loop(core: Arc<Core>, mut receiver: mpsc::Unbounded
 
 /// A decided change whose commit is under way.
 struct Staged {
-    order: Order,
+    order: Arc<Order>,
     written: Written,
     definition: Arc<Definition>,
     token: Token,
@@ -417,7 +417,7 @@ impl Core {
             // A cancel was quicker, say: what was to be taken is no longer wanted.
             return self.give_back(token).await;
         }
-        if let Some(work) = order.head.work.as_mut().filter(|_| reclaimed) {
+        if let Some(work) = Arc::make_mut(&mut order).head.work.as_mut().filter(|_| reclaimed) {
             // The refusal is not the attempt's own answer: what a lost worker may have done is not forgotten with it.
             work.uncertain = true;
         }

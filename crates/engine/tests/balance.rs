@@ -257,13 +257,13 @@ async fn at_rest(store: &Arc<MemoryStore>, world: &Arc<World>, definition: &Defi
         let order = service.find(id).await.unwrap().unwrap().stored.order;
         let awaited = order.head.work.as_ref().and_then(|work| work.due_at).is_some();
         if !awaited || matches!(order.head.phase, Phase::Final | Phase::Dead) {
-            return order;
+            return Arc::unwrap_or_clone(order);
         }
         assert!(version < 200, "it goes on for ever: {:?}", order.head);
         version = order.head.version;
         tokio::select! {
             moved = service.wait(id, WaitFor::VersionAfter(version), Duration::from_secs(20)) => {
-                let moved = moved.unwrap().unwrap().stored.order.head;
+                let moved = Arc::unwrap_or_clone(moved.unwrap().unwrap().stored.order).head;
                 assert!(moved.version > version, "it does not move: {moved:?}");
             }
             () = world.dies.notified() => {

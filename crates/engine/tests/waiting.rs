@@ -380,7 +380,7 @@ async fn the_whole_steps_time_ends_its_tries() {
         tokio::select! {
             call = bench.call() => drop(call.answer.send(failed())),
             found = bench.rest(id) => {
-                let dead = found.stored.order.head.dead.unwrap();
+                let dead = found.stored.order.head.dead.as_ref().unwrap();
                 assert!(dead.reason.contains("no more tries within"), "{}", dead.reason);
                 break;
             }

@@ -92,7 +92,7 @@ pub(crate) async fn submit(
     let mut response = if minimal {
         let reference = |found: Found| Reference {
             id: found.stored.order.id(),
-            status: found.stored.order.head.status,
+            status: found.stored.order.head.status.clone(),
         };
         let mut response = answer(found.map(|found| found.map(reference)).collect(), &caller);
         applied_minimal(response.headers_mut());

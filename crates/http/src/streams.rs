@@ -254,7 +254,8 @@ impl OrderStream {
             }
             // The client resumes from its last event when the store is well again.
             let store = self.app.service.store();
-            let head = store.order(self.id).await.ok().flatten()?.order.head;
+            let order = store.order(self.id).await.ok().flatten()?.order;
+            let head = &order.head;
             if head.events > self.after {
                 let events = store.history(self.id, self.after, STREAM_PAGE).await.ok()?;
                 if events.is_empty() {

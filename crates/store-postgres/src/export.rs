@@ -1,5 +1,7 @@
 //! The database in pieces, as they are compared with those of the store that was moved into it.
 
+use std::sync::Arc;
+
 use comanda_model::{Json, LedgerLine, OrderId, Token, TypeHash};
 use comanda_store::piece::{Counters, Piece, WholeItem, WholeOrder, WholeSubscription};
 use comanda_store::subscription::{Delivery, Exception};
@@ -156,7 +158,7 @@ impl Export {
             }
             let is_its = |row: &Row| row.get::<_, Uuid>("id") == id;
             let stored = read::stored(row)?;
-            let mut order = stored.order;
+            let mut order = Arc::unwrap_or_clone(stored.order);
             order.results = Vec::new();
             let mut one = WholeOrder {
                 seq: number(place, "seq"),

@@ -1,5 +1,6 @@
 //! Queues: what waits in them, items of statuses' queues, and their dead letters.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use comanda_model::OrderId;
@@ -71,7 +72,7 @@ impl PostgresStore {
                         position: number(row, "position"),
                         secret: row.get("secret"),
                     },
-                    order: stored.order,
+                    order: Arc::unwrap_or_clone(stored.order),
                     status: from_column(row.get("status")).into(),
                     version: number(row, "version"),
                     attempt: u32::try_from(row.get::<_, i32>("attempt")).unwrap_or(0),

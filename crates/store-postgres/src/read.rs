@@ -77,7 +77,7 @@ pub(crate) fn stored(row: &Row) -> Result<Stored, StoreError> {
         behind => Place::Behind(small(behind).min(Place::BEHIND_MAX)),
     };
     Ok(Stored {
-        order,
+        order: Arc::new(order),
         claim,
         worker: maybe(row, "worker")
             .zip(row.get("since"))

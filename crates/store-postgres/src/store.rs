@@ -1,6 +1,7 @@
 //! The store port, over the server and the committer.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -158,7 +159,7 @@ impl Store for PostgresStore {
             let lost: Option<String> = row.get("lost_worker");
             if let Some(stored) = orders.next_if(|stored| stored.order.id().0 == id) {
                 claims.claims.push(WorkClaim {
-                    order: stored.order,
+                    order: Arc::unwrap_or_clone(stored.order),
                     token: claimed(row, id),
                     lease_until: row.get("lease_until"),
                     lost: lost

@@ -256,11 +256,11 @@ async fn texts_that_the_database_cannot_hold_come_back_whole() {
     let store = open(&cluster.address(&cluster.database().await)).await;
     let shop = Shop::new(&store, plain());
     let mut commit = shop.accepting("{}");
-    let accepted = Arc::make_mut(&mut commit.order.accepted);
+    let accepted = Arc::make_mut(&mut Arc::make_mut(&mut commit.order).accepted);
     accepted.group = Some("a\0b\u{F8F0}".to_owned());
     let expected = commit.order.clone();
     shop.put(commit).await.unwrap();
-    assert_eq!(shop.order(expected.id()).await, expected);
+    assert_eq!(shop.order(expected.id()).await, *expected);
     store.close().await.unwrap();
 }
 

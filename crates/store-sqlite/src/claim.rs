@@ -137,7 +137,7 @@ impl Reader {
         };
         let lease_until = time(lease_until).unwrap_or(Timestamp::MAX);
         Ok(Some(Claim {
-            order: loaded.order,
+            order: Arc::new(loaded.order),
             token,
             lease_until,
         }))

@@ -63,7 +63,7 @@ fn stored(shared: &Shared, loaded: Loaded) -> Stored {
     let claim = claim.map(|(token, until)| (token, claim::time(until).unwrap_or(Timestamp::MAX)));
     Stored {
         worker: work::worker_of(&shared.claims, loaded.order.id()),
-        order: loaded.order,
+        order: Arc::new(loaded.order),
         claim,
         place: loaded.place,
     }

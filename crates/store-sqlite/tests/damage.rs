@@ -226,7 +226,7 @@ async fn damage_is_told_on_reading_and_names_the_order() {
 }
 
 fn accepted_like(id: comanda_model::OrderId, now: jiff::Timestamp) -> comanda_model::Order {
-    let mut order = accepted(now, now, None).order;
+    let mut order = Arc::unwrap_or_clone(accepted(now, now, None).order);
     let mut acceptance = (*order.accepted).clone();
     acceptance.id = id;
     order.accepted = Arc::new(acceptance);
@@ -433,7 +433,7 @@ async fn the_log_is_begun_anew_while_commits_keep_coming() {
         let commits: Vec<_> = (0..50)
             .map(|_| {
                 let mut one = accepted(now, now, None);
-                one.order.data = comanda_model::Json::from_valid(data.as_str());
+                Arc::make_mut(&mut one.order).data = comanda_model::Json::from_valid(data.as_str());
                 one
             })
             .collect();

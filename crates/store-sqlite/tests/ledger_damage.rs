@@ -11,6 +11,7 @@
 mod support;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use comanda_model::Order;
 use comanda_model::ledger::{HELD, Hold, HoldLine, HoldState, LedgerLine, ON_HAND, OUTSIDE, SHIPPED, stock_account};
@@ -43,7 +44,7 @@ async fn post(store: &SqliteStore, id: &str, line: LedgerLine) {
 /// One commit further, in which the order moves a line and holds this.
 async fn moves(store: &SqliteStore, order: &Order, line: LedgerLine, state: Option<HoldState>) -> Order {
     let mut commit = next(order, store.now());
-    commit.order.head.holds = state
+    Arc::make_mut(&mut commit.order).head.holds = state
         .map(|state| Hold {
             visit: 1,
             state,
@@ -62,7 +63,7 @@ async fn moves(store: &SqliteStore, order: &Order, line: LedgerLine, state: Opti
     commit.ledger = vec![line];
     let moved = commit.order.clone();
     support::commit(store, commit).await.unwrap();
-    moved
+    Arc::unwrap_or_clone(moved)
 }
 
 /// Stock that came in and was counted; one order that holds, one that has shipped, one that gave back.

@@ -9,6 +9,7 @@
 
 mod support;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use comanda_model::{Outcome, Phase};
@@ -115,7 +116,7 @@ async fn one_bad_commit_of_a_batch_fails_alone_and_leaves_nothing() {
 
 fn accepted_again(one: &comanda_store::Commit, now: jiff::Timestamp) -> comanda_store::Commit {
     let mut again = accepted(now, now, None);
-    again.order.accepted = one.order.accepted.clone();
+    Arc::make_mut(&mut again.order).accepted = one.order.accepted.clone();
     again
 }
 
@@ -206,7 +207,7 @@ async fn claims_fence_and_can_be_given_back() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn each_order_is_claimed_once_while_many_claim_and_commit() {
     let directory = tempfile::tempdir().unwrap();
-    let store = std::sync::Arc::new(open(directory.path()));
+    let store = Arc::new(open(directory.path()));
     let now = store.now();
     let commits: Vec<_> = (0..400).map(|_| accepted(now, now, None)).collect();
     for ticket in store.commit(commits) {

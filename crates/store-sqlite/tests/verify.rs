@@ -97,7 +97,7 @@ async fn beside_orders(directory: &Path) {
     let store = open(directory);
     let now = store.now();
     let mut own = accepted(now, now, None);
-    Arc::make_mut(&mut own.order.accepted).key = Some("A-17".to_owned());
+    Arc::make_mut(&mut Arc::make_mut(&mut own.order).accepted).key = Some("A-17".to_owned());
     commit(&store, with_key(own.clone(), "type:sale", "A-17", None))
         .await
         .unwrap();
@@ -229,7 +229,7 @@ async fn a_status_that_no_event_led_to_is_found() {
     commit(&store, one.clone()).await.unwrap();
     // Whole in itself, each sum right: only the history says otherwise.
     let mut moved = next(&one.order, now);
-    moved.order.head.status = "PACKED".into();
+    Arc::make_mut(&mut moved.order).head.status = "PACKED".into();
     commit(&store, moved).await.unwrap();
     store.close().await.unwrap();
     let report = verified(directory.path());

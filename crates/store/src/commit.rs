@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ pub struct Commit {
     pub expect: Expect,
     /// The order afterwards; `order.head.commit_id` names this commit and `order.head.version` is one above the
     /// expected one (1 for a new order). `order.results` is not written: results stand in the attempts.
-    pub order: Order,
+    pub order: Arc<Order>,
     /// Whether `order.data` is to be written. A new order's always is.
     pub data_changed: bool,
     /// What happened, numbered on from the order's last event. [`EventKind::Erased`](comanda_model::EventKind::Erased)

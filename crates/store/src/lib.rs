@@ -21,6 +21,7 @@ pub mod seal;
 pub mod subscription;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -275,7 +276,7 @@ pub struct Claims {
 #[derive(Clone, Debug)]
 pub struct Claim {
     /// The order, as it stands.
-    pub order: Order,
+    pub order: Arc<Order>,
     /// What its result must come with.
     pub token: Token,
     /// When the claim ends.

@@ -15,7 +15,7 @@ use crate::queue::Worker;
 #[derive(Clone, Debug)]
 pub struct Stored {
     /// The order.
-    pub order: Order,
+    pub order: Arc<Order>,
     /// The claim that is held on it and when it ends, if its lease has not ended yet.
     pub claim: Option<(Token, Timestamp)>,
     /// The worker from outside that has claimed its work from a queue; also when its lease has ended, as long as

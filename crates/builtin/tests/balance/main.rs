@@ -70,7 +70,7 @@ async fn at_rest(world: &Arc<World>, id: OrderId, told: &str) -> Order {
         if let Some(stored) = world.store.order(id).await.unwrap() {
             let head = &stored.order.head;
             if matches!(head.phase, Phase::Final | Phase::Dead) {
-                return stored.order;
+                return Arc::unwrap_or_clone(stored.order);
             }
             assert!(began.elapsed() < PATIENCE, "{told}: it does not move: {head:?}");
         }

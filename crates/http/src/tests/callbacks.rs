@@ -20,8 +20,9 @@ async fn awaited(api: &Api, id: OrderId) -> Token {
     let mut version = 0;
     loop {
         let found = api.service.wait(id, WaitFor::VersionAfter(version), PATIENCE).await;
-        let head = found.unwrap().unwrap().stored.order.head;
-        let work = head.work.unwrap();
+        let order = found.unwrap().unwrap().stored.order;
+        let head = &order.head;
+        let work = head.work.as_ref().unwrap();
         if let Some(awaiting) = work.awaiting {
             return Token {
                 order: id,

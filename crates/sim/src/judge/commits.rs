@@ -1,6 +1,7 @@
 //! Commits: numbering, tokens, claims, lanes, visits, and what is remembered of what was done.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use comanda_model::order::{AfterUndo, DoneState};
 use comanda_model::order_type::Action;
@@ -32,13 +33,13 @@ impl Judge {
             Some(before) => self.change(before, commit)?,
         }
         self.number_events(id, commit)?;
-        self.attempts_recorded(id, before.as_ref(), commit)?;
+        self.attempts_recorded(id, before.as_deref(), commit)?;
         let order_type = Self::type_of(&commit.order)?;
-        status::follows(before.as_ref(), commit, &order_type, now)?;
-        self.item_put_in(before.as_ref(), commit, &order_type)?;
+        status::follows(before.as_deref(), commit, &order_type, now)?;
+        self.item_put_in(before.as_deref(), commit, &order_type)?;
         self.stock_moved(commit)?;
-        self.move_lane(now, before.as_ref(), commit, receipt)?;
-        self.move_claim(now, before.as_ref(), commit, receipt)
+        self.move_lane(now, before.as_deref(), commit, receipt)?;
+        self.move_claim(now, before.as_deref(), commit, receipt)
     }
 
     fn begin(&mut self, commit: &Commit) -> Verdict {
@@ -64,8 +65,8 @@ impl Judge {
         );
         self.by_number.entry(n).or_default().push(id);
         let mut order = commit.order.clone();
-        order.head.events = 0;
-        order.head.attempts = 0;
+        let head = &mut Arc::make_mut(&mut order).head;
+        (head.events, head.attempts) = (0, 0);
         self.orders.insert(
             id,
             Known {

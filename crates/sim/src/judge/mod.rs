@@ -15,6 +15,7 @@ mod status;
 mod stock;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use comanda_model::{Attempt, CommitId, Event, Order, OrderId, OrderType, Token};
 use comanda_store::Commit;
@@ -46,7 +47,7 @@ pub struct Known {
     /// Its number in the plan.
     pub n: u64,
     /// As the last durable commit left it.
-    pub order: Order,
+    pub order: Arc<Order>,
     /// All events.
     pub events: Vec<Event>,
     /// All attempts.
@@ -221,7 +222,7 @@ impl Judge {
         Ok(())
     }
 
-    fn type_of(order: &Order) -> Result<std::sync::Arc<OrderType>, String> {
+    fn type_of(order: &Order) -> Result<Arc<OrderType>, String> {
         types::by_hash(order.head.type_hash)
             .ok_or_else(|| format!("an order lives on an unknown type {}", order.head.type_hash))
     }

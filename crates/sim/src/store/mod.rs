@@ -74,7 +74,10 @@ impl FaultyStore {
         let world = self.world.clone();
         world.deed();
         if world.has(Plant::EffectForgotten) {
-            commit.order.head.done.retain(|done| done.state != DoneState::Unknown);
+            Arc::make_mut(&mut commit.order)
+                .head
+                .done
+                .retain(|done| done.state != DoneState::Unknown);
         }
         if world.has(Plant::ApprovalSkipped) {
             skip_approval(&mut commit);
@@ -285,7 +288,7 @@ impl FaultyStore {
 
 /// Puts the step after it in the place of a wait for a person.
 fn skip_approval(commit: &mut Commit) {
-    let head = &mut commit.order.head;
+    let head = &mut Arc::make_mut(&mut commit.order).head;
     let order_type = types::by_hash(head.type_hash);
     let status = order_type
         .as_ref()
@@ -486,7 +489,7 @@ impl Store for FaultyStore {
         let mut answer = self.world.memory.order(id).await;
         if self.world.has(Plant::CallbackTurnedAway)
             && let Ok(Some(stored)) = &mut answer
-            && let Some(work) = &mut stored.order.head.work
+            && let Some(work) = &mut Arc::make_mut(&mut stored.order).head.work
         {
             work.awaiting = None;
         }

@@ -125,7 +125,7 @@ pub fn accepted(now: Timestamp, due_at: Timestamp, group: Option<&str>) -> Commi
     };
     Commit {
         expect: Expect::Absent,
-        order,
+        order: Arc::new(order),
         data_changed: true,
         events: vec![event(1, now, EventKind::Accepted, None, Some("ACCEPTED"))],
         attempts: Vec::new(),
@@ -152,7 +152,7 @@ pub fn next(order: &Order, now: Timestamp) -> Commit {
     order.head.updated_at = now;
     Commit {
         expect,
-        order,
+        order: Arc::new(order),
         data_changed: false,
         events: Vec::new(),
         attempts: Vec::new(),
@@ -203,7 +203,7 @@ pub fn taking(mut commit: Commit) -> (Commit, Token) {
 /// The step's attempt ends so; the step is recorded with a result when it is done.
 pub fn attempted(order: &Order, now: Timestamp, outcome: Outcome) -> Commit {
     let mut commit = next(order, now);
-    commit.order.head.attempts += 1;
+    Arc::make_mut(&mut commit.order).head.attempts += 1;
     commit.attempts.push(Attempt {
         number: commit.order.head.attempts,
         visit: 1,
@@ -216,7 +216,7 @@ pub fn attempted(order: &Order, now: Timestamp, outcome: Outcome) -> Commit {
         reason: (outcome != Outcome::Done).then(|| "the receiver said no".to_owned()),
         result: (outcome == Outcome::Done).then(|| Json::from_valid(r#"{"total":"14.90"}"#)),
     });
-    if let Some(work) = &mut commit.order.head.work {
+    if let Some(work) = &mut Arc::make_mut(&mut commit.order).head.work {
         work.kind = WorkKind::Advance;
     }
     commit
@@ -225,7 +225,7 @@ pub fn attempted(order: &Order, now: Timestamp, outcome: Outcome) -> Commit {
 /// The order is final.
 pub fn finished(order: &Order, now: Timestamp) -> Commit {
     let mut commit = next(order, now);
-    let head = &mut commit.order.head;
+    let head = &mut Arc::make_mut(&mut commit.order).head;
     let from = head.status.clone();
     head.events += 1;
     commit.events.push(event(
@@ -246,7 +246,7 @@ pub fn finished(order: &Order, now: Timestamp) -> Commit {
 
 /// The order leaves its lane.
 pub fn leave(commit: &mut Commit) {
-    if let Some(lane) = &mut commit.order.head.lane
+    if let Some(lane) = &mut Arc::make_mut(&mut commit.order).head.lane
         && lane.standing
     {
         lane.standing = false;
@@ -256,7 +256,7 @@ pub fn leave(commit: &mut Commit) {
 
 /// The order returns to its old place in its lane.
 pub fn resume(commit: &mut Commit) {
-    if let Some(lane) = &mut commit.order.head.lane {
+    if let Some(lane) = &mut Arc::make_mut(&mut commit.order).head.lane {
         lane.standing = true;
         commit.lane.enter = Some(LaneEntry {
             name: lane.name.clone(),
@@ -268,7 +268,7 @@ pub fn resume(commit: &mut Commit) {
 /// The order is a dead letter.
 pub fn died(order: &Order, now: Timestamp, cause: &str) -> Commit {
     let mut commit = attempted(order, now, Outcome::Failed);
-    let head = &mut commit.order.head;
+    let head = &mut Arc::make_mut(&mut commit.order).head;
     head.events += 1;
     commit
         .events
@@ -291,7 +291,7 @@ pub fn died(order: &Order, now: Timestamp, cause: &str) -> Commit {
 /// The dead letter is put back to work.
 pub fn redriven(order: &Order, now: Timestamp) -> Commit {
     let mut commit = next(order, now);
-    let head = &mut commit.order.head;
+    let head = &mut Arc::make_mut(&mut commit.order).head;
     head.events += 1;
     commit
         .events

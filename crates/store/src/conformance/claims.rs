@@ -154,7 +154,7 @@ pub async fn a_claim_changes_no_version(store: Arc<dyn Store>) {
     let id = shop.accept("{}").await;
     let before = shop.order(id).await;
     let claim = shop.claim_one().await;
-    assert_eq!(claim.order, before, "the claim has the order as it stands");
+    assert_eq!(*claim.order, before, "the claim has the order as it stands");
     let stored = shop.stored(id).await;
     assert_eq!(
         stored.claim,
@@ -170,7 +170,7 @@ pub async fn a_claim_changes_no_version(store: Arc<dyn Store>) {
     store.release(&[claim.token]).await.unwrap();
     let stored = shop.stored(id).await;
     assert!(stored.claim.is_none(), "a released claim is not shown");
-    assert_eq!(stored.order, before, "the order is as before");
+    assert_eq!(*stored.order, before, "the order is as before");
     assert_eq!(store.history(id, 0, 10).await.unwrap().len(), 1, "nothing has happened");
 }
 

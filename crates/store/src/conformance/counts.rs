@@ -19,12 +19,12 @@ async fn check(store: &dyn Store) {
     loop {
         let page = store.list(&query).await.expect("orders can be listed");
         for stored in page.orders {
-            let (order_type, head) = (stored.order.accepted.order_type.to_string(), stored.order.head);
+            let (order_type, head) = (stored.order.accepted.order_type.to_string(), &stored.order.head);
             *counts
                 .entry((order_type.clone(), head.status.to_string(), head.phase.name()))
                 .or_insert(0) += 1;
-            if let Some(dead) = head.dead {
-                *causes.entry((order_type, dead.cause)).or_insert(0) += 1;
+            if let Some(dead) = &head.dead {
+                *causes.entry((order_type, dead.cause.clone())).or_insert(0) += 1;
             }
             if head.phase != Phase::Final {
                 *live.entry(head.type_hash).or_insert(0) += 1;

@@ -55,7 +55,7 @@ pub async fn an_erased_order_tells_nothing(store: Arc<dyn Store>) {
         .expect("a repetition answers as the first");
     assert!(!repeated.claimed);
     let mut stale = erasing;
-    stale.order.head.commit_id = comanda_model::CommitId(uuid::Uuid::new_v4());
+    Arc::make_mut(&mut stale.order).head.commit_id = comanda_model::CommitId(uuid::Uuid::new_v4());
     assert!(matches!(shop.put(stale).await, Err(CommitError::VersionMoved { .. })));
 
     let after = shop.order(id).await;

@@ -218,7 +218,7 @@ pub async fn each_filter_lists_its_orders(store: Arc<dyn Store>) {
         })
         .await
         .expect("orders can be listed");
-    assert_eq!(page.orders[0].order, one.order(e).await, "a listed order is whole");
+    assert_eq!(*page.orders[0].order, one.order(e).await, "a listed order is whole");
     assert_eq!(page.orders[0].place, one.stored(e).await.place, "with its place");
 }
 

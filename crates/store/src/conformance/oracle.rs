@@ -140,7 +140,7 @@ impl Pair {
 
     async fn batch(&mut self) {
         let mut twins: Vec<(usize, Twins)> = Vec::new();
-        let mut latest: HashMap<OrderId, Order> = HashMap::new();
+        let mut latest: HashMap<OrderId, Arc<Order>> = HashMap::new();
         let mut newcomers: Vec<(usize, OrderId)> = Vec::new();
         // A store may write what belongs to several commits at once; few and many of them must come to the same.
         let most = [8, 8, 40][self.walk.below(3)];
@@ -316,7 +316,7 @@ impl Pair {
     async fn repeat(&mut self) {
         let (shop, (mut commit, _)) = self.accepting();
         commit.keys.clear();
-        commit.order.head.commit_id = CommitId(Uuid::new_v4());
+        Arc::make_mut(&mut commit.order).head.commit_id = CommitId(Uuid::new_v4());
         let id = commit.order.id();
         let twice = || vec![commit.clone(), commit.clone()];
         for store in [&self.store, &self.oracle] {

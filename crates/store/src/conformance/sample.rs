@@ -194,7 +194,7 @@ pub fn commit(change: Change, expect: Expect) -> Commit {
     order.head.commit_id = CommitId(Uuid::new_v4());
     Commit {
         expect,
-        order,
+        order: Arc::new(order),
         data_changed: change.data_changed,
         events: change.events,
         attempts: change.attempts,
@@ -308,7 +308,7 @@ impl Shop {
 
     /// An order as it stands.
     pub async fn order(&self, id: OrderId) -> Order {
-        self.stored(id).await.order
+        Arc::unwrap_or_clone(self.stored(id).await.order)
     }
 
     /// Claims up to `max` orders for long.

@@ -110,7 +110,7 @@ impl State {
             None => Row {
                 order: Order {
                     results: Vec::new(),
-                    ..commit.order.clone()
+                    ..Order::clone(&commit.order)
                 },
                 events: Vec::new(),
                 attempts: Vec::new(),
@@ -141,11 +141,11 @@ impl State {
         for claim in commit.keys {
             self.put_key(seq, &mut row, claim);
         }
-        row.order.head = commit.order.head;
+        row.order.head = commit.order.head.clone();
         let head = &row.order.head;
         let enqueue = commit.enqueue.map(|entry| (entry, head.status.clone(), head.version));
         if commit.data_changed {
-            row.order.data = commit.order.data;
+            row.order.data = commit.order.data.clone();
         }
         self.tally.add(&row.order);
         if row.order.head.phase == Phase::Final {

@@ -48,7 +48,7 @@ impl State {
             };
             self.held.insert(id, held);
             claims.claims.push(Claim {
-                order: row.order.clone(),
+                order: Arc::new(row.order.clone()),
                 token,
                 lease_until,
             });

@@ -1,5 +1,7 @@
 //! Reading: orders with their places, keys, histories, the feed, lists and counters.
 
+use std::sync::Arc;
+
 use comanda_model::{Attempt, Event, Order, OrderId};
 use jiff::Timestamp;
 
@@ -19,7 +21,7 @@ impl State {
         let held = self.held.get(&row.order.id());
         let leased = held.filter(|held| held.lease_until > now);
         Stored {
-            order: row.order.clone(),
+            order: Arc::new(row.order.clone()),
             claim: leased.map(|held| (held.token, held.lease_until)),
             worker: held.and_then(|held| Some(held.worker.as_ref()?.1.clone())),
             place: self.place(seq, row),
