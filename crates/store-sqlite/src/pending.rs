@@ -63,13 +63,21 @@ impl Columns<'_, '_> {
 
 /// Writes a fixed number of rows.
 struct Insert<'c> {
-    rows: usize,
     statement: Statement<'c>,
     /// Which parameters something is bound to; a statement keeps its values from one use to the next.
     is_set: Vec<bool>,
 }
 
-impl Insert<'_> {
+impl<'c> Insert<'c> {
+    fn prepare<R: Row>(connection: &'c Connection, rows: usize) -> rusqlite::Result<Self> {
+        let one = format!("({})", vec!["?"; R::COLUMNS].join(", "));
+        let values = vec![one; rows].join(", ");
+        Ok(Self {
+            statement: connection.prepare(&format!("{} VALUES {values}", R::INSERT))?,
+            is_set: vec![false; rows * R::COLUMNS],
+        })
+    }
+
     fn execute<R: Row>(&mut self, rows: &[R]) -> rusqlite::Result<()> {
         let mut columns = Columns {
             statement: &mut self.statement,
@@ -86,25 +94,19 @@ impl Insert<'_> {
 
 /// The rows of one table that wait, and the statements that write them.
 pub(crate) struct Rows<'c, R> {
-    inserts: Vec<Insert<'c>>,
+    connection: &'c Connection,
+    /// One for each of [`SIZES`], prepared when it is first needed.
+    inserts: [Option<Insert<'c>>; SIZES.len()],
     waiting: Vec<R>,
 }
 
 impl<'c, R: Row> Rows<'c, R> {
-    fn prepare(connection: &'c Connection) -> rusqlite::Result<Self> {
-        let one = format!("({})", vec!["?"; R::COLUMNS].join(", "));
-        let insert = |rows: usize| -> rusqlite::Result<Insert<'c>> {
-            let values = vec![one.as_str(); rows].join(", ");
-            Ok(Insert {
-                rows,
-                statement: connection.prepare(&format!("{} VALUES {values}", R::INSERT))?,
-                is_set: vec![false; rows * R::COLUMNS],
-            })
-        };
-        Ok(Self {
-            inserts: SIZES.into_iter().map(insert).collect::<Result<_, _>>()?,
+    fn new(connection: &'c Connection) -> Self {
+        Self {
+            connection,
+            inserts: [const { None }; SIZES.len()],
             waiting: Vec::new(),
-        })
+        }
     }
 
     /// Has a row wait.
@@ -114,8 +116,12 @@ impl<'c, R: Row> Rows<'c, R> {
 
     fn write(&mut self) -> rusqlite::Result<()> {
         let mut rows = self.waiting.as_slice();
-        for insert in &mut self.inserts {
-            while let Some((now, later)) = rows.split_at_checked(insert.rows) {
+        for (size, insert) in SIZES.into_iter().zip(&mut self.inserts) {
+            while let Some((now, later)) = rows.split_at_checked(size) {
+                let insert = match insert {
+                    Some(insert) => insert,
+                    None => insert.insert(Insert::prepare::<R>(self.connection, size)?),
+                };
                 insert.execute(now)?;
                 rows = later;
             }
@@ -282,15 +288,15 @@ pub(crate) struct Pending<'c> {
 
 impl<'c> Pending<'c> {
     /// Nothing waits.
-    pub(crate) fn prepare(connection: &'c Connection) -> rusqlite::Result<Self> {
-        Ok(Self {
-            ids: Rows::prepare(connection)?,
-            orders: Rows::prepare(connection)?,
-            heads: Rows::prepare(connection)?,
-            events: Rows::prepare(connection)?,
-            states: Rows::prepare(connection)?,
+    pub(crate) fn new(connection: &'c Connection) -> Self {
+        Self {
+            ids: Rows::new(connection),
+            orders: Rows::new(connection),
+            heads: Rows::new(connection),
+            events: Rows::new(connection),
+            states: Rows::new(connection),
             is_broken: false,
-        })
+        }
     }
 
     /// Forgets what belonged to a transaction that is over.

@@ -153,7 +153,7 @@ impl<'c> Writer<'c> {
         let mut writer = Self {
             connection,
             statements: Statements::prepare(connection)?,
-            pending: Pending::prepare(connection)?,
+            pending: Pending::new(connection),
             shared,
             dictionary: Dictionary::default(),
             recent: Recent::default(),
