@@ -209,7 +209,7 @@ impl Core {
         let mut attempts = None;
         loop {
             let input = self.input();
-            if let Some(work) = Arc::make_mut(&mut order).head.work.as_mut().filter(|_| reclaimed) {
+            if reclaimed && let Some(work) = Arc::make_mut(&mut order).head.work.as_mut() {
                 // What is settled is not the attempt's own answer: what a lost worker may have done is not forgotten with it.
                 work.uncertain = true;
             }

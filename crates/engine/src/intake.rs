@@ -351,8 +351,9 @@ impl Core {
         };
         let as_accepted: Result<_, Rejection> = decision::accept(&definition.order_type, submission, &input);
         if let Ok(change) = as_accepted {
-            Arc::make_mut(&mut stored.order).head = change.order.head;
-            Arc::make_mut(&mut stored.order).results.clear();
+            let order = Arc::make_mut(&mut stored.order);
+            order.head = change.order.head;
+            order.results.clear();
         }
         stored.claim = None;
         stored.place = Place::Alone;

@@ -417,7 +417,7 @@ impl Core {
             // A cancel was quicker, say: what was to be taken is no longer wanted.
             return self.give_back(token).await;
         }
-        if let Some(work) = Arc::make_mut(&mut order).head.work.as_mut().filter(|_| reclaimed) {
+        if reclaimed && let Some(work) = Arc::make_mut(&mut order).head.work.as_mut() {
             // The refusal is not the attempt's own answer: what a lost worker may have done is not forgotten with it.
             work.uncertain = true;
         }
