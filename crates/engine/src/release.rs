@@ -16,6 +16,10 @@ use crate::service::Core;
 const DOUBT: Duration = Duration::from_secs(60);
 const AGAIN: Duration = Duration::from_secs(1);
 
+/// The most claims that are kept to be given back: about as many as one call of a store takes well. Those beyond end with their
+/// leases.
+const OWED_MAX: usize = 10_000;
+
 /// A claim that is to be given back.
 struct Owed {
     token: Token,
@@ -44,23 +48,28 @@ impl Releases {
             let orders: Vec<_> = tokens.iter().map(|token| token.order.to_string()).collect();
             tracing::warn!(?orders, %error, "claims could not be given back; it is tried again");
             let now = Instant::now();
-            let owed = tokens.iter().map(|token| Owed {
+            self.keep(tokens.iter().map(|token| Owed {
                 token: *token,
                 at: now,
                 until: now,
-            });
-            self.owed.lock().extend(owed);
+            }));
         }
+    }
+
+    fn keep(&self, more: impl Iterator<Item = Owed>) {
+        let mut owed = self.owed.lock();
+        let room = OWED_MAX.saturating_sub(owed.len());
+        owed.extend(more.take(room));
     }
 
     /// Gives a claim back that a commit asked for whose outcome is not known: it has it, has it not, or will have it.
     pub(crate) fn release_in_doubt(&self, token: Token) {
         let now = Instant::now();
-        self.owed.lock().push(Owed {
+        self.keep(std::iter::once(Owed {
             token,
             at: now,
             until: now + DOUBT,
-        });
+        }));
     }
 
     /// Gives back what is still to be given back.
@@ -75,14 +84,11 @@ impl Releases {
         if let Err(error) = &released {
             tracing::debug!(%error, claims = tokens.len(), "claims could not be given back yet");
         }
-        let kept = due
-            .into_iter()
-            .filter(|owed| released.is_err() || owed.until > now)
-            .map(|owed| Owed {
-                at: now + AGAIN,
-                ..owed
-            });
-        self.owed.lock().extend(kept);
+        let again = due.into_iter().filter(|owed| released.is_err() || owed.until > now);
+        self.keep(again.map(|owed| Owed {
+            at: now + AGAIN,
+            ..owed
+        }));
     }
 }
 
