@@ -39,6 +39,12 @@ fn sell(server: &Server) -> String {
     order["id"].as_str().unwrap().to_owned()
 }
 
+/// What the receiver hears of orders that are sold: that they were accepted, and that they are done.
+fn both_events(orders: &[String]) -> BTreeSet<String> {
+    let events = |id: &String| [format!("{id}:1"), format!("{id}:2")];
+    orders.iter().flat_map(events).collect()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_order_survives_the_death_of_its_node() {
     let address = database().await;
@@ -158,10 +164,7 @@ async fn one_node_at_a_time_delivers_and_another_takes_over() {
     // It delivers, for it was there first; another node finds that it is gone, and goes on.
     first.kill();
     orders.extend((0..5).map(|_| sell(&second)));
-    let expected: BTreeSet<String> = orders
-        .iter()
-        .flat_map(|id| [format!("{id}:1"), format!("{id}:2")])
-        .collect();
+    let expected = both_events(&orders);
     tokio::task::spawn_blocking(move || hook.wait_for(&expected))
         .await
         .unwrap();
@@ -203,10 +206,7 @@ async fn deliveries_go_on_when_their_node_is_heard_of_again() {
     let asked = "ALTER FUNCTION comanda.hold_of_later(uuid) RENAME TO hold_subscriptions";
     cluster.execute(&database, asked).await;
     orders.push(sell(&node));
-    let expected: BTreeSet<String> = orders
-        .iter()
-        .flat_map(|id| [format!("{id}:1"), format!("{id}:2")])
-        .collect();
+    let expected = both_events(&orders);
     tokio::task::spawn_blocking(move || hook.wait_for(&expected))
         .await
         .unwrap();
