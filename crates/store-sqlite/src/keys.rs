@@ -5,6 +5,7 @@
 //! looks for is new, and two more lookups would cost it at least half of what an order does.
 
 use comanda_model::OrderId;
+use comanda_store::StoreError;
 use rusqlite::{Row, params};
 
 use crate::failure::{Failure, corrupt};
@@ -31,9 +32,14 @@ impl Reader {
         let Some(found) = found else {
             for (sql, is_before) in [(BEFORE, true), (AFTER, false)] {
                 self.prove_neighbour(sql, scope_id, key, is_before).map_err(|failure| {
-                    let error = failure.into_store_error("read a key");
-                    let detail = format!("an entry beside its place is damaged ({error})");
-                    corrupt(format!("the key `{key}` of `{scope}`"), detail)
+                    match failure.into_store_error("read a key") {
+                        error @ StoreError::Corrupt { .. } => {
+                            let detail = format!("an entry beside its place is damaged ({error})");
+                            corrupt(format!("the key `{key}` of `{scope}`"), detail)
+                        }
+                        // What the disk or another's lock refused says nothing of the entry.
+                        error => error,
+                    }
                 })?;
             }
             return Ok(None);
