@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::{Extension, Request, State};
 use axum::http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ALLOW, ETAG, LOCATION, ORIGIN, VARY,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ALLOW, LOCATION, ORIGIN, VARY,
 };
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -19,9 +19,9 @@ use crate::access::Caller;
 use crate::frame::about;
 use crate::keys::Scope;
 use crate::listing::{Page, list_cursor, list_query};
-use crate::orders::{acceptance_headers, not_modified};
+use crate::orders::{acceptance_headers, not_modified, tagged};
 use crate::problem::Problem;
-use crate::request::{self, Query, etag, wait_asked};
+use crate::request::{self, Query, wait_asked};
 use crate::respond::{insert, json_text};
 use crate::{App, body};
 
@@ -173,7 +173,7 @@ impl Mount<'_> {
             let precondition = request::if_match(&headers).unwrap_or(Precondition::None);
             let found = Box::pin(self.update(&id, incoming, precondition)).await?;
             let (_, text) = found.definition.wire.accepted(&facts(&found));
-            return Ok(self.tagged(json_text(StatusCode::OK, text), &found));
+            return Ok(tagged(json_text(StatusCode::OK, text), &found));
         }
         let by = self.caller.by.clone();
         let submission = Submission {
@@ -206,7 +206,7 @@ impl Mount<'_> {
             StatusCode::OK => status,
             _ => http_status(declared),
         };
-        let mut response = self.tagged(json_text(status, text), &found);
+        let mut response = tagged(json_text(status, text), &found);
         self.located(&mut response, &found);
         acceptance_headers(response.headers_mut(), repeated, wait);
         Ok(response)
@@ -272,19 +272,10 @@ impl Mount<'_> {
 
     fn order(&self, found: &Found) -> Response {
         // An order is written in the form of the version that it lives on.
-        self.tagged(
+        tagged(
             json_text(StatusCode::OK, found.definition.wire.write(&facts(found))),
             found,
         )
-    }
-
-    fn tagged(&self, mut response: Response, found: &Found) -> Response {
-        insert(
-            response.headers_mut(),
-            ETAG,
-            &etag(found.stored.order.head.etag_version),
-        );
-        response
     }
 
     fn located(&self, response: &mut Response, found: &Found) {

@@ -88,7 +88,7 @@ pub(crate) async fn submit(
     about(accepted.found.stored.order.id());
     let (status, found) = app.settled(accepted, wait).await?;
     let mut response = match minimal {
-        true => app.tagged(status.into_response(), &found),
+        true => tagged(status.into_response(), &found),
         false => app.order_response(status, &found),
     };
     let location = format!("/v1/orders/{}", found.stored.order.id());
@@ -158,14 +158,15 @@ impl App {
     }
 
     pub(crate) fn order_response(&self, status: StatusCode, found: &Found) -> Response {
-        self.tagged(json_response(status, &found.view(self.service.now())), found)
+        tagged(json_response(status, &found.view(self.service.now())), found)
     }
+}
 
-    fn tagged(&self, mut response: Response, found: &Found) -> Response {
-        let tag = etag(found.stored.order.head.etag_version);
-        insert(response.headers_mut(), ETAG, &tag);
-        response
-    }
+/// An answer with the order's entity tag.
+pub(crate) fn tagged(mut response: Response, found: &Found) -> Response {
+    let tag = etag(found.stored.order.head.etag_version);
+    insert(response.headers_mut(), ETAG, &tag);
+    response
 }
 
 /// An order's id, or the problem that there is no such order: an id of another form names none.
