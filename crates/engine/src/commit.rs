@@ -1,11 +1,14 @@
 //! How a decided change becomes a commit, and how a commit whose answer was lost is resolved.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use comanda_model::decision::Change;
 use comanda_model::{Attempt, CommitId, Event, Order, Token};
-use comanda_store::{ClaimMove, Commit, CommitError, Expect, KeyClaim, Place, Receipt, StoreError};
+use comanda_store::{ClaimMove, Commit, CommitError, Expect, KeyClaim, Place, Receipt, StoreError, Ticket};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::service::Core;
@@ -20,19 +23,82 @@ pub(crate) struct Prepared {
     pub(crate) taking: Option<Taking>,
 }
 
-/// What a commit is known by when its answer was lost and others have changed the order since.
-pub(crate) struct Written {
-    expect: Expect,
+/// What a commit to an order that was there before is known by, when its answer was lost and others have changed the order
+/// since.
+struct Written {
     attempt: Option<Attempt>,
     event: Option<Event>,
 }
 
-impl Written {
+/// What a committer keeps of a commit, to find out what came of it if the answer is lost.
+pub(crate) struct Kept {
+    /// The order as the commit leaves it.
+    order: Arc<Order>,
+    /// The token of the claim that the commit asks for.
+    taken: Option<Token>,
+    /// On the heap, because every submission would carry it about; a new order needs none.
+    written: Option<Box<Written>>,
+}
+
+impl Kept {
     pub(crate) fn of(commit: &Commit) -> Self {
+        let is_new = commit.expect == Expect::Absent;
         Self {
-            expect: commit.expect,
-            attempt: commit.attempts.last().cloned(),
-            event: commit.events.last().cloned(),
+            order: commit.order.clone(),
+            taken: match commit.claim {
+                ClaimMove::Take { token, .. } => Some(token),
+                ClaimMove::Keep | ClaimMove::End => None,
+            },
+            written: (!is_new).then(|| {
+                Box::new(Written {
+                    attempt: commit.attempts.last().cloned(),
+                    event: commit.events.last().cloned(),
+                })
+            }),
+        }
+    }
+}
+
+/// A staged commit, waited for until it is durable. Answers with the order as the commit left it.
+///
+/// Not an `async` block: that would hold what it was given beside what it waits with, and it is part of the future of every
+/// submission.
+pub(crate) struct Committing<'a> {
+    core: &'a Core,
+    state: State<'a>,
+    order: Arc<Order>,
+}
+
+type LookUp<'a> = Pin<Box<dyn Future<Output = Result<Receipt, CommitError>> + Send + 'a>>;
+
+enum State<'a> {
+    Settling(Settling, Option<Box<Written>>),
+    /// The answer was lost. Rare, and large: on the heap.
+    LookingUp(LookUp<'a>),
+}
+
+impl Future for Committing<'_> {
+    type Output = Result<(Receipt, Arc<Order>), CommitError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        loop {
+            let answer = match &mut this.state {
+                State::LookingUp(looking_up) => ready!(looking_up.as_mut().poll(context)),
+                State::Settling(settling, written) => match ready!(Pin::new(&mut *settling).poll(context)) {
+                    Err(CommitError::Unknown) => {
+                        let kept = Kept {
+                            order: this.order.clone(),
+                            taken: settling.taken(),
+                            written: written.take(),
+                        };
+                        this.state = State::LookingUp(Box::pin(this.core.find_out(kept)));
+                        continue;
+                    }
+                    answer => answer,
+                },
+            };
+            return Poll::Ready(answer.map(|receipt| (receipt, this.order.clone())));
         }
     }
 }
@@ -101,51 +167,37 @@ impl Core {
         Prepared { commit, taking }
     }
 
-    /// Stages one commit, at once, and waits until it is durable. Answers with the order as the commit left it.
-    ///
-    /// Not an `async fn`: the commit itself would stand in the future, which is moved about with every submission.
-    pub(crate) fn commit_one(
-        &self,
-        commit: Commit,
-    ) -> impl Future<Output = Result<(Receipt, Arc<Order>), CommitError>> + Send + '_ {
-        let (order, written) = (commit.order.clone(), Written::of(&commit));
-        let taken = match commit.claim {
-            ClaimMove::Take { token, .. } => Some(token),
-            ClaimMove::Keep | ClaimMove::End => None,
-        };
+    /// Stages one commit, at once; the future only waits.
+    pub(crate) fn commit_one(&self, commit: Commit) -> Committing<'_> {
+        let kept = Kept::of(&commit);
         let ticket = self.store.commit(vec![commit]).into_iter().next();
-        let settling = ticket.map(|ticket| self.settling(ticket, taken));
-        async move {
-            let settling = settling.ok_or(CommitError::Closed)?;
-            let receipt = self.resolve(settling, &order, &written, taken).await?;
-            Ok((receipt, order))
+        // A store answers with a ticket for each commit.
+        let ticket = ticket.unwrap_or_else(|| Ticket::failed(CommitError::Closed));
+        self.committing(ticket, kept)
+    }
+
+    /// Waits for a staged commit. An unknown outcome is resolved by reading, never by guessing.
+    pub(crate) fn committing(&self, ticket: Ticket, kept: Kept) -> Committing<'_> {
+        let Kept { order, taken, written } = kept;
+        Committing {
+            core: self,
+            state: State::Settling(self.settling(ticket, taken), written),
+            order,
         }
     }
 
-    /// Waits for a commit. An unknown outcome is resolved by reading, never by guessing.
-    /// `taken` is the token of the claim that the commit asked for.
-    pub(crate) async fn resolve(
-        &self,
-        settling: Settling,
-        order: &Order,
-        written: &Written,
-        taken: Option<Token>,
-    ) -> Result<Receipt, CommitError> {
-        match settling.await {
-            // Rare and large: on the heap, so that the future of every other commit is small.
-            Err(CommitError::Unknown) => {
-                let found = Box::pin(self.look_up(order, written, taken)).await;
-                if let (Err(_), Some(token)) = (&found, taken) {
-                    // Nobody will use it, also if the commit comes to be applied after all.
-                    self.releases.release_in_doubt(token);
-                }
-                found
-            }
-            answer => answer,
+    /// Finds out what came of a commit whose answer was lost.
+    async fn find_out(&self, kept: Kept) -> Result<Receipt, CommitError> {
+        let found = self.look_up(&kept).await;
+        if let (Err(_), Some(token)) = (&found, kept.taken) {
+            // Nobody will use it, also if the commit comes to be applied after all.
+            self.releases.release_in_doubt(token);
         }
+        found
     }
 
-    async fn look_up(&self, order: &Order, written: &Written, taken: Option<Token>) -> Result<Receipt, CommitError> {
+    async fn look_up(&self, kept: &Kept) -> Result<Receipt, CommitError> {
+        let Kept { order, taken, written } = kept;
         for look_up in 0..LOOK_UPS_MAX {
             if look_up > 0 {
                 tokio::time::sleep(Duration::from_millis(50 << look_up)).await;
@@ -158,14 +210,14 @@ impl Core {
                 }
             };
             let actual = stored.as_ref().map_or(0, |stored| stored.order.head.version);
-            let applied = match (&stored, written.expect) {
+            let applied = match (&stored, written) {
                 (None, _) => false,
                 // Order ids are random, so an order under this one is the one that this commit made.
-                (Some(_), Expect::Absent) => true,
-                (Some(stored), Expect::At { .. } | Expect::Queued { .. }) if actual == order.head.version => {
+                (Some(_), None) => true,
+                (Some(stored), Some(_)) if actual == order.head.version => {
                     stored.order.head.commit_id == order.head.commit_id
                 }
-                (Some(stored), Expect::At { .. } | Expect::Queued { .. }) if actual > order.head.version => {
+                (Some(stored), Some(written)) if actual > order.head.version => {
                     match self.was_followed(order, written, &stored.order).await {
                         Ok(Some(was_followed)) => was_followed,
                         Ok(None) => return Err(CommitError::Unknown),
@@ -175,7 +227,7 @@ impl Core {
                         }
                     }
                 }
-                (Some(_), Expect::At { .. } | Expect::Queued { .. }) => false,
+                (Some(_), Some(_)) => false,
             };
             if !applied {
                 // Not applied: to the caller it is as if another had been quicker, so it reads and decides again.
@@ -184,7 +236,7 @@ impl Core {
             let held = stored.as_ref().and_then(|stored| stored.claim).map(|(token, _)| token);
             let queued = stored.is_some_and(|stored| matches!(stored.place, Place::Behind(_)));
             return Ok(Receipt {
-                claimed: taken.is_some() && held == taken,
+                claimed: taken.is_some() && held == *taken,
                 queued,
                 promoted: None,
                 position: 0,

@@ -8,12 +8,12 @@ use comanda_model::decision::{self, Input, Rejection};
 use comanda_model::order::Phase;
 use comanda_model::{Json, Order, OrderId};
 use comanda_order_type::{Definition, Fault};
-use comanda_store::{ClaimMove, CommitError, Expect, KeyClaim, Place, Receipt, Stored};
+use comanda_store::{CommitError, Expect, KeyClaim, Place, Receipt, Stored, Ticket};
 use jiff::Timestamp;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::commit::{Prepared, Taking, Written};
+use crate::commit::{Committing, Kept, Prepared, Taking};
 use crate::error::SubmitError;
 use crate::service::{Core, Service, key_scope};
 use crate::view::Found;
@@ -80,6 +80,20 @@ pub struct Accepted {
 }
 
 impl Accepted {
+    fn first(order: Arc<Order>, definition: Arc<Definition>) -> Self {
+        // Who is behind how many is not part of an acceptance: a repetition must answer the same.
+        let stored = Stored {
+            order,
+            claim: None,
+            worker: None,
+            place: Place::Alone,
+        };
+        Self {
+            found: Found { stored, definition },
+            repeated: false,
+        }
+    }
+
     /// The order's id.
     pub fn id(&self) -> OrderId {
         self.found.stored.order.id()
@@ -92,6 +106,18 @@ struct Pending {
     definition: Arc<Definition>,
 }
 
+/// A submission whose commit is staged.
+enum Staged<'a> {
+    Committing {
+        committing: Committing<'a>,
+        taking: Option<Taking>,
+        definition: Arc<Definition>,
+        fingerprint: Option<[u8; 32]>,
+    },
+    /// Nothing is staged by a service that only measures.
+    Unstored(Accepted),
+}
+
 impl Service {
     /// Accepts an order. When this answers `Ok`, the order would survive a crash.
     ///
@@ -99,16 +125,31 @@ impl Service {
     pub fn submit(&self, submission: Submission) -> impl Future<Output = Result<Accepted, SubmitError>> + Send + '_ {
         let core = &self.0;
         let staged = core.prepare_submission(submission).map(|pending| {
-            let Prepared { commit, taking } = pending.prepared;
-            let fingerprint = commit.keys.first().map(|key| key.fingerprint);
-            (core.commit_one(commit), taking, pending.definition, fingerprint)
+            let Pending { prepared, definition } = pending;
+            let Prepared { commit, taking } = prepared;
+            if core.options.bench_no_store {
+                return Staged::Unstored(Accepted::first(commit.order, definition));
+            }
+            Staged::Committing {
+                fingerprint: commit.keys.first().map(|key| key.fingerprint),
+                committing: core.commit_one(commit),
+                taking,
+                definition,
+            }
         });
         async move {
-            let (committed, taking, definition, fingerprint) = staged?;
-            match committed.await {
-                Ok((receipt, order)) => Ok(core.accepted(order, definition, &receipt, taking)),
-                // On the heap: what is rare must not make the future of every submission large.
-                Err(error) => Box::pin(core.not_accepted(error, fingerprint)).await,
+            match staged? {
+                Staged::Unstored(accepted) => Ok(accepted),
+                Staged::Committing {
+                    committing,
+                    taking,
+                    definition,
+                    fingerprint,
+                } => match committing.await {
+                    Ok((receipt, order)) => Ok(core.accepted(order, definition, &receipt, taking)),
+                    // On the heap: what is rare must not make the future of every submission large.
+                    Err(error) => Box::pin(core.not_accepted(error, fingerprint)).await,
+                },
             }
         }
     }
@@ -116,49 +157,45 @@ impl Service {
     /// Accepts many orders at once, each for itself: the answers stand in the order of the submissions.
     pub async fn submit_batch(&self, submissions: Vec<Submission>) -> Vec<Result<Accepted, SubmitError>> {
         let core = &self.0;
-        let mut commits = Vec::with_capacity(submissions.len());
-        let mut waiting = Vec::with_capacity(submissions.len());
-        for submission in submissions {
-            waiting.push(
-                core.prepare_submission(submission)
-                    .map(|Pending { prepared, definition }| {
-                        let written = Written::of(&prepared.commit);
-                        let kept = (prepared.commit.order.clone(), written, prepared.taking, definition);
-                        let fingerprint = prepared.commit.keys.first().map(|key| key.fingerprint);
-                        commits.push(prepared.commit);
-                        (kept, fingerprint)
-                    }),
-            );
+        let prepared = submissions
+            .into_iter()
+            .map(|submission| core.prepare_submission(submission));
+        if core.options.bench_no_store {
+            let accepted = |pending: Pending| Accepted::first(pending.prepared.commit.order, pending.definition);
+            return prepared.map(|prepared| prepared.map(accepted)).collect();
         }
-        let taken: Vec<_> = commits
-            .iter()
-            .map(|commit| match commit.claim {
-                ClaimMove::Take { token, .. } => Some(token),
-                ClaimMove::Keep | ClaimMove::End => None,
+        let mut commits = Vec::with_capacity(prepared.len());
+        let mut waiting = Vec::with_capacity(prepared.len());
+        for prepared in prepared {
+            waiting.push(prepared.map(|Pending { prepared, definition }| {
+                let Prepared { commit, taking } = prepared;
+                let kept = Kept::of(&commit);
+                let fingerprint = commit.keys.first().map(|key| key.fingerprint);
+                commits.push(commit);
+                (kept, taking, definition, fingerprint)
+            }));
+        }
+        // All of them now: the client may go away while the first is waited for.
+        let mut tickets = core.store.commit(commits).into_iter();
+        let staged: Vec<_> = waiting
+            .into_iter()
+            .map(|waiting| {
+                waiting.map(|(kept, taking, definition, fingerprint)| {
+                    // A store answers with a ticket for each commit.
+                    let ticket = tickets.next().unwrap_or_else(|| Ticket::failed(CommitError::Closed));
+                    (core.committing(ticket, kept), taking, definition, fingerprint)
+                })
             })
             .collect();
-        // All of them now: the client may go away while the first is waited for.
-        let tickets = core.store.commit(commits).into_iter().zip(taken);
-        let settling: Vec<_> = tickets.map(|(ticket, taken)| core.settling(ticket, taken)).collect();
-        let mut settling = settling.into_iter();
-        let mut answers = Vec::with_capacity(waiting.len());
-        for pending in waiting {
-            let answer = match pending {
+        let mut answers = Vec::with_capacity(staged.len());
+        for staged in staged {
+            answers.push(match staged {
                 Err(error) => Err(error),
-                Ok(((order, written, taking, definition), fingerprint)) => match settling.next() {
-                    None => Err(SubmitError::Busy {
-                        after: Duration::from_secs(1),
-                    }),
-                    Some(settling) => {
-                        let taken = taking.as_ref().map(|taking| taking.token);
-                        match core.resolve(settling, &order, &written, taken).await {
-                            Ok(receipt) => Ok(core.accepted(order, definition, &receipt, taking)),
-                            Err(error) => Box::pin(core.not_accepted(error, fingerprint)).await,
-                        }
-                    }
+                Ok((committing, taking, definition, fingerprint)) => match committing.await {
+                    Ok((receipt, order)) => Ok(core.accepted(order, definition, &receipt, taking)),
+                    Err(error) => Box::pin(core.not_accepted(error, fingerprint)).await,
                 },
-            };
-            answers.push(answer);
+            });
         }
         answers
     }
@@ -276,17 +313,7 @@ impl Core {
                 reclaimed: false,
             });
         }
-        // Who is behind how many is not part of an acceptance: a repetition must answer the same.
-        let stored = Stored {
-            order,
-            claim: None,
-            worker: None,
-            place: Place::Alone,
-        };
-        Accepted {
-            found: Found { stored, definition },
-            repeated: false,
-        }
+        Accepted::first(order, definition)
     }
 
     async fn not_accepted(&self, error: CommitError, ours: Option<[u8; 32]>) -> Result<Accepted, SubmitError> {

@@ -42,6 +42,9 @@ pub struct Options {
     pub breaks: Breaks,
     /// Where ids, tokens and jitter come from.
     pub chance: Arc<dyn Chance>,
+    /// Only for measuring: submissions are validated, decided and answered like any, and nothing is stored or worked on.
+    /// Default `false`.
+    pub bench_no_store: bool,
 }
 
 impl Default for Options {
@@ -55,6 +58,7 @@ impl Default for Options {
             wait_scale: 1.0,
             breaks: Breaks::default(),
             chance: Arc::new(SystemChance),
+            bench_no_store: false,
         }
     }
 }

@@ -41,6 +41,13 @@ impl Core {
     }
 }
 
+impl Settling {
+    /// The claim that the commit asked for.
+    pub(crate) fn taken(&self) -> Option<Token> {
+        self.taken
+    }
+}
+
 impl Future for Settling {
     type Output = Result<Receipt, CommitError>;
 

@@ -21,7 +21,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc};
 
 use crate::attempt::{is_about, outcome_name};
 use crate::chance::spread;
-use crate::commit::{Prepared, Taking, Written};
+use crate::commit::{Kept, Prepared, Taking};
 use crate::service::Core;
 use crate::step::Effect;
 
@@ -125,8 +125,7 @@ pub(crate) async fn dispatch_loop(core: Arc<Core>, mut receiver: mpsc::Unbounded
 
 /// A decided change whose commit is under way.
 struct Staged {
-    order: Arc<Order>,
-    written: Written,
+    kept: Kept,
     definition: Arc<Definition>,
     token: Token,
     taking: Option<Taking>,
@@ -269,8 +268,7 @@ impl Core {
         };
         let Prepared { commit, taking } = self.prepare(change, expect, Vec::new(), true, Some(ready.permit));
         let staged = Staged {
-            order: commit.order.clone(),
-            written: Written::of(&commit),
+            kept: Kept::of(&commit),
             definition: ready.definition,
             token: ready.token,
             taking,
@@ -354,19 +352,14 @@ impl Core {
     /// Waits for a commit, and goes on with the order's next work if the commit took it.
     async fn land(self: &Arc<Self>, ticket: Ticket, staged: Staged) {
         let Staged {
-            order,
-            written,
+            kept,
             definition,
             token,
             taking,
             reclaimed,
         } = staged;
-        let taken = taking.as_ref().map(|taking| taking.token);
-        match self
-            .resolve(self.settling(ticket, taken), &order, &written, taken)
-            .await
-        {
-            Ok(receipt) => {
+        match self.committing(ticket, kept).await {
+            Ok((receipt, order)) => {
                 self.committed(&order, &receipt);
                 if let (true, Some(Taking { token, permit })) = (receipt.claimed, taking) {
                     self.hand_on(Ready {
@@ -385,7 +378,7 @@ impl Core {
                 Box::pin(self.refuse(token, taking, definition, &short, reclaimed)).await;
             }
             Err(error) => {
-                tracing::warn!(order = %order.id(), %error, "a change could not be committed; it is decided again");
+                tracing::warn!(order = %token.order, %error, "a change could not be committed; it is decided again");
                 let core = self.clone();
                 // The order is looked at again later; meanwhile the claim keeps it out of the claim loop's way.
                 self.tasks.spawn(async move {

@@ -92,8 +92,6 @@ pub struct Options {
     pub insecure: bool,
     /// The API keys.
     pub keys: Arc<KeyRing>,
-    /// Only for measuring: mounts validate and answer, and nothing is stored.
-    pub bench_no_store: bool,
     /// The subscriptions, where the store keeps any.
     pub deliveries: Option<Deliveries>,
     /// Where orders come from besides the API, if anywhere.
@@ -120,7 +118,6 @@ impl Options {
             mounts: Vec::new(),
             insecure: false,
             keys: Arc::new(KeyRing::none()),
-            bench_no_store: false,
             deliveries: None,
             intake: None,
             metrics: None,

@@ -10,8 +10,7 @@ use axum::http::header::{
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use comanda_engine::{Change, Found, Idempotency, Precondition, Submission};
-use comanda_model::order_type::Initial;
-use comanda_model::{Json, OrderId};
+use comanda_model::Json;
 use comanda_order_type::{Definition, Fault, Incoming, OrderFacts, WireError};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
@@ -191,9 +190,6 @@ impl Mount<'_> {
             by,
             traceparent: Some(self.caller.traceparent.clone()),
         };
-        if self.app.options.bench_no_store {
-            return self.answer_unstored(submission);
-        }
         let wait = request::prefer_wait(&headers);
         // They refer to the connection's buffer. While anything does, the connection takes a new one for its next read.
         drop((parts.uri, parts.extensions, headers, bytes));
@@ -210,31 +206,6 @@ impl Mount<'_> {
         self.located(&mut response, &found);
         acceptance_headers(response.headers_mut(), repeated, wait);
         Ok(response)
-    }
-
-    /// The answer of a server that only measures: everything but the storing.
-    fn answer_unstored(&self, submission: Submission) -> Result<Response, Problem> {
-        let definition = self.definition();
-        let faults = definition.validate(&submission.value.unwrap_or_default());
-        if !faults.is_empty() {
-            return Err(Problem::invalid(faults));
-        }
-        let now = self.app.service.now();
-        let status = match (&submission.status, &definition.order_type.initial) {
-            (Some(status), _) => status.as_str(),
-            (None, Initial::Status(status)) => status,
-            (None, Initial::From { default, .. }) => default.as_deref().unwrap_or_default(),
-        };
-        let facts = OrderFacts {
-            id: OrderId(uuid::Uuid::now_v7()),
-            key: submission.key.as_deref(),
-            status,
-            accepted_at: now,
-            updated_at: now,
-            data: submission.data,
-        };
-        let (status, text) = definition.wire.accepted(&facts);
-        Ok(json_text(http_status(status), text))
     }
 
     fn incoming(&self, bytes: &[u8]) -> Result<Incoming, Problem> {

@@ -136,6 +136,19 @@ impl Api {
 
     /// With other options, and steps that fail so often.
     pub(super) async fn with(change: impl FnOnce(&mut Options), breaks: &[(&str, u32)]) -> Self {
+        let breaks = breaks
+            .iter()
+            .map(|(step, times)| ((*step).to_owned(), *times))
+            .collect();
+        let engine = comanda_engine::Options {
+            breaks: Breaks(breaks),
+            ..quick()
+        };
+        Self::over(engine, change).await
+    }
+
+    /// Over an engine with options of its own.
+    pub(super) async fn over(engine: comanda_engine::Options, change: impl FnOnce(&mut Options)) -> Self {
         let mut types: Vec<Definition> = shipped().iter().map(definition).collect();
         for (path, text) in [
             ("waiting.toml", WAITING),
@@ -148,16 +161,6 @@ impl Api {
                 schema: None,
             }));
         }
-        let breaks = breaks
-            .iter()
-            .map(|(step, times)| ((*step).to_owned(), *times))
-            .collect();
-        let engine = comanda_engine::Options {
-            wait_scale: 0.001,
-            sweep: Duration::from_millis(20),
-            breaks: Breaks(breaks),
-            ..comanda_engine::Options::default()
-        };
         let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
         let built_in = comanda_builtin::Options {
             env: BTreeMap::new(),
@@ -254,6 +257,15 @@ impl Api {
     }
 }
 
+/// An engine that does not keep a test waiting.
+pub(super) fn quick() -> comanda_engine::Options {
+    comanda_engine::Options {
+        wait_scale: 0.001,
+        sweep: Duration::from_millis(20),
+        ..comanda_engine::Options::default()
+    }
+}
+
 fn options(home: &TempDir) -> Options {
     Options {
         listen: ([127, 0, 0, 1], 0).into(),
@@ -266,7 +278,6 @@ fn options(home: &TempDir) -> Options {
         mounts: vec![("/orders".to_owned(), "sale".to_owned())],
         insecure: false,
         keys: Arc::new(KeyRing::open(&home.path().join("keys.json")).unwrap()),
-        bench_no_store: false,
         deliveries: None,
         intake: None,
         metrics: Some(Arc::new(|| "up 1\n".to_owned())),

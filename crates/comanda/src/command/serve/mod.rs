@@ -349,6 +349,7 @@ fn engine_options(config: &Config) -> comanda_engine::Options {
         idempotency_kept: engine.idempotency_kept,
         wait_scale: if config.fast_retries { FAST } else { 1.0 },
         breaks: Breaks(config.breaks.clone()),
+        bench_no_store: config.bench_no_store,
         ..comanda_engine::Options::default()
     }
 }
@@ -372,7 +373,6 @@ fn http_options(
         mounts: config.mounts.clone(),
         insecure: config.insecure,
         keys,
-        bench_no_store: config.bench_no_store,
         deliveries: Some(deliveries),
         intake: Some(intake),
         metrics: Some(metrics),
