@@ -13,6 +13,7 @@ use rusqlite::{Connection, Statement};
 
 use crate::column::Time;
 use crate::failure::Failure;
+use crate::statements::prepare_kept;
 use crate::writer::Writer;
 
 /// The most orders whose rows wait. More at once gain next to nothing.
@@ -22,7 +23,9 @@ const SIZES: [usize; 4] = [8, 4, 2, 1];
 
 /// A row of one table.
 pub(crate) trait Row {
-    /// The statement, up to its values.
+    /// The statement, up to its values. `OR FAIL` where it helps: a row that cannot be written ends the whole transaction, so
+    /// that SQLite need not copy the pages of each statement in case it has to undo just that (for tables with a rowid it
+    /// does so in any case).
     const INSERT: &'static str;
     /// How many values a row has.
     const COLUMNS: usize;
@@ -73,7 +76,7 @@ impl<'c> Insert<'c> {
         let one = format!("({})", vec!["?"; R::COLUMNS].join(", "));
         let values = vec![one; rows].join(", ");
         Ok(Self {
-            statement: connection.prepare(&format!("{} VALUES {values}", R::INSERT))?,
+            statement: prepare_kept(connection, &format!("{} VALUES {values}", R::INSERT))?,
             is_set: vec![false; rows * R::COLUMNS],
         })
     }
@@ -250,7 +253,7 @@ pub(crate) struct IdRow {
 }
 
 impl Row for IdRow {
-    const INSERT: &'static str = "INSERT INTO ids (id, seq)";
+    const INSERT: &'static str = "INSERT OR FAIL INTO ids (id, seq)";
     const COLUMNS: usize = 2;
 
     fn values(&self, columns: &mut Columns<'_, '_>) -> rusqlite::Result<()> {
@@ -266,7 +269,7 @@ pub(crate) struct StateRow {
 }
 
 impl Row for StateRow {
-    const INSERT: &'static str = "INSERT INTO by_state (state, seq)";
+    const INSERT: &'static str = "INSERT OR FAIL INTO by_state (state, seq)";
     const COLUMNS: usize = 2;
 
     fn values(&self, columns: &mut Columns<'_, '_>) -> rusqlite::Result<()> {

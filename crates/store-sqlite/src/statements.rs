@@ -1,7 +1,13 @@
 //! The statements of the commit path, prepared once and kept for the writer's life. Those that write several rows at once
 //! are in `pending`.
 
-use rusqlite::{Connection, Statement};
+use rusqlite::{Connection, PrepFlags, Statement};
+
+/// Prepares a statement that is kept for the writer's life: it leaves the connection's small, quick memory to those that
+/// come and go, and to the values that are bound.
+pub(crate) fn prepare_kept<'c>(connection: &'c Connection, sql: &str) -> rusqlite::Result<Statement<'c>> {
+    connection.prepare_with_flags(sql, PrepFlags::SQLITE_PREPARE_PERSISTENT)
+}
 
 macro_rules! statements {
     ($($(#[$doc:meta])* $name:ident: $sql:expr;)*) => {
@@ -13,7 +19,7 @@ macro_rules! statements {
         impl<'c> Statements<'c> {
             /// Prepares all of them.
             pub(crate) fn prepare(connection: &'c Connection) -> rusqlite::Result<Self> {
-                Ok(Self { $($name: connection.prepare($sql)?,)* })
+                Ok(Self { $($name: prepare_kept(connection, $sql)?,)* })
             }
         }
     };
