@@ -22,7 +22,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use super::bodies;
+use super::{bodies, follow};
 use crate::cli::Bench;
 use crate::failure::{Failure, chain};
 use crate::output::clean;
@@ -32,8 +32,6 @@ use crate::remote::Remote;
 const IDS_MAX: u64 = 50_000_000;
 /// Results are gathered in so many places, so that connections hardly wait for each other.
 const SHARDS: usize = 16;
-/// Orders that are followed to their end at the same time.
-const FOLLOWERS: usize = 16;
 /// How long an answer may take.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 /// How often a connection is opened anew before its task gives up.
@@ -157,7 +155,7 @@ pub(super) async fn run(
     bar: &ProgressBar,
 ) -> Result<Driven, Failure> {
     let (follow, follow_me) = mpsc::channel(1024);
-    let followers = tokio::spawn(followers(remote.clone(), follow_me, args.settle));
+    let followers = tokio::spawn(follow::followers(remote.clone(), follow_me, args.settle));
     let per_request = f64::from(args.batch.unwrap_or(1));
     let began = Instant::now();
     let shard = || {
@@ -390,49 +388,6 @@ fn first_uuid(body: &[u8]) -> Option<Uuid> {
     body.split(|byte| *byte == b'"')
         .filter(|part| part.len() == 36)
         .find_map(|part| Uuid::try_parse_ascii(part).ok())
-}
-
-/// Follows orders to their rest, a few at the same time.
-async fn followers(
-    remote: Remote,
-    mut orders: mpsc::Receiver<(Uuid, Instant)>,
-    settle: Duration,
-) -> Result<Histogram<u64>, Failure> {
-    let mut followed = histogram()?;
-    let mut running: JoinSet<Option<Duration>> = JoinSet::new();
-    let mut open = true;
-    while open || !running.is_empty() {
-        tokio::select! {
-            next = orders.recv(), if open && running.len() < FOLLOWERS => match next {
-                Some((id, sent)) => {
-                    let remote = remote.clone();
-                    running.spawn(async move { follow(&remote, id, sent, settle).await });
-                }
-                None => open = false,
-            },
-            Some(ended) = running.join_next(), if !running.is_empty() => {
-                if let Ok(Some(took)) = ended {
-                    followed.saturating_record(micros(took));
-                }
-            }
-        }
-    }
-    Ok(followed)
-}
-
-async fn follow(remote: &Remote, id: Uuid, sent: Instant, settle: Duration) -> Option<Duration> {
-    let path = format!("/v1/orders/{id}");
-    let deadline = Instant::now() + settle;
-    while Instant::now() < deadline {
-        let order = remote.get(&path, &[("wait", Some("10".to_owned()))]).await.ok()?.body;
-        if order["final"] == true {
-            return Some(sent.elapsed());
-        }
-        if order["work"]["state"] == "waiting" || order["work"]["state"] == "parked" {
-            return None;
-        }
-    }
-    None
 }
 
 #[cfg(test)]

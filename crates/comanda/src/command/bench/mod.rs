@@ -3,6 +3,7 @@
 
 mod check;
 mod drive;
+mod follow;
 mod report;
 
 use std::sync::Arc;
