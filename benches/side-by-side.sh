@@ -36,5 +36,5 @@ bench "laned, 64 connections: three durable states, in 1,000 lanes, each with it
   --type laned --vary /customer=1000 --idempotency-keys
 limit
 bench "work-order, 64 connections: accepted, and an item in a status's queue" 18085 --type work-order --no-check
-bench "note in batches of 100, 8 connections" 18086 --connections 8 --batch 100 --type note --no-check
-bench "sale in batches of 100, 8 connections" 18086 --connections 8 --batch 100 --type sale
+bench "note in batches of 100, 16 connections" 18086 --connections 16 --batch 100 --type note --no-check
+bench "sale in batches of 100, 16 connections" 18086 --connections 16 --batch 100 --type sale

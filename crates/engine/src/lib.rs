@@ -25,6 +25,7 @@ mod release;
 mod service;
 mod settling;
 mod step;
+mod tasks;
 mod view;
 mod watch;
 mod worker;

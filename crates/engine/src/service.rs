@@ -9,7 +9,6 @@ use comanda_store::{Receipt, Store, StoreError, Stored};
 use jiff::Timestamp;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::chance::{Chance, SystemChance};
 use crate::error::{CommandError, StartError};
@@ -19,6 +18,7 @@ use crate::pull::Waiters;
 use crate::registry::Registry;
 use crate::release::Releases;
 use crate::step::StepRunner;
+use crate::tasks::Tasks;
 use crate::view::Found;
 use crate::watch::{WaitFor, Watchers};
 use crate::worker::{self, Ready, Wake};
@@ -100,7 +100,7 @@ pub(crate) struct Core {
     pub(crate) releases: Arc<Releases>,
     pub(crate) stopping: CancellationToken,
     pub(crate) aborting: CancellationToken,
-    pub(crate) tasks: TaskTracker,
+    pub(crate) tasks: Tasks,
     pub(crate) meters: Meters,
     pub(crate) jobs: Jobs,
 }
@@ -134,7 +134,7 @@ impl Service {
             wake: Arc::default(),
             stopping: CancellationToken::new(),
             aborting: CancellationToken::new(),
-            tasks: TaskTracker::new(),
+            tasks: Tasks::here(),
             meters: Meters::default(),
             jobs: Jobs::default(),
         });
@@ -231,10 +231,9 @@ impl Service {
     /// can be claimed by whoever comes next.
     pub async fn stop(&self, grace: Duration) {
         self.0.stopping.cancel();
-        self.0.tasks.close();
-        if tokio::time::timeout(grace, self.0.tasks.wait()).await.is_err() {
+        if !self.0.tasks.end(grace).await {
             self.0.aborting.cancel();
-            self.0.tasks.wait().await;
+            self.0.tasks.ended().await;
         }
     }
 

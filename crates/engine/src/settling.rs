@@ -11,10 +11,10 @@ use std::task::{Context, Poll};
 
 use comanda_model::Token;
 use comanda_store::{CommitError, Receipt, Ticket};
-use tokio_util::task::TaskTracker;
 
 use crate::release::Releases;
 use crate::service::Core;
+use crate::tasks::Tasks;
 use crate::worker::Wake;
 
 /// A ticket that is not forgotten when it is dropped.
@@ -25,7 +25,7 @@ pub(crate) struct Settling {
     taken: Option<Token>,
     releases: Arc<Releases>,
     wake: Arc<Wake>,
-    tasks: TaskTracker,
+    tasks: Tasks,
 }
 
 impl Core {
@@ -66,10 +66,6 @@ impl Future for Settling {
 impl Drop for Settling {
     fn drop(&mut self) {
         let Some(ticket) = self.ticket.take() else { return };
-        // Without a runtime the process is ending, and its claims end with it.
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
-            return;
-        };
         let (releases, wake, taken) = (self.releases.clone(), self.wake.clone(), self.taken);
         let left_behind = async move {
             match (ticket.await, taken) {
@@ -81,6 +77,6 @@ impl Drop for Settling {
             }
             wake.now();
         };
-        self.tasks.spawn_on(left_behind, &runtime);
+        self.tasks.spawn(left_behind);
     }
 }

@@ -9,6 +9,7 @@ use axum::http::header::ORIGIN;
 use axum::http::{HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use futures_util::future::Either;
 use percent_encoding::percent_decode_str;
 use tracing::Instrument;
 
@@ -17,6 +18,7 @@ use crate::access::{Asked, Caller, request_id, traceparent};
 use crate::mount::Mounted;
 use crate::problem::Problem;
 use crate::request::{self, WAIT_MAX};
+use crate::threads::is_short;
 
 /// The most time that putting back dead letters at a given rate takes: as many as one call handles, one per second.
 const SWEEP_MAX: Duration = Duration::from_secs(1000);
@@ -75,7 +77,13 @@ pub(crate) async fn frame(State(app): State<App>, mut request: Request, next: Ne
         if let Some(mounted) = &mounted {
             request.extensions_mut().insert(mounted.clone());
         }
-        let mut response = match tokio::time::timeout(limit, next.run(request)).await {
+        let is_short = is_short(&route, mounted.as_deref(), &request);
+        let answer = next.run(request);
+        let answer = match app.shared_threads.as_ref().filter(|_| !is_short) {
+            Some(shared) => Either::Right(Box::pin(shared.run(answer))),
+            None => Either::Left(answer),
+        };
+        let mut response = match tokio::time::timeout(limit, answer).await {
             Ok(response) => response,
             Err(_) => {
                 let problem = Problem::new("request-timeout", format!("no answer within {limit:?}"));

@@ -36,6 +36,7 @@ mod streams;
 mod subscriptions;
 #[cfg(test)]
 mod tests;
+mod threads;
 mod types;
 
 use std::net::SocketAddr;
@@ -47,12 +48,13 @@ use axum::routing::{get, post};
 use comanda_deliver::Deliveries;
 use comanda_engine::Service;
 use comanda_intake::Intake;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use parking_lot::Mutex;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -65,6 +67,7 @@ pub use rate::{KeyRate, RATE_MAX, Rate, RateError};
 use meter::Meters;
 use rate::Rates;
 use socket::Socket;
+use threads::{ConnectionThreads, SharedThreads};
 
 /// How long a stop waits for answers that are under way.
 const STOP_GRACE: Duration = Duration::from_secs(10);
@@ -134,7 +137,7 @@ impl Options {
 /// `Router::new().route(…).fallback_service(comanda_http::router(options, service))`. Its routes begin at `/`.
 pub fn router(options: Options, service: Service) -> Router {
     let is_loopback = options.listen.ip().is_loopback();
-    App::new(options, service, is_loopback).router()
+    App::new(options, service, is_loopback, None).router()
 }
 
 /// Why the server could not listen.
@@ -151,6 +154,13 @@ pub enum BindError {
     KeysNeeded {
         /// The address.
         addr: SocketAddr,
+    },
+    /// There are no threads for the connections.
+    #[error("the threads that serve connections could not be started")]
+    Threads {
+        /// Why.
+        #[source]
+        source: std::io::Error,
     },
     /// Anything else.
     #[error("{addr} could not be listened on")]
@@ -178,6 +188,8 @@ pub(crate) struct Shared {
     pub(crate) rates: Rates,
     /// Why the node was not ready when it was last asked, if it was not: the log is told when that changes.
     pub(crate) unready: Mutex<Option<String>>,
+    /// Where requests run that may take long, if connections have threads of their own.
+    pub(crate) shared_threads: Option<SharedThreads>,
 }
 
 impl std::ops::Deref for App {
@@ -192,6 +204,7 @@ pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
     app: App,
+    threads: ConnectionThreads,
 }
 
 /// Takes an address to listen on; whoever connects before the server runs waits.
@@ -229,9 +242,16 @@ impl Server {
         may_listen(&options)?;
         let addr = options.listen;
         let address = listener.local_addr().map_err(|source| BindError::Io { addr, source })?;
-        let app = App::new(options, service, address.ip().is_loopback());
+        let threads = ConnectionThreads::start().map_err(|source| BindError::Threads { source })?;
+        let shared = Some(SharedThreads(Handle::current()));
+        let app = App::new(options, service, address.ip().is_loopback(), shared);
         links::seal_anew(&app).await;
-        Ok(Self { listener, address, app })
+        Ok(Self {
+            listener,
+            address,
+            app,
+            threads,
+        })
     }
 
     /// Where it listens; the port is the real one also where any was asked for.
@@ -242,7 +262,7 @@ impl Server {
     /// Answers until `shutdown`; then accepts no more, ends streams, and lets what is under way end.
     pub async fn run(self, shutdown: CancellationToken) {
         let options = &self.app.options;
-        let mut builder = auto::Builder::new(TokioExecutor::new());
+        let mut builder = auto::Builder::new(SharedThreads(Handle::current()));
         builder
             .http1()
             .timer(TokioTimer::new())
@@ -282,15 +302,19 @@ impl Server {
             if let Err(error) = stream.set_nodelay(true) {
                 tracing::debug!(%error, "TCP_NODELAY could not be set");
             }
-            let connection = builder
-                .serve_connection(
-                    TokioIo::new(Socket::new(stream, options.request_timeout)),
-                    service.clone(),
-                )
-                .into_owned();
-            let connection = graceful.watch(connection);
-            tokio::spawn(async move {
-                if let Err(error) = connection.await {
+            let (builder, service, watcher) = (builder.clone(), service.clone(), graceful.watcher());
+            let stall_max = options.request_timeout;
+            let stream = stream.into_std();
+            self.threads.serve(async move {
+                // It is the thread's own readiness that it waits for from here on.
+                let stream = match stream.and_then(TcpStream::from_std) {
+                    Ok(stream) => stream,
+                    Err(error) => return tracing::warn!(%error, "a connection could not be served"),
+                };
+                let connection = builder
+                    .serve_connection(TokioIo::new(Socket::new(stream, stall_max)), service)
+                    .into_owned();
+                if let Err(error) = watcher.watch(connection).await {
                     tracing::debug!(%error, "a connection ended early");
                 }
                 drop(permit);
@@ -305,7 +329,12 @@ impl Server {
 }
 
 impl App {
-    pub(crate) fn new(options: Options, service: Service, loopback: bool) -> Self {
+    pub(crate) fn new(
+        options: Options,
+        service: Service,
+        loopback: bool,
+        shared_threads: Option<SharedThreads>,
+    ) -> Self {
         let streams = Arc::new(Semaphore::new(options.streams_max));
         Self(Arc::new(Shared {
             service,
@@ -316,6 +345,7 @@ impl App {
             meters: Meters::default(),
             rates: Rates::default(),
             unready: Mutex::default(),
+            shared_threads,
         }))
     }
 

@@ -34,7 +34,7 @@ pub(crate) struct Mounted {
     /// Where the type is mounted, as the request has it.
     at: String,
     /// The order's id, or the client's own, if the path names an order.
-    id: Option<String>,
+    pub(crate) id: Option<String>,
 }
 
 impl App {

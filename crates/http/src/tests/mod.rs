@@ -185,7 +185,7 @@ impl Api {
         options.deliveries = Some(Deliveries::start(deliver, service.clone(), Vec::new()).await.unwrap());
         change(&mut options);
         let loopback = options.listen.ip().is_loopback();
-        let app = App::new(options, service.clone(), loopback);
+        let app = App::new(options, service.clone(), loopback, None);
         let router = app.clone().router();
         Self {
             app,
