@@ -2,7 +2,7 @@
 //!
 //! Each connection stays on one thread. A request waits while its commit is made durable, with dozens of others; were it
 //! then to go on wherever a thread is free, as tasks of a runtime with several threads do, each thread would read what the
-//! other had written, and free what the other had allocated. (Single submissions: 5 to 16 % more, see docs/performance.md.)
+//! other had written, and free what the other had allocated. (What that brings is in docs/performance.md.)
 //!
 //! The price is that a thread's connections wait while it computes. So what may take long, and what outlives its request,
 //! runs on the threads that everything else shares.
