@@ -11,6 +11,7 @@ mod clock;
 mod column;
 mod columns;
 mod committer;
+mod connect;
 mod due;
 mod export;
 mod failure;

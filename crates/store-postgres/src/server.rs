@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use comanda_store::StoreError;
-use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
+use deadpool_postgres::{ConfigConnectImpl, Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
@@ -20,6 +20,7 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Config, NoTls, Row};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+use crate::connect::Settled;
 use crate::failure::{Failure, Remedy};
 
 /// How long reaching the server may take, and waiting for a free connection.
@@ -176,7 +177,7 @@ fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Addres
 }
 
 impl Server {
-    /// A pool of up to `connections_max` connections, made when they are first needed.
+    /// A pool of up to `connections_max` connections, made when they are first needed, on the caller's runtime.
     pub(crate) fn new(
         address: &Address,
         connections_max: usize,
@@ -186,8 +187,14 @@ impl Server {
             recycling_method: RecyclingMethod::Fast,
         };
         let manager = match &address.tls {
-            Some(tls) => Manager::from_config(address.config.clone(), tls.clone(), recycling),
-            None => Manager::from_config(address.config.clone(), NoTls, recycling),
+            Some(tls) => {
+                let connect = ConfigConnectImpl { tls: tls.clone() };
+                Manager::from_connect(address.config.clone(), Settled::here(connect), recycling)
+            }
+            None => {
+                let connect = ConfigConnectImpl { tls: NoTls };
+                Manager::from_connect(address.config.clone(), Settled::here(connect), recycling)
+            }
         };
         let pool = Pool::builder(manager)
             .max_size(connections_max)
