@@ -44,3 +44,42 @@ impl Tasks {
         self.tracker.wait().await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::runtime::{Builder, Runtime};
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    fn runtime(name: &str) -> Runtime {
+        let mut builder = Builder::new_multi_thread();
+        builder
+            .worker_threads(1)
+            .thread_name(name)
+            .enable_all()
+            .build()
+            .unwrap()
+    }
+
+    #[test]
+    fn what_a_caller_leaves_behind_outlives_the_callers_runtime() {
+        let (engine, request) = (runtime("engine"), runtime("request"));
+        let tasks = engine.block_on(async { Tasks::here() });
+        let (end, has_to_end) = oneshot::channel::<()>();
+        let (ended, has_ended) = oneshot::channel();
+        let caller = tasks.clone();
+        request.block_on(async move {
+            caller.spawn(async move {
+                has_to_end.await.unwrap();
+                ended.send(std::thread::current().name().map(str::to_owned)).unwrap();
+            });
+        });
+        drop(request);
+        end.send(()).unwrap();
+        engine.block_on(async {
+            assert!(tasks.end(Duration::from_secs(30)).await);
+            assert_eq!(has_ended.await.unwrap().as_deref(), Some("engine"));
+        });
+    }
+}
